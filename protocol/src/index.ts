@@ -1,1 +1,13 @@
-export {};
+export * from './amqp.js';
+export * from './batch.js';
+export * from './business-keys.js';
+export * from './checks.js';
+export * from './coalescer.js';
+export * from './error-codes.js';
+export * from './limits.js';
+export * from './messages.js';
+export * from './names.js';
+export * from './problem.js';
+export * from './producer-groups.js';
+export * from './receipts.js';
+export * from './transactions.js';

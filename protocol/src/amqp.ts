@@ -1,0 +1,39 @@
+/**
+ * How a message looks in RabbitMQ, so that a consumer without the SDK reads everything with any
+ * AMQP client. Properties: `messageId` (`<transactionId>-<n>`, the same on every repeat),
+ * `timestamp` (prepare, in seconds), `type` (the routing key, or the topic when that is empty),
+ * `appId` (the producer group), `contentType`, `deliveryMode` 2. Callers' own headers, then
+ * `traceparent` and `tracestate` as they were at prepare, then these:
+ */
+export const HEADERS = {
+  transactionId: 'escrow-transaction-id',
+  /** Number of the message in its transaction, from 0. */
+  messageNumber: 'escrow-message-number',
+  messageCount: 'escrow-message-count',
+  topic: 'escrow-topic',
+  /** As prepared: a message that came through a retry queue has another AMQP routing key. */
+  routingKey: 'escrow-routing-key',
+  /** UTC milliseconds of the store's clock. */
+  preparedAt: 'escrow-prepared-at',
+  /** Comma-separated consumer groups whose receipts somebody waits for; absent when none. */
+  expects: 'escrow-expects',
+
+  // Set by the consumer SDK on messages in retry and dead-letter queues.
+  /** Attempts that have failed so far. */
+  attempts: 'escrow-attempts',
+  firstFailedAt: 'escrow-first-failed-at',
+  lastFailedAt: 'escrow-last-failed-at',
+  consumerGroup: 'escrow-consumer-group',
+  /** Why the last attempt failed. */
+  cause: 'escrow-cause',
+  /** Why it is a dead letter: exhausted, permanent, or not a message of ours. */
+  deadReason: 'escrow-dead-reason',
+} as const;
+
+/** Colons stand in no topic and no group, so two pairs never share a queue. */
+export const queueName = (topic: string, consumerGroup: string) =>
+  `escrow:${topic}:${consumerGroup}`;
+export const retryQueueName = (topic: string, consumerGroup: string, delayMs: number) =>
+  `${queueName(topic, consumerGroup)}:retry-${delayMs}ms`;
+export const deadLetterQueueName = (topic: string, consumerGroup: string) =>
+  `${queueName(topic, consumerGroup)}:dead`;

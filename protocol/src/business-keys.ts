@@ -1,0 +1,35 @@
+import { z } from 'zod';
+import { LIMITS } from './limits.js';
+import { StateName } from './transactions.js';
+
+/** `GET /v1/business-keys/{key}`. */
+export const BusinessKeyQuery = z.strictObject({
+  waitMs: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(LIMITS.waitMsMax)
+    .default(0)
+    .describe('Answer when everything on the key has settled, or after this long'),
+});
+
+/**
+ * The transactions on a key that have not settled. Settled: rolled back, or consumed by every
+ * group in `expects`; without `expects`, forwarded. `settled` is true when none is left.
+ */
+export const BusinessKeyAnswer = z
+  .object({
+    businessKey: z.string(),
+    settled: z.boolean(),
+    transactions: z.array(
+      z.object({
+        id: z.string(),
+        producerGroup: z.string(),
+        state: StateName,
+        waitingFor: z.array(z.string()).describe('Expected groups that have not consumed yet'),
+        failed: z.array(z.string()).describe('Expected groups that gave up for good'),
+      }),
+    ),
+  })
+  .meta({ id: 'BusinessKeyAnswer' });
+export type BusinessKeyAnswer = z.infer<typeof BusinessKeyAnswer>;

@@ -1,0 +1,127 @@
+import { z } from 'zod';
+import { LIMITS } from './limits.js';
+import { printable, RoutingKey, Topic, textOfBytes } from './names.js';
+
+/**
+ * Which AMQP headers a caller may set. Measured on RabbitMQ: `CC` and `BCC` deliver copies into
+ * queues of other tenants, `x-…` steers RabbitMQ itself, so a name is allowed by its shape and not
+ * refused by a list of known bad ones. `escrow-…` and the trace headers are the broker's own.
+ */
+const HEADER_NAME = /^[A-Za-z0-9][A-Za-z0-9._:-]*$/;
+const RESERVED_HEADER = /^(x-.*|cc|bcc|escrow-.*|traceparent|tracestate|sender-selected.*)$/i;
+
+function headerNameProblem(headerName: string): string | undefined {
+  if (headerName.length > LIMITS.headerNameCharsMax) {
+    return `header names have at most ${LIMITS.headerNameCharsMax} characters`;
+  }
+  if (!HEADER_NAME.test(headerName)) {
+    return `header ${JSON.stringify(headerName)}: names are letters, digits, dots, dashes, colons and underscores`;
+  }
+  if (RESERVED_HEADER.test(headerName)) {
+    return `header ${headerName} is reserved: CC, BCC, x-*, escrow-* and trace headers are not the caller's to set`;
+  }
+  return undefined;
+}
+
+export const MessageHeaders = z
+  .record(z.string(), z.union([textOfBytes(LIMITS.headerValueBytesMax), z.number(), z.boolean()]))
+  .superRefine((headers, context) => {
+    const names = Object.keys(headers);
+    if (names.length > LIMITS.headersPerMessageMax) {
+      context.addIssue({
+        code: 'custom',
+        message: `at most ${LIMITS.headersPerMessageMax} headers, got ${names.length}`,
+      });
+    }
+    for (const headerName of names) {
+      const message = headerNameProblem(headerName);
+      if (message === undefined) continue;
+      context.addIssue({ code: 'custom', message, params: { code: 'FORBIDDEN_HEADER' } });
+    }
+  });
+
+// Strict: no whitespace, right padding. Buffer.from(…, 'base64') would skip what it does not know.
+const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+
+/** True when `value` nests deeper than `levels`; walks no deeper than that. */
+function deeperThan(value: unknown, levels: number): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  if (levels === 0) return true;
+  for (const child of Object.values(value)) if (deeperThan(child, levels - 1)) return true;
+  return false;
+}
+
+/**
+ * One message of a transaction: `data` (any JSON, sent as `application/json`) or `dataBase64` with
+ * its `contentType`.
+ */
+export const Message = z
+  .strictObject({
+    topic: Topic,
+    routingKey: RoutingKey.default(''),
+    data: z.unknown().optional().describe('Any JSON value'),
+    dataBase64: z
+      .string()
+      .refine((value) => BASE64.test(value), {
+        error: 'must be base64 with padding and without line breaks',
+        params: { code: 'INVALID_BASE64' },
+      })
+      .optional(),
+    contentType: printable(LIMITS.contentTypeCharsMax).optional(),
+    headers: MessageHeaders.default({}),
+    ifUnrouted: z
+      .enum(['retry', 'drop'])
+      .default('retry')
+      .describe('What to do while no queue is bound: try again and park in the end, or drop'),
+  })
+  .superRefine((message, context) => {
+    const given = Number(message.data !== undefined) + Number(message.dataBase64 !== undefined);
+    if (given !== 1) {
+      context.addIssue({
+        code: 'custom',
+        message: 'needs either data or dataBase64, one of the two',
+      });
+    }
+    if (message.data !== undefined && message.contentType !== undefined) {
+      context.addIssue({
+        code: 'custom',
+        path: ['contentType'],
+        message: 'goes with dataBase64; data is always application/json',
+      });
+    }
+    if (deeperThan(message.data, LIMITS.dataDepthMax)) {
+      context.addIssue({
+        code: 'custom',
+        path: ['data'],
+        message: `nests deeper than ${LIMITS.dataDepthMax} levels`,
+      });
+    }
+  })
+  .meta({ id: 'Message' });
+/** A message as a caller writes it. */
+export type MessageInput = z.input<typeof Message>;
+/** A message as parsed: defaults filled in. */
+export type Message = z.output<typeof Message>;
+
+export const Messages = z
+  .array(Message)
+  .min(1, { error: 'needs at least one message' })
+  .refine((messages) => messages.length <= LIMITS.messagesPerTransactionMax, {
+    error: `a transaction has at most ${LIMITS.messagesPerTransactionMax} messages`,
+    params: { code: 'TOO_MANY_MESSAGES' },
+  });
+
+/** The AMQP message id of message `number` (counted from 0): the same on every repeat. */
+export const messageIdOf = (transactionId: string, number: number) => `${transactionId}-${number}`;
+
+const MESSAGE_ID =
+  /^([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})-([0-9]{1,2})$/;
+
+/** The transaction and number behind a message id, or `undefined` for a foreign one. */
+export function parseMessageId(
+  messageId: string,
+): { transactionId: string; number: number } | undefined {
+  const match = MESSAGE_ID.exec(messageId);
+  if (match?.[1] === undefined || match[2] === undefined) return undefined;
+  return { transactionId: match[1], number: Number(match[2]) };
+}

@@ -1,0 +1,71 @@
+import { z } from 'zod';
+import { ERRORS, type ErrorCode, EscrowError, type FieldError } from './error-codes.js';
+
+const codes = Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]];
+
+/** An RFC 9457 problem document; `code` is stable, `detail` is for people. */
+export const Problem = z
+  .looseObject({
+    type: z.string(),
+    title: z.string(),
+    status: z.int(),
+    code: z.enum(codes),
+    detail: z.string(),
+    retryable: z.boolean(),
+    errors: z.array(z.object({ path: z.string(), message: z.string() })).optional(),
+  })
+  .meta({ id: 'Problem' });
+export type Problem = z.infer<typeof Problem>;
+
+export const PROBLEM_CONTENT_TYPE = 'application/problem+json';
+
+export function toProblem(error: EscrowError): Problem {
+  const { status, retryable, title } = ERRORS[error.code];
+  return {
+    ...error.details,
+    type: `urn:escrowmq:error:${error.code}`,
+    title,
+    status,
+    code: error.code,
+    detail: error.message,
+    retryable,
+    ...(error.fields.length > 0 ? { errors: error.fields } : {}),
+  };
+}
+
+/** The error that a problem document stands for, so that an SDK throws what the broker meant. */
+export function fromProblem(problem: Problem): EscrowError {
+  const { type, title, status, code, detail, retryable, errors, ...details } = problem;
+  return new EscrowError(code, detail, { fields: errors ?? [], details });
+}
+
+/** Schemas name their own error code in `params.code`; without one, the kind of issue decides. */
+function codeOf(issue: z.core.$ZodIssue): ErrorCode {
+  if (issue.code === 'unrecognized_keys') return 'UNKNOWN_FIELD';
+  if (issue.code === 'custom' && typeof issue.params?.code === 'string') {
+    return issue.params.code as ErrorCode;
+  }
+  return 'INVALID_REQUEST';
+}
+
+/** A field error shows at most this many; a hostile body could hold thousands. */
+const FIELD_ERRORS_SHOWN_MAX = 10;
+
+/** What is wrong with a request, as one error: the code of its first issue, all issues as fields. */
+export function fromZodError(error: z.ZodError, what: string): EscrowError {
+  const fields: FieldError[] = error.issues.slice(0, FIELD_ERRORS_SHOWN_MAX).map((issue) => ({
+    path: issue.path.join('.'),
+    message: issue.message,
+  }));
+  const [first] = error.issues;
+  const code = first === undefined ? 'INVALID_REQUEST' : codeOf(first);
+  const said = fields.map(({ path, message }) => (path === '' ? message : `${path}: ${message}`));
+  return new EscrowError(code, `${what} is not valid: ${said.join('; ')}`, { fields });
+}
+
+/** Parses or throws an `EscrowError` that says which field is wrong. */
+export function parse<T>(schema: z.ZodType<T>, value: unknown, what: string): T {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw fromZodError(result.error, what);
+}

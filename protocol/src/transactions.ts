@@ -1,0 +1,180 @@
+import { z } from 'zod';
+import { LIMITS } from './limits.js';
+import { Messages } from './messages.js';
+import {
+  BusinessKey,
+  ConsumerGroupName,
+  ProducerGroupName,
+  printable,
+  TransactionId,
+  textOfBytes,
+} from './names.js';
+
+const unique = (values: string[]) => new Set(values).size === values.length;
+
+const sendFields = {
+  id: TransactionId.optional().describe('Chosen by the caller; the broker makes one when absent'),
+  producerGroup: ProducerGroupName,
+  businessKeys: z
+    .array(BusinessKey)
+    .max(LIMITS.businessKeysPerTransactionMax)
+    .refine(unique, { error: 'must not repeat a key' })
+    .default([]),
+  expects: z
+    .array(ConsumerGroupName)
+    .max(LIMITS.expectedGroupsMax)
+    .refine(unique, { error: 'must not repeat a group' })
+    .default([])
+    .describe('Consumer groups that must consume every message before the transaction is settled'),
+  messages: Messages,
+};
+
+/** `POST /v1/transactions`. */
+export const PrepareRequest = z
+  .strictObject({
+    ...sendFields,
+    checkAfterMs: z
+      .int()
+      .min(0)
+      .max(LIMITS.checkAfterMsMax)
+      .optional()
+      .describe("First check after this long without a verdict; default: the group's check policy"),
+    checkContext: textOfBytes(LIMITS.checkContextBytesMax)
+      .optional()
+      .describe('Opaque; comes back in every check'),
+  })
+  .meta({ id: 'PrepareRequest' });
+export type PrepareInput = z.input<typeof PrepareRequest>;
+export type PrepareRequest = z.output<typeof PrepareRequest>;
+
+/** `POST /v1/messages`: prepare and commit in one step. */
+export const SendRequest = z.strictObject(sendFields).meta({ id: 'SendRequest' });
+export type SendInput = z.input<typeof SendRequest>;
+export type SendRequest = z.output<typeof SendRequest>;
+
+export const STATES = ['prepared', 'committed', 'forwarded', 'rolledBack', 'parked'] as const;
+export const StateName = z.enum(STATES).meta({ id: 'State' });
+export type StateName = z.infer<typeof StateName>;
+
+export const Decision = z.enum(['commit', 'rollback']);
+export type Decision = z.infer<typeof Decision>;
+
+export const ParkedReason = z.enum(['unresolved', 'undeliverable']);
+
+/** UTC milliseconds of the store's clock. */
+const StoreTime = z.int().describe("UTC milliseconds of the store's clock");
+
+/** A decision on record: what, when, by whom and why. */
+export const DecisionRecord = z
+  .object({
+    decision: Decision,
+    at: StoreTime,
+    by: z.string().describe('producer, check <endpoint>, or operator <name>'),
+    reason: z.string().optional(),
+  })
+  .meta({ id: 'DecisionRecord' });
+export type DecisionRecord = z.infer<typeof DecisionRecord>;
+
+/** The answer to prepare, commit, rollback and send. */
+export const TransactionAnswer = z
+  .object({
+    id: z.string(),
+    state: StateName,
+    decision: DecisionRecord.optional(),
+    purged: z
+      .boolean()
+      .optional()
+      .describe('True when only a tombstone is left: finished, and its retention is over'),
+  })
+  .meta({ id: 'TransactionAnswer' });
+export type TransactionAnswer = z.infer<typeof TransactionAnswer>;
+
+export const HistoryEvent = z
+  .object({
+    at: StoreTime,
+    event: z.enum(['check', 'resolve', 'parked', 'unrouted', 'forwardFailed', 'conflict']),
+    detail: z.record(z.string(), z.unknown()),
+  })
+  .meta({ id: 'HistoryEvent' });
+export type HistoryEvent = z.infer<typeof HistoryEvent>;
+
+export const Receipt = z
+  .object({
+    consumerGroup: z.string(),
+    message: z.int().describe('Number of the message in its transaction, from 0'),
+    kind: z.enum(['consumed', 'failed']),
+    at: StoreTime,
+    attempts: z.int().optional(),
+    cause: z.string().optional(),
+  })
+  .meta({ id: 'Receipt' });
+
+/** A transaction in a list. */
+export const TransactionSummary = z
+  .object({
+    id: z.string(),
+    producerGroup: z.string(),
+    state: StateName,
+    parkedReason: ParkedReason.optional(),
+    preparedAt: StoreTime,
+    dueAt: StoreTime.optional().describe('When the broker acts next'),
+    settled: z.boolean(),
+    decision: DecisionRecord.optional(),
+  })
+  .meta({ id: 'TransactionSummary' });
+export type TransactionSummary = z.infer<typeof TransactionSummary>;
+
+/** `GET /v1/transactions/{id}`. Bodies are not shown: they may be secret and large. */
+export const TransactionView = TransactionSummary.extend({
+  businessKeys: z.array(z.string()),
+  expects: z.array(z.string()),
+  checkContext: z.string().optional(),
+  checks: z.object({
+    unknown: z.int().describe('Answers "unknown" so far; only these spend an attempt'),
+    unanswered: z.int().describe('Checks in a row that got no answer'),
+  }),
+  forwarding: z.object({
+    failedAttempts: z.int(),
+    lastFailure: z.string().optional(),
+  }),
+  messages: z.array(
+    z.object({
+      messageId: z.string(),
+      topic: z.string(),
+      routingKey: z.string(),
+      contentType: z.string(),
+      bytes: z.int(),
+      state: z.enum(['half', 'pending', 'forwarded', 'unrouted', 'rolledBack']),
+    }),
+  ),
+  receipts: z.array(Receipt),
+  history: z.array(HistoryEvent),
+}).meta({ id: 'TransactionView' });
+export type TransactionView = z.infer<typeof TransactionView>;
+
+/** `GET /v1/transactions`. */
+export const SearchQuery = z.strictObject({
+  state: StateName.optional(),
+  producerGroup: ProducerGroupName.optional(),
+  topic: printable(LIMITS.topicCharsMax).optional(),
+  businessKey: BusinessKey.optional(),
+  limit: z.coerce.number().int().min(1).max(LIMITS.searchPageMax).default(50),
+  cursor: TransactionId.optional().describe('The cursor of the previous page'),
+});
+export type SearchQuery = z.output<typeof SearchQuery>;
+
+/** Newest first; `cursor` is there when more may follow. */
+export const SearchAnswer = z
+  .object({ transactions: z.array(TransactionSummary), cursor: z.string().optional() })
+  .meta({ id: 'SearchAnswer' });
+export type SearchAnswer = z.infer<typeof SearchAnswer>;
+
+/** `POST /v1/transactions/{id}/resolve`: an operator's word, recorded. */
+export const ResolveRequest = z
+  .strictObject({
+    action: z.enum(['commit', 'rollback', 'recheck', 'resend']),
+    operator: printable(LIMITS.operatorCharsMax),
+    reason: printable(LIMITS.reasonCharsMax),
+  })
+  .meta({ id: 'ResolveRequest' });
+export type ResolveRequest = z.infer<typeof ResolveRequest>;
