@@ -1,0 +1,54 @@
+import { HEADERS, messageIdOf } from '@escrowmq/protocol';
+import type { Committed, Message } from './transaction.js';
+
+/** A message as RabbitMQ gets it. */
+export interface Outgoing {
+  topic: string;
+  routingKey: string;
+  body: Buffer;
+  messageId: string;
+  contentType: string;
+  /** The routing key, or the topic when that is empty. */
+  type: string;
+  producerGroup: string;
+  /** Seconds, as AMQP has it. */
+  timestampSeconds: number;
+  headers: Record<string, string | number | boolean>;
+}
+
+export const contentTypeOf = (message: Message): string =>
+  message.dataBase64 === undefined
+    ? 'application/json'
+    : (message.contentType ?? 'application/octet-stream');
+
+export const bodyOf = (message: Message): Buffer =>
+  message.dataBase64 === undefined
+    ? Buffer.from(JSON.stringify(message.data))
+    : Buffer.from(message.dataBase64, 'base64');
+
+/** AMQP short strings hold 255 bytes; a routing key fits by its limit. */
+export function outgoingOf(transaction: Committed, number: number, message: Message): Outgoing {
+  const { id, trace, expects } = transaction;
+  return {
+    topic: message.topic,
+    routingKey: message.routingKey,
+    body: bodyOf(message),
+    messageId: messageIdOf(id, number),
+    contentType: contentTypeOf(message),
+    type: message.routingKey === '' ? message.topic : message.routingKey,
+    producerGroup: transaction.producerGroup,
+    timestampSeconds: Math.floor(transaction.preparedAt / 1000),
+    headers: {
+      ...message.headers,
+      ...(trace.traceparent === undefined ? {} : { traceparent: trace.traceparent }),
+      ...(trace.tracestate === undefined ? {} : { tracestate: trace.tracestate }),
+      [HEADERS.transactionId]: id,
+      [HEADERS.messageNumber]: number,
+      [HEADERS.messageCount]: transaction.messages.length,
+      [HEADERS.topic]: message.topic,
+      [HEADERS.routingKey]: message.routingKey,
+      [HEADERS.preparedAt]: transaction.preparedAt,
+      ...(expects.length === 0 ? {} : { [HEADERS.expects]: expects.join(',') }),
+    },
+  };
+}

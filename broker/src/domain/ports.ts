@@ -1,0 +1,265 @@
+import type {
+  BusinessKeyAnswer,
+  CheckPolicy,
+  CheckRequest,
+  ConsumerReceipt,
+  Decision,
+  DecisionRecord,
+  HistoryEvent,
+  SearchAnswer,
+  SearchQuery,
+  StateName,
+  TransactionView,
+} from '@escrowmq/protocol';
+import type { Outgoing } from './outgoing.js';
+import type {
+  Committed,
+  DecidedBy,
+  MessageMask,
+  NewTransaction,
+  State,
+  StoreTime,
+} from './transaction.js';
+
+/*
+ * What the engine needs from the world, as interfaces: a store, a publisher, somebody to ask a
+ * producer, somebody to tell people. The folders of floor 2 implement them; the engine gets them
+ * as parameters and each part asks for the few functions it uses.
+ */
+
+// ---- the store: intake
+
+export type Inserted =
+  | { kind: 'created' }
+  /** The id is taken by the same content: a repeat. */
+  | { kind: 'repeated'; found: Found }
+  /** The id is taken by other content. */
+  | { kind: 'different' };
+
+/** A row or, after retention, what its tombstone still tells. */
+export type Found =
+  | {
+      kind: 'row';
+      id: string;
+      producerGroup: string;
+      state: State;
+      messageCount: number;
+      decision?: DecisionRecord;
+    }
+  | { kind: 'tombstone'; id: string; producerGroup: string; decision: DecisionRecord };
+
+export interface Verdict {
+  id: string;
+  decision: Decision;
+  decidedBy: DecidedBy;
+  /** Only a transaction of this group; another group's is as good as absent. Absent: any group. */
+  producerGroup?: string;
+}
+
+export type VerdictResult =
+  /** This call moved the row. After a commit the caller forwards it, while the lease lasts. */
+  | { kind: 'moved'; decidedAt: StoreTime }
+  /** The decision was on record already, this one or the other. */
+  | { kind: 'decided'; found: Found }
+  | { kind: 'unknown' };
+
+// ---- the store: checks
+
+export interface DueCheck {
+  id: string;
+  state: Extract<State, { state: 'prepared' }>;
+  producerGroup: string;
+  checkContext?: string;
+  businessKeys: string[];
+  preparedAt: StoreTime;
+  /** Since when no check was answered; absent after an answer. */
+  unansweredSince?: StoreTime;
+  /** An alert for this transaction has been raised since it was last answered. */
+  alerted: boolean;
+}
+
+export interface CheckToSave {
+  id: string;
+  /** The row as it was when the check began; the write is guarded by it. */
+  from: Extract<State, { state: 'prepared' }>;
+  to: State;
+  unansweredSince?: StoreTime;
+  alerted: boolean;
+  history: HistoryEvent[];
+}
+
+// ---- the store: forwarding
+
+export interface ForwardingToSave {
+  id: string;
+  /** Messages confirmed and not returned, or dropped: cleared from the mask. */
+  done: MessageMask;
+  /** Those of `done` that were dropped unrouted. */
+  unrouted: MessageMask;
+  to: State;
+  lastFailure?: string;
+  history: HistoryEvent[];
+}
+
+// ---- the store: the rest
+
+export interface ProducerGroup {
+  name: string;
+  checkUrls: string[];
+  checkPolicy: CheckPolicy;
+  /** whsec_…, newest first; checks are signed with each. */
+  signingSecrets: string[];
+}
+
+export interface GroupToSave {
+  name: string;
+  checkUrls: string[];
+  checkPolicy: CheckPolicy;
+  /** Used when the group is new, or when `rotate` asks for it. */
+  newSecret: string;
+  rotate: boolean;
+}
+
+export interface StoreCounts {
+  byState: Record<StateName, number>;
+  purged: { forwarded: number; rolledBack: number };
+  /** Transactions of retention age are not counted as open. Absent when nothing is open. */
+  oldestOpenAt?: StoreTime;
+}
+
+export interface ReceiptsSaved {
+  /** Transactions that these receipts settled. */
+  settled: string[];
+}
+
+/**
+ * Everything durable. Operations are named for their purpose and take batches; every change is a
+ * guarded update, so any number of instances may share one store. Results come in the order of
+ * the input. Rejects with `STORE_UNAVAILABLE` when the database can't be reached.
+ */
+export interface Store {
+  /** The store's clock. */
+  now(): Promise<StoreTime>;
+
+  /** All rows durable when it resolves. No id twice in one batch. */
+  insert(batch: readonly NewTransaction[]): Promise<Inserted[]>;
+  /** No id twice in one batch. A committed row is leased to the caller for `leaseMs`. */
+  decide(batch: readonly Verdict[], leaseMs: number): Promise<VerdictResult[]>;
+  find(ids: readonly string[]): Promise<Map<string, Found>>;
+
+  /** Leases due checks by pushing `dueAt` forward; oldest first, none of `exceptGroups`. */
+  claimDueChecks(claim: {
+    limit: number;
+    leaseMs: number;
+    exceptGroups: readonly string[];
+  }): Promise<{ now: StoreTime; due: DueCheck[] }>;
+  saveChecks(batch: readonly CheckToSave[]): Promise<void>;
+
+  /** Leases due committed rows, oldest first, at most `bytesMax` of messages but at least one. */
+  claimDueForwards(claim: {
+    limit: number;
+    bytesMax: number;
+    leaseMs: number;
+  }): Promise<{ now: StoreTime; due: Committed[] }>;
+  /** Committed rows by id, for whoever just moved them. */
+  readCommitted(ids: readonly string[]): Promise<Committed[]>;
+  saveForwards(batch: readonly ForwardingToSave[]): Promise<void>;
+  /** Makes committed rows due at once: whoever leased them can't forward them now. */
+  releaseForwards(ids: readonly string[]): Promise<void>;
+
+  /** Moves one row for an operator, guarded by `from`; false when it had changed meanwhile. */
+  resolve(change: { id: string; from: State; to: State; history: HistoryEvent }): Promise<boolean>;
+  appendHistory(entries: readonly { id: string; event: HistoryEvent }[]): Promise<void>;
+
+  /** Repeated receipts change nothing; receipts for unknown transactions are ignored. */
+  saveReceipts(batch: readonly ConsumerReceipt[]): Promise<ReceiptsSaved>;
+  unsettledOn(
+    businessKeys: readonly string[],
+    producerGroup?: string,
+  ): Promise<Map<string, BusinessKeyAnswer['transactions']>>;
+
+  view(id: string): Promise<TransactionView | undefined>;
+  search(query: SearchQuery): Promise<SearchAnswer>;
+
+  /** Creates or changes a group; `secretMade` when `newSecret` was taken. */
+  saveGroup(group: GroupToSave): Promise<{ group: ProducerGroup; secretMade: boolean }>;
+  findGroup(name: string): Promise<ProducerGroup | undefined>;
+
+  /** Deletes up to `limit` finished rows older than that, leaving tombstones; counts them. */
+  purgeFinished(purge: { olderThanMs: number; limit: number }): Promise<number>;
+  purgeTombstones(purge: { olderThanMs: number; limit: number }): Promise<number>;
+  counts(): Promise<StoreCounts>;
+  close(): Promise<void>;
+}
+
+// ---- RabbitMQ
+
+export type PublishOutcome =
+  | { kind: 'confirmed' }
+  /** No queue was bound: RabbitMQ returned it, and confirmed it all the same. */
+  | { kind: 'returned'; detail: string }
+  | { kind: 'nacked'; detail: string }
+  /** The connection, the channel or the time limit ended first: it may or may not be there. */
+  | { kind: 'unconfirmed'; detail: string }
+  /** It can't be sent as it is: the client library or the topic's exchange refuses it. */
+  | { kind: 'refused'; detail: string };
+
+export type RabbitStatus = 'connected' | 'blocked' | 'disconnected';
+
+export interface Publisher {
+  /**
+   * Publishes mandatory and persistent; never rejects. Calls beyond `room` wait for nothing: they
+   * are answered `unconfirmed`.
+   */
+  publish(message: Outgoing): Promise<PublishOutcome>;
+  /** Messages that the window of unconfirmed publishes takes now; 0 unless connected. */
+  readonly room: number;
+  readonly status: RabbitStatus;
+}
+
+// ---- producers
+
+export type CheckOutcome =
+  | {
+      kind: 'answered';
+      decision: 'commit' | 'rollback' | 'unknown';
+      endpoint: string;
+      tookMs: number;
+    }
+  /** Timeout, 404, 5xx, garbage, a redirect, the wrong id, no route, an open breaker. */
+  | { kind: 'unanswered'; endpoint?: string; tookMs: number; detail: string };
+
+export interface Asker {
+  /** Never rejects. */
+  ask(group: ProducerGroup, request: CheckRequest): Promise<CheckOutcome>;
+  /** Groups whose endpoints take no further check now. */
+  busyGroups(): string[];
+}
+
+// ---- people
+
+export interface Alert {
+  kind: 'checkUnanswered' | 'parked' | 'forwardFailing';
+  transactionId: string;
+  producerGroup: string;
+  detail: string;
+}
+
+export interface Observer {
+  alert(alert: Alert): void;
+  /** Something failed that a pass will try again; never a body, a key or a secret. */
+  failed(what: string, error: unknown): void;
+  info(what: string, facts?: Record<string, unknown>): void;
+  /** Adds to the counter; label values are few and never ids. */
+  count(counter: CounterName, labels?: Record<string, string>, by?: number): void;
+}
+
+export type CounterName =
+  | 'transactionsAccepted'
+  | 'verdicts'
+  | 'verdictConflicts'
+  | 'checks'
+  | 'publishes'
+  | 'alerts'
+  | 'receipts'
+  | 'purged';
