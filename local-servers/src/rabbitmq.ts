@@ -1,0 +1,247 @@
+import { execFile } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { connect } from 'amqplib';
+import { findRabbitmq, type RabbitmqBinaries } from './binaries.js';
+import { freePorts } from './free-port.js';
+import { Lifeline, type ServerProcess } from './lifeline.js';
+import { ensureServerPackages } from './packages.js';
+import { waitUntilReady, withFreshPorts } from './start-up.js';
+
+/** 5 to 8 s here; two cores shared with a full test run may take several times that. */
+const START_DEADLINE_MS = 90_000;
+
+/** A graceful stop took 3 s, and 8 s with management; one that hangs ends in SIGKILL. */
+const STOP_GRACE_MS = 30_000;
+
+/** rabbitmqctl takes 0.7 s, unless the node is starting or stopping. */
+const CTL_TIMEOUT_MS = 60_000;
+
+export interface PrivateRabbitmqOptions {
+  /** Runs the management plugin and sets `managementUrl`; costs 2 s at start, 5 s at stop. @default false */
+  management?: boolean;
+  /** Lines for rabbitmq.conf, after our own. @default none */
+  conf?: readonly string[];
+  /** The folder in which the server's own folder is made. @default the system's temporary folder */
+  parentDir?: string;
+}
+
+interface Ports {
+  amqp: number;
+  distribution: number;
+  epmd: number;
+  management: number;
+  /** rabbitmqctl is an Erlang node as well and listens while it runs. */
+  ctl: number;
+}
+
+/**
+ * A RabbitMQ of our own: own ports, data folder, cookie and epmd, so that it runs beside any other
+ * instance. It ends, and its folder goes, when this process does.
+ *
+ * Trap for crash tests, seen on 3.10.8: a quorum queue declared shortly before `kill()` is gone
+ * for good after `restart()`, with its confirmed messages. Declare, `restart()` once, then crash;
+ * or use a durable classic queue.
+ */
+export class PrivateRabbitmq {
+  /** AMQP port on 127.0.0.1. */
+  readonly port: number;
+  /** `amqp://guest:guest@127.0.0.1:<port>` */
+  readonly url: string;
+  /** `http://guest:guest@127.0.0.1:<port>`, when started with `management`. */
+  readonly managementUrl: string | undefined;
+  /** The server's own folder, with `rabbitmq.log`. */
+  readonly dir: string;
+  readonly nodeName: string;
+  readonly #lifeline: Lifeline;
+  readonly #binaries: RabbitmqBinaries;
+  readonly #env: Record<string, string>;
+  #server: ServerProcess | undefined;
+
+  private constructor(lifeline: Lifeline, binaries: RabbitmqBinaries, settings: Settings) {
+    const { ports, options } = settings;
+    this.#lifeline = lifeline;
+    this.#binaries = binaries;
+    this.dir = lifeline.dir;
+    this.port = ports.amqp;
+    this.url = `amqp://guest:guest@127.0.0.1:${ports.amqp}`;
+    this.managementUrl = options.management
+      ? `http://guest:guest@127.0.0.1:${ports.management}`
+      : undefined;
+    this.nodeName = `escrow${ports.amqp}@localhost`;
+    this.#env = nodeEnvironment(this.dir, this.nodeName, ports);
+  }
+
+  /** @internal Use `startPrivateRabbitmq`. */
+  static async launch(binaries: RabbitmqBinaries, settings: Settings): Promise<PrivateRabbitmq> {
+    const lifeline = await Lifeline.open('rabbitmq', settings.options.parentDir);
+    try {
+      writeConfiguration(lifeline.dir, settings);
+      // In the foreground: the epmd that a node starts by itself outlives it and listens everywhere.
+      lifeline.start({
+        command: binaries.epmd,
+        args: ['-address', '127.0.0.1', '-port', String(settings.ports.epmd)],
+        env: inheritedEnvironment(),
+        log: 'epmd.log',
+      });
+      const rabbitmq = new PrivateRabbitmq(lifeline, binaries, settings);
+      await rabbitmq.#start();
+      return rabbitmq;
+    } catch (error) {
+      await lifeline.close();
+      throw error;
+    }
+  }
+
+  /** A graceful stop; the data stays for `restart()`. */
+  async stop(): Promise<void> {
+    await this.#server?.terminate(STOP_GRACE_MS);
+  }
+
+  /** SIGKILL to the whole process group, as a crash would do; the data stays for `restart()`. */
+  async kill(): Promise<void> {
+    await this.#server?.kill();
+  }
+
+  /** Stops gracefully what still runs, then starts on the same data, ports and node name. */
+  async restart(): Promise<void> {
+    await this.stop();
+    await this.#start();
+  }
+
+  /**
+   * Runs rabbitmqctl against this node.
+   * @example await rabbitmq.ctl('set_vm_memory_high_watermark', '0'); // blocks every publisher
+   * @returns what it printed on standard output, without its headings
+   */
+  async ctl(...args: string[]): Promise<string> {
+    const { stdout } = await promisify(execFile)(
+      this.#binaries.ctl,
+      ['--quiet', '--node', this.nodeName, ...args],
+      { env: this.#env, cwd: this.dir, timeout: CTL_TIMEOUT_MS },
+    );
+    return stdout;
+  }
+
+  /** Kills the server and deletes its folder. The handle is of no use afterwards. */
+  async remove(): Promise<void> {
+    await this.#lifeline.close();
+  }
+
+  async #start(): Promise<void> {
+    this.#server = this.#lifeline.start({
+      command: this.#binaries.server,
+      args: [],
+      env: this.#env,
+      log: 'rabbitmq.log',
+    });
+    await waitUntilReady(this.#server, () => this.#answers(), {
+      name: `RabbitMQ ${this.nodeName}`,
+      deadlineMs: START_DEADLINE_MS,
+    });
+  }
+
+  async #answers(): Promise<void> {
+    const connection = await connect(this.url);
+    await connection.close();
+    if (this.managementUrl !== undefined) {
+      const url = new URL('/api/overview', this.managementUrl);
+      const authorization = `Basic ${Buffer.from('guest:guest').toString('base64')}`;
+      url.username = '';
+      url.password = '';
+      const response = await fetch(url, { headers: { authorization } });
+      if (!response.ok) throw new Error(`the management plugin answers ${response.status}`);
+    }
+  }
+}
+
+interface Settings {
+  ports: Ports;
+  options: PrivateRabbitmqOptions;
+}
+
+/**
+ * Starts a RabbitMQ that belongs to this process, and installs it first where that is possible
+ * (see `ensureServerPackages`). Ready means that it accepts AMQP connections.
+ *
+ * @throws Error when RabbitMQ is not installed and can't be, or does not start; it carries the log
+ * @example
+ * const rabbitmq = await startPrivateRabbitmq();
+ * try {
+ *   const connection = await amqplib.connect(rabbitmq.url);
+ * } finally {
+ *   await rabbitmq.remove();
+ * }
+ */
+export async function startPrivateRabbitmq(
+  options: PrivateRabbitmqOptions = {},
+): Promise<PrivateRabbitmq> {
+  await ensureServerPackages(['rabbitmq']);
+  const binaries = findRabbitmq();
+  if (binaries === undefined)
+    throw new Error('RabbitMQ is installed, but its scripts are not found');
+  return withFreshPorts(async () => {
+    const [amqp = 0, distribution = 0, epmd = 0, management = 0, ctl = 0] = await freePorts(5);
+    const ports = { amqp, distribution, epmd, management, ctl };
+    return PrivateRabbitmq.launch(binaries, { ports, options });
+  });
+}
+
+function writeConfiguration(dir: string, { ports, options }: Settings): void {
+  mkdirSync(join(dir, 'home'));
+  // Erlang refuses a cookie that others may read.
+  writeFileSync(join(dir, 'home', '.erlang.cookie'), `escrowmq${ports.amqp}`, { mode: 0o400 });
+  const plugins = options.management ? 'rabbitmq_management' : '';
+  writeFileSync(join(dir, 'enabled_plugins'), `[${plugins}].\n`);
+  const conf = [
+    `listeners.tcp.1 = 127.0.0.1:${ports.amqp}`,
+    ...(options.management
+      ? ['management.tcp.ip = 127.0.0.1', `management.tcp.port = ${ports.management}`]
+      : []),
+    'loopback_users = none',
+    'log.console = false',
+    // A small disk must not turn every test into a test of the disk alarm.
+    'disk_free_limit.absolute = 50MB',
+    ...(options.conf ?? []),
+  ];
+  writeFileSync(join(dir, 'rabbitmq.conf'), `${conf.join('\n')}\n`);
+}
+
+/** Every path is named: what is left out is taken from /etc/rabbitmq and /var/lib/rabbitmq. */
+function nodeEnvironment(dir: string, nodeName: string, ports: Ports): Record<string, string> {
+  return {
+    ...inheritedEnvironment(),
+    HOME: join(dir, 'home'),
+    RABBITMQ_NODENAME: nodeName,
+    RABBITMQ_NODE_IP_ADDRESS: '127.0.0.1',
+    RABBITMQ_NODE_PORT: String(ports.amqp),
+    RABBITMQ_DIST_PORT: String(ports.distribution),
+    RABBITMQ_CTL_DIST_PORT_MIN: String(ports.ctl),
+    RABBITMQ_CTL_DIST_PORT_MAX: String(ports.ctl),
+    RABBITMQ_MNESIA_BASE: join(dir, 'data'),
+    RABBITMQ_LOG_BASE: join(dir, 'logs'),
+    RABBITMQ_PID_FILE: join(dir, 'rabbitmq.pid'),
+    RABBITMQ_CONFIG_FILE: join(dir, 'rabbitmq.conf'),
+    RABBITMQ_ADVANCED_CONFIG_FILE: join(dir, 'advanced.config'),
+    // Does not exist; without it /etc/rabbitmq/rabbitmq-env.conf wins over this environment.
+    RABBITMQ_CONF_ENV_FILE: join(dir, 'no-rabbitmq-env.conf'),
+    RABBITMQ_ENABLED_PLUGINS_FILE: join(dir, 'enabled_plugins'),
+    RABBITMQ_GENERATED_CONFIG_DIR: join(dir, 'generated'),
+    // Two schedulers that sleep when idle: the node shares its cores with what is being tested.
+    RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS:
+      '-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none',
+    ERL_EPMD_PORT: String(ports.epmd),
+    ERL_EPMD_ADDRESS: '127.0.0.1',
+  };
+}
+
+/** Settings meant for another RabbitMQ or Erlang on this machine must not reach ours. */
+function inheritedEnvironment(): Record<string, string> {
+  const entries = Object.entries(process.env).filter(
+    (entry): entry is [string, string] =>
+      entry[1] !== undefined && !/^(RABBITMQ_|ERL_|ELIXIR_)/.test(entry[0]),
+  );
+  // rabbitmqctl warns on standard output about any encoding but UTF-8.
+  return { ...Object.fromEntries(entries), LC_ALL: 'C.UTF-8' };
+}
