@@ -1,8 +1,13 @@
+export { mysqlForTests, rabbitmqForTests, type TestMysql, type TestServer } from './for-tests.js';
 export {
   createMysqlDatabase,
-  PrivateMysql,
+  type PrivateMysql,
   type PrivateMysqlOptions,
   startPrivateMysql,
 } from './mysql.js';
 export { ensureServerPackages, type Server } from './packages.js';
-export { PrivateRabbitmq, type PrivateRabbitmqOptions, startPrivateRabbitmq } from './rabbitmq.js';
+export {
+  type PrivateRabbitmq,
+  type PrivateRabbitmqOptions,
+  startPrivateRabbitmq,
+} from './rabbitmq.js';

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { createConnection } from 'mysql2/promise';
 import { findMysql, type MysqlBinaries } from './binaries.js';
 import { freePorts } from './free-port.js';
+import { inheritedEnvironment } from './inherited-environment.js';
 import { Lifeline, type ServerProcess } from './lifeline.js';
 import { ensureServerPackages } from './packages.js';
 import { StartFailure, waitUntilReady, withFreshPorts } from './start-up.js';
@@ -122,7 +123,7 @@ export class PrivateMysql {
               '--skip-name-resolve',
             ]
           : [defaults, '--initialize-insecure'],
-      env: inheritedEnvironment(),
+      env: inheritedEnvironment(/^(MYSQL|MARIADB)/),
       log: 'install.log',
     });
     const code = await install.ended(INSTALL_DEADLINE_MS);
@@ -135,7 +136,7 @@ export class PrivateMysql {
     this.#server = this.#lifeline.start({
       command: this.#binaries.server,
       args: [`--defaults-file=${join(this.dir, 'my.cnf')}`],
-      env: inheritedEnvironment(),
+      env: inheritedEnvironment(/^(MYSQL|MARIADB)/),
       log: 'mysql.log',
     });
     await waitUntilReady(this.#server, () => this.#answers(), {
@@ -244,12 +245,4 @@ export async function createMysqlDatabase(
   }
   url.pathname = `/${encodeURIComponent(name)}`;
   return url.href;
-}
-
-function inheritedEnvironment(): Record<string, string> {
-  const entries = Object.entries(process.env).filter(
-    (entry): entry is [string, string] =>
-      entry[1] !== undefined && !/^(MYSQL|MARIADB)/.test(entry[0]),
-  );
-  return Object.fromEntries(entries);
 }

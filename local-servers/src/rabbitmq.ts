@@ -5,6 +5,7 @@ import { promisify } from 'node:util';
 import { connect } from 'amqplib';
 import { findRabbitmq, type RabbitmqBinaries } from './binaries.js';
 import { freePorts } from './free-port.js';
+import { inheritedEnvironment } from './inherited-environment.js';
 import { Lifeline, type ServerProcess } from './lifeline.js';
 import { ensureServerPackages } from './packages.js';
 import { waitUntilReady, withFreshPorts } from './start-up.js';
@@ -82,7 +83,7 @@ export class PrivateRabbitmq {
       lifeline.start({
         command: binaries.epmd,
         args: ['-address', '127.0.0.1', '-port', String(settings.ports.epmd)],
-        env: inheritedEnvironment(),
+        env: erlangEnvironment(),
         log: 'epmd.log',
       });
       const rabbitmq = new PrivateRabbitmq(lifeline, binaries, settings);
@@ -211,7 +212,7 @@ function writeConfiguration(dir: string, { ports, options }: Settings): void {
 /** Every path is named: what is left out is taken from /etc/rabbitmq and /var/lib/rabbitmq. */
 function nodeEnvironment(dir: string, nodeName: string, ports: Ports): Record<string, string> {
   return {
-    ...inheritedEnvironment(),
+    ...erlangEnvironment(),
     HOME: join(dir, 'home'),
     RABBITMQ_NODENAME: nodeName,
     RABBITMQ_NODE_IP_ADDRESS: '127.0.0.1',
@@ -236,12 +237,7 @@ function nodeEnvironment(dir: string, nodeName: string, ports: Ports): Record<st
   };
 }
 
-/** Settings meant for another RabbitMQ or Erlang on this machine must not reach ours. */
-function inheritedEnvironment(): Record<string, string> {
-  const entries = Object.entries(process.env).filter(
-    (entry): entry is [string, string] =>
-      entry[1] !== undefined && !/^(RABBITMQ_|ERL_|ELIXIR_)/.test(entry[0]),
-  );
-  // rabbitmqctl warns on standard output about any encoding but UTF-8.
-  return { ...Object.fromEntries(entries), LC_ALL: 'C.UTF-8' };
+/** rabbitmqctl warns on standard output about any encoding but UTF-8. */
+function erlangEnvironment(): Record<string, string> {
+  return { ...inheritedEnvironment(/^(RABBITMQ_|ERL_|ELIXIR_)/), LC_ALL: 'C.UTF-8' };
 }
