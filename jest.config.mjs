@@ -1,8 +1,17 @@
+/*
+ * Three projects, told apart by folder:
+ *
+ *   unit     test/*.test.ts, test/unit            no I/O, no server is started
+ *   servers  test/contract, test/system           one RabbitMQ and one MySQL for the whole run
+ *   faults   test/faults                          the same, and servers of their own to crash; long
+ *
+ * Jest runs a project's globalSetup only when one of its tests is selected, so `npm test test/unit`
+ * starts nothing, and only once for a run, however many files and workers there are.
+ */
+
 /** ESM, straight from the sources: a stack trace names the line you wrote. */
-export default {
+const shared = {
   testEnvironment: 'node',
-  rootDir: '.',
-  testMatch: ['<rootDir>/test/**/*.test.ts'],
   extensionsToTreatAsEsm: ['.ts'],
   transform: {
     '^.+\\.ts$': [
@@ -18,4 +27,36 @@ export default {
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },
   modulePathIgnorePatterns: ['<rootDir>/.*/dist/'],
+};
+
+const withServers = {
+  // JavaScript on purpose: jest loads these two without its transform. They need the build.
+  globalSetup: '<rootDir>/test/support/start-servers.mjs',
+  globalTeardown: '<rootDir>/test/support/stop-servers.mjs',
+  setupFilesAfterEnv: ['<rootDir>/test/support/server-timeout.ts'],
+};
+
+export default {
+  // As many as the smallest machine has cores. Server tests mostly wait, yet more workers than
+  // that only lengthen what is measured against a deadline.
+  maxWorkers: 2,
+  projects: [
+    {
+      ...shared,
+      displayName: 'unit',
+      testMatch: ['<rootDir>/test/*.test.ts', '<rootDir>/test/unit/**/*.test.ts'],
+    },
+    {
+      ...shared,
+      ...withServers,
+      displayName: 'servers',
+      testMatch: ['<rootDir>/test/{contract,system}/**/*.test.ts'],
+    },
+    {
+      ...shared,
+      ...withServers,
+      displayName: 'faults',
+      testMatch: ['<rootDir>/test/faults/**/*.test.ts'],
+    },
+  ],
 };

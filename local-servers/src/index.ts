@@ -1,6 +1,7 @@
 export { mysqlForTests, rabbitmqForTests, type TestMysql, type TestServer } from './for-tests.js';
 export {
   createMysqlDatabase,
+  dropMysqlDatabases,
   type PrivateMysql,
   type PrivateMysqlOptions,
   startPrivateMysql,

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
-import { createConnection } from 'mysql2/promise';
+import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { findMysql, type MysqlBinaries } from './binaries.js';
 import { freePorts } from './free-port.js';
 import { inheritedEnvironment } from './inherited-environment.js';
@@ -245,4 +245,25 @@ export async function createMysqlDatabase(
   }
   url.pathname = `/${encodeURIComponent(name)}`;
   return url.href;
+}
+
+/**
+ * Drops the databases whose names begin with `prefix`.
+ * @param serverUrl `mysql://user:password@host:port`, with or without a database
+ */
+export async function dropMysqlDatabases(serverUrl: string, prefix: string): Promise<void> {
+  const url = new URL(serverUrl);
+  url.pathname = '/';
+  const connection = await createConnection(url.href);
+  try {
+    const [rows] = await connection.query<RowDataPacket[]>(
+      'select schema_name as name from information_schema.schemata where left(schema_name, ?) = ?',
+      [prefix.length, prefix],
+    );
+    for (const { name } of rows) {
+      await connection.query(`drop database ${connection.escapeId(String(name))}`);
+    }
+  } finally {
+    await connection.end();
+  }
 }

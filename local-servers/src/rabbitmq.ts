@@ -214,6 +214,9 @@ function nodeEnvironment(dir: string, nodeName: string, ports: Ports): Record<st
   return {
     ...erlangEnvironment(),
     HOME: join(dir, 'home'),
+    // The script then becomes the Erlang VM instead of waiting for it: a signal reaches the VM
+    // itself, and its exit is the exit we see.
+    RUNNING_UNDER_SYSTEMD: 'true',
     RABBITMQ_NODENAME: nodeName,
     RABBITMQ_NODE_IP_ADDRESS: '127.0.0.1',
     RABBITMQ_NODE_PORT: String(ports.amqp),
@@ -239,5 +242,5 @@ function nodeEnvironment(dir: string, nodeName: string, ports: Ports): Record<st
 
 /** rabbitmqctl warns on standard output about any encoding but UTF-8. */
 function erlangEnvironment(): Record<string, string> {
-  return { ...inheritedEnvironment(/^(RABBITMQ_|ERL_|ELIXIR_)/), LC_ALL: 'C.UTF-8' };
+  return { ...inheritedEnvironment(/^(RABBITMQ_|ERL_|ELIXIR_|NOTIFY_SOCKET)/), LC_ALL: 'C.UTF-8' };
 }

@@ -1,0 +1,36 @@
+import { randomBytes } from 'node:crypto';
+import { createMysqlDatabase } from '@escrowmq/local-servers';
+
+/**
+ * The run's RabbitMQ, shared by all test files and perhaps with other people: take names from
+ * `uniqueName`, and delete what you declared. A test that stops or breaks RabbitMQ starts its own
+ * with `startPrivateRabbitmq`.
+ * @returns its `amqp://` URL
+ */
+export function rabbitmqUrl(): string {
+  return announced('ESCROW_TEST_RABBITMQ');
+}
+
+/**
+ * An empty database of the caller's own on the run's MySQL; dropped with the run.
+ * @returns its `mysql://` URL
+ */
+export async function freshMysqlDatabase(): Promise<string> {
+  const name = `escrow_test_${announced('ESCROW_TEST_RUN')}_${randomBytes(8).toString('hex')}`;
+  return createMysqlDatabase(announced('ESCROW_TEST_MYSQL'), name);
+}
+
+/** A name nobody else on a shared server uses: `uniqueName('orders')` gives `orders-3f…`. */
+export function uniqueName(base: string): string {
+  return `${base}-${randomBytes(8).toString('hex')}`;
+}
+
+function announced(variable: string): string {
+  const value = process.env[variable];
+  if (value === undefined) {
+    throw new Error(
+      `${variable} is not set: servers are started for test/contract, test/system and test/faults only (see jest.config.mjs)`,
+    );
+  }
+  return value;
+}
