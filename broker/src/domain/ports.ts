@@ -58,7 +58,7 @@ export interface Verdict {
 
 export type VerdictResult =
   /** This call moved the row. After a commit the caller forwards it, while the lease lasts. */
-  | { kind: 'moved'; decidedAt: StoreTime }
+  | { kind: 'moved' }
   /** The decision was on record already, this one or the other. */
   | { kind: 'decided'; found: Found }
   | { kind: 'unknown' };
@@ -123,7 +123,7 @@ export interface GroupToSave {
 export interface StoreCounts {
   byState: Record<StateName, number>;
   purged: { forwarded: number; rolledBack: number };
-  /** Transactions of retention age are not counted as open. Absent when nothing is open. */
+  /** When the oldest open transaction was prepared; absent when nothing is open. */
   oldestOpenAt?: StoreTime;
 }
 

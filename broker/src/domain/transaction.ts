@@ -59,8 +59,12 @@ export interface Content {
 /** A transaction on its way into the store. */
 export interface NewTransaction extends Content {
   contentHash: Buffer;
-  /** Size of the messages as JSON, for batches and memory. */
+  /** The messages as they are stored, made once. */
+  messagesJson: string;
+  /** Size of `messagesJson`, for batches and memory. */
   bytes: number;
+  /** The id is old enough that its transaction may be finished and purged already. */
+  mayBePurged: boolean;
   /** `prepare` waits for a verdict until the first check; `send` is committed at once. */
   kind: { op: 'prepare'; checkAfterMs: number } | { op: 'send'; leaseMs: number };
 }

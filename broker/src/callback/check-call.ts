@@ -1,0 +1,164 @@
+import { CheckAnswer, type CheckRequest } from '@escrowmq/protocol';
+import type { Agent, Dispatcher } from 'undici';
+import { request as send } from 'undici';
+import { signatureHeaders } from './signature.js';
+
+/*
+ * One question to one endpoint. It ends in an answer only for HTTP 200 and JSON that is exactly a
+ * CheckAnswer for the id that was asked. Everything else is no answer and decides nothing: a 404
+ * from a proxy that lost its way must not roll back anybody's money. The detail of no answer names
+ * the cause for the operator and quotes nothing that the other side sent but its status, its content
+ * type and the origin that it redirects to.
+ */
+
+/** 64 KiB; an answer has about 100 bytes. Reading stops here, whatever was announced. */
+const ANSWER_BYTES_MAX = 64 * 1024;
+
+const DETAIL_CHARS_MAX = 200;
+
+export type CallResult =
+  | { kind: 'answer'; decision: CheckAnswer['decision'] }
+  | { kind: 'noAnswer'; detail: string };
+
+export interface CheckCall {
+  url: string;
+  request: CheckRequest;
+  signingSecrets: readonly string[];
+  agent: Agent;
+  /** Ends the call at any point, while connecting or reading too. */
+  signal: AbortSignal;
+  /** Wall clock: the receiver compares it with its own. */
+  at: Date;
+}
+
+/**
+ * Asks once. Rejects with whatever ended the connection or with the signal's reason;
+ * `describeFailure` puts it into words.
+ */
+export async function callEndpoint(call: CheckCall): Promise<CallResult> {
+  const { request } = call;
+  const body = JSON.stringify(request);
+  // Without dots, and the same when the same question is put again.
+  const id = `check_${request.id}_${request.attempt}`;
+  const response = await send(call.url, {
+    method: 'POST',
+    dispatcher: call.agent,
+    signal: call.signal,
+    headers: {
+      'user-agent': 'escrowmq-broker',
+      'content-type': 'application/json',
+      accept: 'application/json',
+      // A compressed body could unfold into any size, so none is accepted.
+      'accept-encoding': 'identity',
+      ...signatureHeaders({ id, at: call.at, body }, call.signingSecrets),
+    },
+    body,
+  });
+  try {
+    const refusal = refusalOf(response, call.url);
+    if (refusal !== undefined) return noAnswer(refusal);
+    const bytes = await readAtMost(response.body, ANSWER_BYTES_MAX);
+    if (bytes === undefined) return noAnswer(`answer larger than ${ANSWER_BYTES_MAX} bytes`);
+    return readAnswer(bytes, request.id);
+  } finally {
+    discard(response.body);
+  }
+}
+
+/** What status and headers alone say against the answer. */
+function refusalOf(response: Dispatcher.ResponseData, url: string): string | undefined {
+  const { statusCode: status, headers } = response;
+  if (status >= 300 && status < 400) {
+    const target = originOf(single(headers.location), url);
+    return `HTTP ${status}: redirect to ${target}, which is not followed`;
+  }
+  if (status !== 200) return `HTTP ${status}`;
+  const encoding = single(headers['content-encoding']) ?? 'identity';
+  if (encoding.toLowerCase() !== 'identity') return `compressed answer (${brief(encoding)})`;
+  const type = single(headers['content-type'])?.split(';')[0]?.trim().toLowerCase() ?? 'none';
+  if (type !== 'application/json') {
+    return `content type ${brief(type)} instead of application/json`;
+  }
+  if (Number(single(headers['content-length'])) > ANSWER_BYTES_MAX) {
+    return `answer larger than ${ANSWER_BYTES_MAX} bytes`;
+  }
+  return undefined;
+}
+
+function readAnswer(bytes: Buffer, idAsked: string): CallResult {
+  if (bytes.length === 0) return noAnswer('empty answer');
+  const json = parseJson(bytes);
+  if (json === undefined) return noAnswer('answer is not JSON');
+  const parsed = CheckAnswer.safeParse(json.value);
+  if (!parsed.success) {
+    return noAnswer('answer is not exactly {"id","decision":"commit"|"rollback"|"unknown"}');
+  }
+  if (parsed.data.id !== idAsked.toLowerCase()) return noAnswer('answered for another id');
+  return { kind: 'answer', decision: parsed.data.decision };
+}
+
+function parseJson(bytes: Buffer): { value: unknown } | undefined {
+  try {
+    return { value: JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) };
+  } catch {
+    // The parser's message quotes the text, which may be anything; that it is not JSON says enough.
+    return undefined;
+  }
+}
+
+/** The whole body, or undefined when there is more of it than that. */
+async function readAtMost(
+  body: Dispatcher.ResponseData['body'],
+  bytesMax: number,
+): Promise<Buffer | undefined> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of body as AsyncIterable<Buffer>) {
+    length += chunk.length;
+    if (length > bytesMax) return undefined;
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+/** Ends a body that was not read to its end, and its connection with it; else does nothing. */
+function discard(body: Dispatcher.ResponseData['body']): void {
+  // Destroying an unread body makes it report that it was aborted, which is what was asked for.
+  body.on('error', () => undefined);
+  body.destroy();
+}
+
+/** The cause of a failed call in words, without anything that the URL or the other side said. */
+export function describeFailure(error: unknown): string {
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    if (cause.name === 'AddressRefused') return brief(cause.message);
+    if ('code' in cause && typeof cause.code === 'string') return `${hint(cause.code)}${cause.code}`;
+  }
+  return `call failed: ${error instanceof Error ? error.name : typeof error}`;
+}
+
+function hint(code: string): string {
+  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'host name not resolved: ';
+  if (/CERT|TLS|SSL|SIGNATURE/.test(code)) return 'TLS failed: ';
+  if (code === 'UND_ERR_SOCKET' || code === 'ECONNRESET') return 'connection lost: ';
+  return /^(UND_ERR_CONNECT|E[A-Z]+$)/.test(code) ? 'no connection: ' : 'call failed: ';
+}
+
+function noAnswer(detail: string): CallResult {
+  return { kind: 'noAnswer', detail };
+}
+
+function single(header: string | string[] | undefined): string | undefined {
+  return Array.isArray(header) ? header[0] : header;
+}
+
+/** Path and query may hold secrets; the origin is enough to find the proxy that redirects. */
+function originOf(location: string | undefined, base: string): string {
+  if (location === undefined || !URL.canParse(location, base)) return 'nowhere';
+  return brief(new URL(location, base).origin);
+}
+
+/** A word of the other side's, made fit for a line of a log. */
+function brief(text: string): string {
+  return text.replace(/[^\x20-\x7e]/g, '?').slice(0, DETAIL_CHARS_MAX);
+}

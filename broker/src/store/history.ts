@@ -1,0 +1,54 @@
+import type { HistoryEvent } from '@escrowmq/protocol';
+import { idBytes, idText, marks, type RowsToInsert, type Sql } from './sql.js';
+
+/** Events of transactions, ready to insert; an empty list inserts nothing. */
+export function historyRows(
+  entries: readonly { id: string; history: readonly HistoryEvent[] }[],
+): RowsToInsert {
+  return {
+    table: 'escrow_history',
+    columns: ['transaction_id', 'at', 'event', 'detail'],
+    rows: entries.flatMap(({ id, history }) =>
+      history.map(({ at, event, detail }) => [idBytes(id), at, event, JSON.stringify(detail)]),
+    ),
+    onDuplicate: 'fail',
+  };
+}
+
+/** A check every five minutes for a day is 288 events; a view shows the newest of them. */
+const HISTORY_SHOWN_MAX = 300;
+
+export async function historyOf(sql: Sql, id: string): Promise<HistoryEvent[]> {
+  const rows = await sql.all<{ at: number; event: HistoryEvent['event']; detail: string }>(
+    `select at, event, detail from escrow_history where transaction_id = ?
+     order by entry desc limit ${HISTORY_SHOWN_MAX}`,
+    [idBytes(id)],
+  );
+  return rows.reverse().map(({ at, event, detail }) => ({ at, event, detail: JSON.parse(detail) }));
+}
+
+export interface ReceiptRow {
+  transaction_id: Uint8Array;
+  message_number: number;
+  consumer_group: string;
+  kind: 'consumed' | 'failed';
+  at: number;
+  attempts: number | null;
+  cause: string | null;
+}
+
+export async function receiptsOf(
+  sql: Sql,
+  ids: readonly string[],
+): Promise<Map<string, ReceiptRow[]>> {
+  const byId = new Map<string, ReceiptRow[]>(ids.map((id) => [id, []]));
+  if (ids.length === 0) return byId;
+  const rows = await sql.all<ReceiptRow>(
+    `select transaction_id, message_number, consumer_group, kind, at, attempts, cause
+     from escrow_receipt where transaction_id in (${marks(ids.length)})
+     order by consumer_group, message_number`,
+    ids.map(idBytes),
+  );
+  for (const row of rows) byId.get(idText(row.transaction_id))?.push(row);
+  return byId;
+}

@@ -1,0 +1,281 @@
+import { randomBytes } from 'node:crypto';
+import type { Found, Inserted, Verdict, VerdictResult } from '../domain/ports.js';
+import { allMessages, byProducer, type NewTransaction } from '../domain/transaction.js';
+import {
+  detailsJson,
+  foundRow,
+  foundTombstone,
+  STATE_COLUMNS,
+  type StateRow,
+  type TombstoneRow,
+} from './rows.js';
+import { type Database, DuplicateKey, idBytes, idText, marks, type Sql } from './sql.js';
+
+const TOMBSTONE_COLUMNS =
+  'id, producer_group, content_hash, decision, decided_at, decided_by, decision_reason';
+
+async function tombstonesOf(sql: Sql, ids: readonly string[]): Promise<TombstoneRow[]> {
+  if (ids.length === 0) return [];
+  return sql.all<TombstoneRow>(
+    `select ${TOMBSTONE_COLUMNS} from escrow_tombstone where id in (${marks(ids.length)})`,
+    ids.map(idBytes),
+  );
+}
+
+/** Rows by id, and the tombstones of those that have no row any more. */
+export async function find(
+  database: Database,
+  ids: readonly string[],
+): Promise<Map<string, Found>> {
+  const found = new Map<string, Found>();
+  if (ids.length === 0) return found;
+  const rows = await database.all<StateRow>(
+    `select ${STATE_COLUMNS} from escrow_transaction where id in (${marks(ids.length)})`,
+    ids.map(idBytes),
+  );
+  for (const row of rows) found.set(idText(row.id), foundRow(row));
+  const absent = ids.filter((id) => !found.has(id));
+  for (const row of await tombstonesOf(database, absent)) {
+    found.set(idText(row.id), foundTombstone(row));
+  }
+  return found;
+}
+
+// ---- insert
+
+const INSERT_COLUMNS = [
+  'id',
+  'state',
+  'producer_group',
+  'content_hash',
+  'message_count',
+  'pending',
+  'receipts_wanted',
+  'decision',
+  'decided_by',
+  'bytes',
+  'topics',
+  'details',
+  'messages',
+  'prepared_at',
+  'decided_at',
+  'due_at',
+] as const;
+
+/** A send is decided when it is inserted: `decided_at` is now, or null for a prepare (null + now). */
+function insertExpressions(now: string): string[] {
+  return INSERT_COLUMNS.map((column) => {
+    switch (column) {
+      case 'prepared_at':
+      case 'due_at':
+      case 'decided_at':
+        return `${now} + ?`;
+      default:
+        return '?';
+    }
+  });
+}
+
+function insertValues(transaction: NewTransaction) {
+  const { kind, messages, expects } = transaction;
+  const sent = kind.op === 'send';
+  return [
+    idBytes(transaction.id),
+    sent ? 'committed' : 'prepared',
+    transaction.producerGroup,
+    transaction.contentHash,
+    messages.length,
+    allMessages(messages.length),
+    expects.length * messages.length,
+    sent ? 'commit' : null,
+    sent ? byProducer.by : null,
+    transaction.bytes,
+    `,${[...new Set(messages.map((message) => message.topic))].join(',')},`,
+    detailsJson(transaction),
+    transaction.messagesJson,
+    0,
+    sent ? 0 : null,
+    kind.op === 'send' ? kind.leaseMs : kind.checkAfterMs,
+  ];
+}
+
+async function insertAll(database: Database, batch: readonly NewTransaction[]): Promise<void> {
+  const transactions = {
+    table: 'escrow_transaction',
+    columns: INSERT_COLUMNS,
+    expressions: insertExpressions(database.dialect.now),
+    rows: batch.map(insertValues),
+    onDuplicate: 'fail',
+  } as const;
+  const keys = batch.flatMap(({ id, businessKeys }) =>
+    businessKeys.map((key) => [Buffer.from(key), idBytes(id)]),
+  );
+  if (keys.length === 0) {
+    // One statement is its own transaction; most batches have no keys and save two round trips.
+    return database.insertRows(transactions);
+  }
+  return database.transaction(async (sql) => {
+    await sql.insertRows(transactions);
+    await sql.insertRows({
+      table: 'escrow_business_key',
+      columns: ['business_key', 'transaction_id'],
+      rows: keys,
+      onDuplicate: 'fail',
+    });
+  });
+}
+
+type Taken = { found: Found; hash: Uint8Array };
+
+/** Which ids of the batch are taken, by what and with which content. */
+async function taken(sql: Sql, batch: readonly NewTransaction[]): Promise<Map<string, Taken>> {
+  const ids = batch.map(({ id }) => id);
+  const rows = await sql.all<StateRow & { content_hash: Uint8Array }>(
+    `select ${STATE_COLUMNS}, content_hash from escrow_transaction
+     where id in (${marks(ids.length)})`,
+    ids.map(idBytes),
+  );
+  return new Map(
+    rows.map((row) => [idText(row.id), { found: foundRow(row), hash: row.content_hash }]),
+  );
+}
+
+const compared = (transaction: NewTransaction, { found, hash }: Taken): Inserted =>
+  transaction.contentHash.equals(hash) ? { kind: 'repeated', found } : { kind: 'different' };
+
+/**
+ * A multi-row INSERT with one duplicate fails whole. Then the taken ids are answered from what is
+ * there, and the rest is inserted; it may fail again when somebody took another id meanwhile.
+ */
+export async function insert(
+  database: Database,
+  batch: readonly NewTransaction[],
+): Promise<Inserted[]> {
+  const results = new Map<string, Inserted>();
+  const old = batch.filter((transaction) => transaction.mayBePurged);
+  const tombstones = await tombstonesOf(
+    database,
+    old.map(({ id }) => id),
+  );
+  for (const row of tombstones) {
+    const transaction = old.find(({ id }) => id === idText(row.id));
+    if (transaction === undefined) continue;
+    const known = { found: foundTombstone(row), hash: row.content_hash };
+    results.set(transaction.id, compared(transaction, known));
+  }
+
+  for (;;) {
+    const rest = batch.filter(({ id }) => !results.has(id));
+    if (rest.length === 0) break;
+    try {
+      await insertAll(database, rest);
+      for (const { id } of rest) results.set(id, { kind: 'created' });
+    } catch (error) {
+      if (!(error instanceof DuplicateKey)) throw error;
+      const known = await taken(database, rest);
+      if (known.size === 0) throw error;
+      for (const transaction of rest) {
+        const there = known.get(transaction.id);
+        if (there !== undefined) results.set(transaction.id, compared(transaction, there));
+      }
+    }
+  }
+  return batch.map(({ id }) => results.get(id) ?? { kind: 'created' });
+}
+
+// ---- verdicts
+
+/**
+ * Guarded: only a row without a decision moves, whoever asks. `verdict_token` is random per flush
+ * and never overwritten, so that after a short count, or a lost reply, the row itself tells who
+ * moved it. Uses the primary key.
+ */
+function commitUndecided(now: string, ids: number, ofGroup: boolean): string {
+  return `update escrow_transaction
+    set state = 'committed', decision = 'commit', decided_at = ${now}, decided_by = ?,
+        decision_reason = ?, verdict_token = ?, parked_reason = null, parked_at = null,
+        due_at = ${now} + ?
+    where id in (${marks(ids)}) and decision is null and state in ('prepared', 'parked')
+      ${ofGroup ? 'and producer_group = ?' : ''}`;
+}
+
+function rollBackUndecided(now: string, ids: number, ofGroup: boolean): string {
+  return `update escrow_transaction
+    set state = 'rolledBack', decision = 'rollback', decided_at = ${now}, decided_by = ?,
+        decision_reason = ?, verdict_token = ?, parked_reason = null, parked_at = null,
+        due_at = null, finished_at = ${now}, settled_at = ${now}
+    where id in (${marks(ids)}) and decision is null and state in ('prepared', 'parked')
+      ${ofGroup ? 'and producer_group = ?' : ''}`;
+}
+
+/** Verdicts that one UPDATE can carry: all but the id is the same. */
+function partition(batch: readonly Verdict[]): Verdict[][] {
+  const parts = new Map<string, Verdict[]>();
+  for (const verdict of batch) {
+    const { decision, decidedBy, producerGroup } = verdict;
+    const key = JSON.stringify([decision, decidedBy.by, decidedBy.reason, producerGroup]);
+    const part = parts.get(key);
+    if (part === undefined) parts.set(key, [verdict]);
+    else part.push(verdict);
+  }
+  return [...parts.values()];
+}
+
+/** Moves what it can of one part; resolves with how many rows moved. */
+async function applyPart(
+  database: Database,
+  part: readonly Verdict[],
+  { token, leaseMs }: { token: Buffer; leaseMs: number },
+): Promise<number> {
+  const [first] = part;
+  if (first === undefined) return 0;
+  const { decision, decidedBy, producerGroup } = first;
+  const statement = decision === 'commit' ? commitUndecided : rollBackUndecided;
+  const text = statement(database.dialect.now, part.length, producerGroup !== undefined);
+  return database.run(text, [
+    decidedBy.by,
+    decidedBy.reason ?? null,
+    token,
+    ...(decision === 'commit' ? [leaseMs] : []),
+    ...part.map(({ id }) => idBytes(id)),
+    ...(producerGroup === undefined ? [] : [producerGroup]),
+  ]);
+}
+
+/** When a part moved fewer rows than asked for, the rows tell what became of each verdict. */
+async function lookUp(
+  database: Database,
+  part: readonly Verdict[],
+  token: Buffer,
+): Promise<Map<string, VerdictResult>> {
+  const ids = part.map(({ id }) => id);
+  const mine = await database.all<{ id: Uint8Array }>(
+    `select id from escrow_transaction where id in (${marks(ids.length)}) and verdict_token = ?`,
+    [...ids.map(idBytes), token],
+  );
+  const moved = new Set(mine.map(({ id }) => idText(id)));
+  const found = await find(database, ids);
+  return new Map(
+    part.map(({ id, producerGroup }): [string, VerdictResult] => {
+      const there = found.get(id);
+      const foreign = producerGroup !== undefined && there?.producerGroup !== producerGroup;
+      if (there === undefined || foreign) return [id, { kind: 'unknown' }];
+      return [id, moved.has(id) ? { kind: 'moved' } : { kind: 'decided', found: there }];
+    }),
+  );
+}
+
+export async function decide(
+  database: Database,
+  batch: readonly Verdict[],
+  leaseMs: number,
+): Promise<VerdictResult[]> {
+  const token = randomBytes(8);
+  const results = new Map<string, VerdictResult>();
+  for (const part of partition(batch)) {
+    const moved = await applyPart(database, part, { token, leaseMs });
+    if (moved === part.length) for (const { id } of part) results.set(id, { kind: 'moved' });
+    else for (const [id, result] of await lookUp(database, part, token)) results.set(id, result);
+  }
+  return batch.map(({ id }) => results.get(id) ?? { kind: 'unknown' });
+}

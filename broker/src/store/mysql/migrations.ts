@@ -1,0 +1,5 @@
+import type { Migration } from '../migrate.js';
+import { transactions } from './migrations/0001-transactions.js';
+
+/** In order of their version. */
+export const migrations: readonly Migration[] = [transactions];

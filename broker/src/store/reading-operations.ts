@@ -1,0 +1,139 @@
+import type {
+  Message,
+  SearchAnswer,
+  SearchQuery,
+  StateName,
+  TransactionSummary,
+  TransactionView,
+} from '@escrowmq/protocol';
+import { messageIdOf, STATES } from '@escrowmq/protocol';
+import { bodyOf, contentTypeOf } from '../domain/outgoing.js';
+import type { StoreCounts } from '../domain/ports.js';
+import { hasMessage } from '../domain/transaction.js';
+import { historyOf, receiptsOf } from './history.js';
+import { decisionOf, parseDetails, STATE_COLUMNS, type StateRow } from './rows.js';
+import { type Database, idBytes, idText, type SqlValue } from './sql.js';
+
+const SUMMARY_COLUMNS = `${STATE_COLUMNS}, prepared_at, settled_at`;
+type SummaryRow = StateRow & { prepared_at: number; settled_at: number | null };
+
+function summaryOf(row: SummaryRow): TransactionSummary {
+  const decision = decisionOf(row);
+  return {
+    id: idText(row.id),
+    producerGroup: row.producer_group,
+    state: row.state,
+    ...(row.parked_reason === null ? {} : { parkedReason: row.parked_reason }),
+    preparedAt: row.prepared_at,
+    ...(row.due_at === null ? {} : { dueAt: row.due_at }),
+    settled: row.settled_at !== null,
+    ...(decision === undefined ? {} : { decision }),
+  };
+}
+
+type ViewRow = SummaryRow & {
+  unrouted: number;
+  last_failure: string | null;
+  details: string | null;
+  messages: string;
+};
+
+function messageState(row: ViewRow, number: number): TransactionView['messages'][number]['state'] {
+  if (row.state === 'rolledBack') return 'rolledBack';
+  if (row.decision === null) return 'half';
+  if (hasMessage(row.unrouted, number)) return 'unrouted';
+  return hasMessage(row.pending, number) ? 'pending' : 'forwarded';
+}
+
+export async function view(database: Database, id: string): Promise<TransactionView | undefined> {
+  const [row] = await database.all<ViewRow>(
+    `select ${SUMMARY_COLUMNS}, unrouted, last_failure, details, messages
+     from escrow_transaction where id = ?`,
+    [idBytes(id)],
+  );
+  if (row === undefined) return undefined;
+  const { businessKeys, expects, checkContext } = parseDetails(row.details);
+  const receipts = (await receiptsOf(database, [id])).get(id) ?? [];
+  return {
+    ...summaryOf(row),
+    businessKeys: businessKeys ?? [],
+    expects: expects ?? [],
+    ...(checkContext === undefined ? {} : { checkContext }),
+    checks: { unknown: row.checks, unanswered: row.unanswered },
+    forwarding: {
+      failedAttempts: row.attempts,
+      ...(row.last_failure === null ? {} : { lastFailure: row.last_failure }),
+    },
+    messages: (JSON.parse(row.messages) as Message[]).map((message, number) => ({
+      messageId: messageIdOf(id, number),
+      topic: message.topic,
+      routingKey: message.routingKey,
+      contentType: contentTypeOf(message),
+      bytes: bodyOf(message).length,
+      state: messageState(row, number),
+    })),
+    receipts: receipts.map((receipt) => ({
+      consumerGroup: receipt.consumer_group,
+      message: receipt.message_number,
+      kind: receipt.kind,
+      at: receipt.at,
+      ...(receipt.attempts === null ? {} : { attempts: receipt.attempts }),
+      ...(receipt.cause === null ? {} : { cause: receipt.cause }),
+    })),
+    history: await historyOf(database, id),
+  };
+}
+
+/** Newest first by id; a page ends where its cursor begins the next. */
+export async function search(database: Database, query: SearchQuery): Promise<SearchAnswer> {
+  const conditions: string[] = [];
+  const values: SqlValue[] = [];
+  const where = (condition: string, value: SqlValue) => {
+    conditions.push(condition);
+    values.push(value);
+  };
+  if (query.state !== undefined) where('state = ?', query.state);
+  if (query.producerGroup !== undefined) where('producer_group = ?', query.producerGroup);
+  // A topic holds no comma and no wildcard; an underscore would match any character.
+  if (query.topic !== undefined) {
+    where("topics like ? escape '!'", `%,${query.topic.replace(/[_%!]/g, '!$&')},%`);
+  }
+  if (query.businessKey !== undefined) {
+    where(
+      'id in (select transaction_id from escrow_business_key where business_key = ?)',
+      Buffer.from(query.businessKey),
+    );
+  }
+  if (query.cursor !== undefined) where('id < ?', idBytes(query.cursor));
+  const rows = await database.all<SummaryRow>(
+    `select ${SUMMARY_COLUMNS} from escrow_transaction
+     ${conditions.length === 0 ? '' : `where ${conditions.join(' and ')}`}
+     order by id desc limit ?`,
+    [...values, query.limit + 1],
+  );
+  const page = rows.slice(0, query.limit).map(summaryOf);
+  const last = page.at(-1);
+  const more = rows.length > query.limit && last !== undefined;
+  return { transactions: page, ...(more ? { cursor: last.id } : {}) };
+}
+
+export async function counts(database: Database): Promise<StoreCounts> {
+  const rows = await database.all<{ state: StateName; count: number | string }>(
+    'select state, count(*) as count from escrow_transaction group by state',
+  );
+  const byState = Object.fromEntries(STATES.map((state) => [state, 0])) as StoreCounts['byState'];
+  for (const { state, count } of rows) byState[state] = Number(count);
+  const counters = await database.all<{ name: string; value: number }>(
+    'select name, value from escrow_counter',
+  );
+  const counter = (name: string) => counters.find((row) => row.name === name)?.value ?? 0;
+  const [oldest] = await database.all<{ at: number | null }>(
+    `select min(prepared_at) as at from escrow_transaction
+     where state in ('prepared', 'committed', 'parked')`,
+  );
+  return {
+    byState,
+    purged: { forwarded: counter('purged.forwarded'), rolledBack: counter('purged.rolledBack') },
+    ...(typeof oldest?.at === 'number' ? { oldestOpenAt: oldest.at } : {}),
+  };
+}

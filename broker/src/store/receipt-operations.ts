@@ -1,0 +1,161 @@
+import {
+  type BusinessKeyAnswer,
+  type ConsumerReceipt,
+  parseMessageId,
+  type StateName,
+} from '@escrowmq/protocol';
+import type { ReceiptsSaved } from '../domain/ports.js';
+import { type ReceiptRow, receiptsOf } from './history.js';
+import { parseDetails } from './rows.js';
+import { type Database, idBytes, idText, marks, type Sql } from './sql.js';
+
+interface Expected {
+  id: string;
+  number: number;
+  receipt: ConsumerReceipt;
+}
+
+/** Only receipts that somebody waits for are kept: of a group in `expects`, on a message there is. */
+async function expectedOf(sql: Sql, batch: readonly ConsumerReceipt[]): Promise<Expected[]> {
+  const named = batch.flatMap((receipt) => {
+    const message = parseMessageId(receipt.messageId);
+    return message === undefined
+      ? []
+      : [{ id: message.transactionId, number: message.number, receipt }];
+  });
+  const ids = [...new Set(named.map(({ id }) => id))];
+  if (ids.length === 0) return [];
+  const rows = await sql.all<{ id: Uint8Array; details: string | null; message_count: number }>(
+    `select id, details, message_count from escrow_transaction
+     where id in (${marks(ids.length)}) and receipts_wanted > 0`,
+    ids.map(idBytes),
+  );
+  const byId = new Map(rows.map((row) => [idText(row.id), row]));
+  return named.filter(({ id, number, receipt }) => {
+    const row = byId.get(id);
+    if (row === undefined || number >= row.message_count) return false;
+    return parseDetails(row.details).expects?.includes(receipt.consumerGroup) ?? false;
+  });
+}
+
+/** A group that gave up and consumed later, from its dead letters, has consumed. */
+const consumedAfterAll = (now: string) => `
+  update escrow_receipt set kind = 'consumed', at = ${now}, cause = null
+  where transaction_id = ? and consumer_group = ? and message_number = ? and kind = 'failed'`;
+
+/** Settled by receipts: every expected group has consumed every message. */
+const settle = (now: string, ids: number) => `
+  update escrow_transaction set settled_at = ${now}
+  where id in (${marks(ids)}) and settled_at is null and receipts_wanted > 0
+    and receipts_wanted = (
+      select count(*) from escrow_receipt
+      where escrow_receipt.transaction_id = escrow_transaction.id
+        and escrow_receipt.kind = 'consumed')`;
+
+export async function saveReceipts(
+  database: Database,
+  batch: readonly ConsumerReceipt[],
+): Promise<ReceiptsSaved> {
+  const { now } = database.dialect;
+  return database.transaction(async (sql) => {
+    const expected = await expectedOf(sql, batch);
+    if (expected.length === 0) return { settled: [] };
+    await sql.insertRows({
+      table: 'escrow_receipt',
+      columns: [
+        'transaction_id',
+        'consumer_group',
+        'message_number',
+        'kind',
+        'attempts',
+        'cause',
+        'at',
+      ],
+      expressions: ['?', '?', '?', '?', '?', '?', `${now} + ?`],
+      rows: expected.map(({ id, number, receipt }) => [
+        idBytes(id),
+        receipt.consumerGroup,
+        number,
+        receipt.kind,
+        receipt.attempts ?? null,
+        receipt.cause ?? null,
+        0,
+      ]),
+      onDuplicate: 'ignore',
+    });
+    for (const { id, number, receipt } of expected) {
+      if (receipt.kind !== 'consumed') continue;
+      // Almost always changes nothing; it costs one look at the primary key.
+      await sql.run(consumedAfterAll(now), [idBytes(id), receipt.consumerGroup, number]);
+    }
+    const ids = [...new Set(expected.map(({ id }) => id))].map(idBytes);
+    await sql.run(settle(now, ids.length), ids);
+    const settled = await sql.all<{ id: Uint8Array }>(
+      `select id from escrow_transaction
+       where id in (${marks(ids.length)}) and settled_at is not null`,
+      ids,
+    );
+    return { settled: settled.map(({ id }) => idText(id)) };
+  });
+}
+
+/** A group is done with a transaction when it has consumed each of its messages. */
+export function receiptStanding(
+  expects: readonly string[],
+  messageCount: number,
+  receipts: readonly ReceiptRow[],
+): { waitingFor: string[]; failed: string[] } {
+  const count = (group: string, kind: ReceiptRow['kind']) =>
+    receipts.filter((row) => row.consumer_group === group && row.kind === kind).length;
+  const failed = expects.filter((group) => count(group, 'failed') > 0);
+  const waitingFor = expects.filter(
+    (group) => !failed.includes(group) && count(group, 'consumed') < messageCount,
+  );
+  return { waitingFor, failed };
+}
+
+interface UnsettledRow {
+  business_key: Uint8Array;
+  id: Uint8Array;
+  producer_group: string;
+  state: StateName;
+  message_count: number;
+  details: string | null;
+}
+
+/** A key on which more than this is open at once is not a business key; the oldest are shown. */
+const UNSETTLED_SHOWN_MAX = 200;
+
+export async function unsettledOn(
+  database: Database,
+  businessKeys: readonly string[],
+  producerGroup?: string,
+): Promise<Map<string, BusinessKeyAnswer['transactions']>> {
+  const answer = new Map<string, BusinessKeyAnswer['transactions']>(
+    businessKeys.map((key) => [key, []]),
+  );
+  if (businessKeys.length === 0) return answer;
+  const rows = await database.all<UnsettledRow>(
+    `select k.business_key, t.id, t.producer_group, t.state, t.message_count, t.details
+     from escrow_business_key k join escrow_transaction t on t.id = k.transaction_id
+     where k.business_key in (${marks(businessKeys.length)}) and t.settled_at is null
+       ${producerGroup === undefined ? '' : 'and t.producer_group = ?'}
+     order by t.id limit ${UNSETTLED_SHOWN_MAX}`,
+    [
+      ...businessKeys.map((key) => Buffer.from(key)),
+      ...(producerGroup === undefined ? [] : [producerGroup]),
+    ],
+  );
+  const receipts = await receiptsOf(database, [...new Set(rows.map(({ id }) => idText(id)))]);
+  for (const row of rows) {
+    const id = idText(row.id);
+    const expects = parseDetails(row.details).expects ?? [];
+    answer.get(Buffer.from(row.business_key).toString())?.push({
+      id,
+      producerGroup: row.producer_group,
+      state: row.state,
+      ...receiptStanding(expects, row.message_count, receipts.get(id) ?? []),
+    });
+  }
+  return answer;
+}

@@ -1,0 +1,88 @@
+import { LIMITS } from '@escrowmq/protocol';
+import { type Database, idBytes, marks, type Sql } from './sql.js';
+
+interface FinishedRow {
+  id: Uint8Array;
+  state: 'forwarded' | 'rolledBack';
+}
+
+/** The smallest UUIDv7 whose time is `at`; ids sort by time, so it bounds a scan of the key. */
+function idAt(at: number): Buffer {
+  const hex = Math.max(0, at).toString(16).padStart(12, '0');
+  return idBytes(`${hex}00000000000000000000`);
+}
+
+/**
+ * Walks the primary key from its old end, so no index is needed: what is finished there goes, and
+ * only what is still open stays in the way. An id's time may run ahead of its prepare by
+ * `idAheadMsMax`, never more, which bounds how far the walk must look.
+ */
+const finishedRows = (now: string) => `
+  select id, state from escrow_transaction
+  where id < ? and state in ('forwarded', 'rolledBack') and finished_at <= ${now} - ?
+  order by id limit ?`;
+
+const entomb = (now: string, ids: number) => `
+  insert into escrow_tombstone
+    (id, producer_group, content_hash, decision, decided_at, decided_by, decision_reason, purged_at)
+  select id, producer_group, content_hash, decision, decided_at, decided_by, decision_reason, ${now}
+  from escrow_transaction where id in (${marks(ids)})`;
+
+/** Rows that hang on a transaction go with it. */
+const DEPENDENTS = ['escrow_business_key', 'escrow_receipt', 'escrow_history'];
+
+async function countPurged(sql: Sql, name: string, by: number): Promise<void> {
+  if (by === 0) return;
+  await sql.insertRows({
+    table: 'escrow_counter',
+    columns: ['name', 'value'],
+    rows: [[name, 0]],
+    onDuplicate: 'ignore',
+  });
+  await sql.run('update escrow_counter set value = value + ? where name = ?', [by, name]);
+}
+
+/** Rows, their tombstones and the count of them change in one transaction: the sum always holds. */
+export async function purgeFinished(
+  database: Database,
+  purge: { olderThanMs: number; limit: number },
+): Promise<number> {
+  const { now, skipLocked } = database.dialect;
+  const [clock] = await database.all<{ now: number }>(`select ${now} as now`);
+  const bound = idAt((clock?.now ?? 0) - purge.olderThanMs + LIMITS.idAheadMsMax);
+  return database.transaction(async (sql) => {
+    const rows = await sql.all<FinishedRow>(`${finishedRows(now)} ${skipLocked}`, [
+      bound,
+      purge.olderThanMs,
+      purge.limit,
+    ]);
+    if (rows.length === 0) return 0;
+    const ids = rows.map(({ id }) => Buffer.from(id));
+    await sql.run(entomb(now, ids.length), ids);
+    for (const table of DEPENDENTS) {
+      await sql.run(`delete from ${table} where transaction_id in (${marks(ids.length)})`, ids);
+    }
+    await sql.run(`delete from escrow_transaction where id in (${marks(ids.length)})`, ids);
+    const forwarded = rows.filter(({ state }) => state === 'forwarded').length;
+    await countPurged(sql, 'purged.forwarded', forwarded);
+    await countPurged(sql, 'purged.rolledBack', rows.length - forwarded);
+    return rows.length;
+  });
+}
+
+export async function purgeTombstones(
+  database: Database,
+  purge: { olderThanMs: number; limit: number },
+): Promise<number> {
+  const { now, skipLocked } = database.dialect;
+  return database.transaction(async (sql) => {
+    const rows = await sql.all<{ id: Uint8Array }>(
+      `select id from escrow_tombstone where purged_at <= ${now} - ?
+       order by purged_at limit ? ${skipLocked}`,
+      [purge.olderThanMs, purge.limit],
+    );
+    if (rows.length === 0) return 0;
+    const ids = rows.map(({ id }) => Buffer.from(id));
+    return sql.run(`delete from escrow_tombstone where id in (${marks(ids.length)})`, ids);
+  });
+}

@@ -1,0 +1,150 @@
+import type { DecisionRecord, Message, StateName } from '@escrowmq/protocol';
+import type { Found } from '../domain/ports.js';
+import type { Committed, Content, State, TraceContext } from '../domain/transaction.js';
+import { idText } from './sql.js';
+
+/** The columns that say where a transaction stands. */
+export const STATE_COLUMNS = `id, state, due_at, producer_group, message_count, pending, checks,
+  unanswered, attempts, parked_reason, parked_at, finished_at,
+  decision, decided_at, decided_by, decision_reason`;
+
+export interface StateRow {
+  id: Uint8Array;
+  state: StateName;
+  due_at: number | null;
+  producer_group: string;
+  message_count: number;
+  pending: number;
+  checks: number;
+  unanswered: number;
+  attempts: number;
+  parked_reason: 'unresolved' | 'undeliverable' | null;
+  parked_at: number | null;
+  finished_at: number | null;
+  decision: 'commit' | 'rollback' | null;
+  decided_at: number | null;
+  decided_by: string | null;
+  decision_reason: string | null;
+}
+
+/** What a transaction carries beside its messages, as one JSON column. */
+export interface Details {
+  businessKeys?: string[];
+  expects?: string[];
+  checkContext?: string;
+  trace?: TraceContext;
+}
+
+export function detailsJson(content: Content): string | null {
+  const { businessKeys, expects, checkContext, trace } = content;
+  const details: Details = {
+    ...(businessKeys.length > 0 ? { businessKeys } : {}),
+    ...(expects.length > 0 ? { expects } : {}),
+    ...(checkContext === undefined ? {} : { checkContext }),
+    ...(trace.traceparent === undefined ? {} : { trace }),
+  };
+  return Object.keys(details).length === 0 ? null : JSON.stringify(details);
+}
+
+export const parseDetails = (json: string | null): Details =>
+  json === null ? {} : (JSON.parse(json) as Details);
+
+/** Columns are null by state; a null where the state needs a value is a damaged row. */
+function needed(value: number | null, column: string, row: StateRow): number {
+  if (value === null) throw new Error(`${idText(row.id)} is ${row.state} without ${column}`);
+  return value;
+}
+
+export function stateOf(row: StateRow): State {
+  switch (row.state) {
+    case 'prepared': {
+      const { checks, unanswered } = row;
+      return { state: 'prepared', checks, unanswered, dueAt: needed(row.due_at, 'due_at', row) };
+    }
+    case 'committed': {
+      const { pending, attempts } = row;
+      return { state: 'committed', pending, attempts, dueAt: needed(row.due_at, 'due_at', row) };
+    }
+    case 'forwarded':
+      return { state: 'forwarded', forwardedAt: needed(row.finished_at, 'finished_at', row) };
+    case 'rolledBack':
+      return { state: 'rolledBack', decidedAt: needed(row.decided_at, 'decided_at', row) };
+    case 'parked': {
+      const parkedAt = needed(row.parked_at, 'parked_at', row);
+      return row.parked_reason === 'undeliverable'
+        ? { state: 'parked', reason: 'undeliverable', pending: row.pending, parkedAt }
+        : { state: 'parked', reason: 'unresolved', parkedAt };
+    }
+  }
+}
+
+type DecisionColumns = Pick<StateRow, 'decision' | 'decided_at' | 'decided_by' | 'decision_reason'>;
+
+export function decisionOf(row: DecisionColumns): DecisionRecord | undefined {
+  if (row.decision === null || row.decided_at === null) return undefined;
+  return {
+    decision: row.decision,
+    at: row.decided_at,
+    by: row.decided_by ?? 'unknown',
+    ...(row.decision_reason === null ? {} : { reason: row.decision_reason }),
+  };
+}
+
+export function foundRow(row: StateRow): Found {
+  const decision = decisionOf(row);
+  return {
+    kind: 'row',
+    id: idText(row.id),
+    producerGroup: row.producer_group,
+    state: stateOf(row),
+    messageCount: row.message_count,
+    ...(decision === undefined ? {} : { decision }),
+  };
+}
+
+export interface TombstoneRow {
+  id: Uint8Array;
+  producer_group: string;
+  content_hash: Uint8Array;
+  decision: 'commit' | 'rollback';
+  decided_at: number;
+  decided_by: string | null;
+  decision_reason: string | null;
+}
+
+export function foundTombstone(row: TombstoneRow): Found {
+  const decision = decisionOf(row);
+  if (decision === undefined) throw new Error(`tombstone ${idText(row.id)} has no decision`);
+  return { kind: 'tombstone', id: idText(row.id), producerGroup: row.producer_group, decision };
+}
+
+export const COMMITTED_COLUMNS =
+  'id, producer_group, prepared_at, pending, attempts, bytes, details, messages';
+
+export interface CommittedRow {
+  id: Uint8Array;
+  producer_group: string;
+  prepared_at: number;
+  pending: number;
+  attempts: number;
+  bytes: number;
+  details: string | null;
+  messages: string;
+}
+
+export function committedOf(row: CommittedRow): Committed {
+  const { businessKeys, expects, checkContext, trace } = parseDetails(row.details);
+  return {
+    id: idText(row.id),
+    producerGroup: row.producer_group,
+    businessKeys: businessKeys ?? [],
+    expects: expects ?? [],
+    ...(checkContext === undefined ? {} : { checkContext }),
+    messages: JSON.parse(row.messages) as Message[],
+    trace: trace ?? {},
+    preparedAt: row.prepared_at,
+    pending: row.pending,
+    attempts: row.attempts,
+    bytes: row.bytes,
+  };
+}

@@ -1,0 +1,63 @@
+/**
+ * The seam under the store: one database, seen the same way whether it is SQLite in this process
+ * or MySQL over a socket. The store's SQL is written once against it, in the subset that SQLite,
+ * MySQL 8 and MariaDB 10.11 share; what differs is a `Dialect` of a few words.
+ */
+export type SqlValue = string | number | Buffer | null;
+
+export interface Dialect {
+  /** UTC milliseconds of the database's clock. */
+  readonly now: string;
+  /** Ends a SELECT that claims rows: others skip what it locked. Empty where one writer is alone. */
+  readonly skipLocked: string;
+}
+
+export interface RowsToInsert {
+  table: string;
+  columns: readonly string[];
+  rows: readonly (readonly SqlValue[])[];
+  /** Per column an SQL expression with one `?`. @default plain `?` for all */
+  expressions?: readonly string[];
+  /** `ignore`: rows whose key is taken are left out. */
+  onDuplicate: 'fail' | 'ignore';
+}
+
+/** A connection, or a transaction on one. */
+export interface Sql {
+  all<Row>(sql: string, values?: readonly SqlValue[]): Promise<Row[]>;
+  /** Resolves with the number of rows that matched. */
+  run(sql: string, values?: readonly SqlValue[]): Promise<number>;
+  /** All rows or none. Rejects with `DuplicateKey` when a key is taken and `onDuplicate` is `fail`. */
+  insertRows(insert: RowsToInsert): Promise<void>;
+}
+
+/**
+ * Statements outside a transaction are repeated after a deadlock or a lost connection, so each must
+ * be harmless when it runs twice. Rejects with `STORE_UNAVAILABLE` when that does not help.
+ */
+export interface Database extends Sql {
+  readonly dialect: Dialect;
+  /**
+   * All of `work` or nothing. Run again from the start after a deadlock or a lost connection, so
+   * `work` must be repeatable: guarded updates, or rows with keys of their own.
+   */
+  transaction<T>(work: (sql: Sql) => Promise<T>): Promise<T>;
+  /** Holds a lock against other processes while schema changes run. */
+  withMigrationLock<T>(work: (sql: Sql) => Promise<T>): Promise<T>;
+  close(): Promise<void>;
+}
+
+/** A multi-row INSERT with one duplicate fails whole; whoever sent it sorts out which. */
+export class DuplicateKey extends Error {
+  override readonly name = 'DuplicateKey';
+}
+
+/** `?,?,?` for a list of `count`; a list is never empty. */
+export const marks = (count: number): string => Array(count).fill('?').join(',');
+
+export const idBytes = (id: string): Buffer => Buffer.from(id.replaceAll('-', ''), 'hex');
+
+export function idText(bytes: Uint8Array): string {
+  const hex = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex');
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+}

@@ -1,0 +1,163 @@
+import { EscrowError } from '@escrowmq/protocol';
+import {
+  type Database,
+  DuplicateKey,
+  marks,
+  type RowsToInsert,
+  type Sql,
+  type SqlValue,
+} from '../sql.js';
+import { openSqlite, type SqliteConnection, type SqliteStatement, sqliteCode } from './driver.js';
+
+/**
+ * SQLite in this process: one connection, one writer, nothing to install. The file is locked for
+ * as long as it is open, so a second broker on it fails at its start and not at its first write.
+ *
+ * The library is synchronous. Statements of a transaction are apart by microtasks only, and a
+ * queue keeps everything else out until it has ended.
+ */
+const PRAGMAS = [
+  'pragma busy_timeout = 1000',
+  'pragma locking_mode = exclusive',
+  'pragma journal_mode = wal',
+  // Reopening a WAL file falls back to NORMAL, which may lose the last commits with the power.
+  'pragma synchronous = full',
+  'pragma foreign_keys = on',
+  'pragma cache_size = -65536',
+  // Takes the lock now.
+  'begin immediate',
+  'commit',
+];
+
+/** Distinct SQL texts kept prepared; lists of different length make different texts. */
+const STATEMENTS_KEPT_MAX = 500;
+
+const DUPLICATE = new Set(['SQLITE_CONSTRAINT_PRIMARYKEY', 'SQLITE_CONSTRAINT_UNIQUE']);
+const UNAVAILABLE = new Set([
+  'SQLITE_BUSY',
+  'SQLITE_LOCKED',
+  'SQLITE_READONLY',
+  'SQLITE_IOERR',
+  'SQLITE_FULL',
+  'SQLITE_CANTOPEN',
+]);
+
+function translate(error: unknown): unknown {
+  const code = sqliteCode(error);
+  if (code === undefined) return error;
+  if (DUPLICATE.has(code)) return new DuplicateKey(String(error), { cause: error });
+  const primary = code.split('_').slice(0, 2).join('_');
+  if (!UNAVAILABLE.has(primary)) return error;
+  return new EscrowError('STORE_UNAVAILABLE', `the SQLite store does not take this: ${code}`, {
+    cause: error,
+  });
+}
+
+function open(path: string): SqliteConnection {
+  try {
+    const connection = openSqlite(path);
+    for (const pragma of PRAGMAS) connection.exec(pragma);
+    return connection;
+  } catch (error) {
+    const code = sqliteCode(error);
+    if (code === undefined) throw error;
+    const why = code.startsWith('SQLITE_BUSY')
+      ? 'another process has it open; a SQLite store serves one broker, several brokers share ESCROW_STORE=mysql://…'
+      : `SQLite says ${code}; the folder must exist and be writable`;
+    throw new EscrowError(
+      'INVALID_CONFIGURATION',
+      `can not open the SQLite store ${path}: ${why}`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+export function openSqliteDatabase(path: string): Database {
+  const connection = open(path);
+  const statements = new Map<string, SqliteStatement>();
+
+  function prepared(text: string): SqliteStatement {
+    const known = statements.get(text);
+    if (known !== undefined) return known;
+    if (statements.size >= STATEMENTS_KEPT_MAX) statements.clear();
+    const statement = connection.prepare(text);
+    statements.set(text, statement);
+    return statement;
+  }
+
+  function insertAll({ table, columns, expressions, rows, onDuplicate }: RowsToInsert): void {
+    const values = expressions?.join(', ') ?? marks(columns.length);
+    const statement = prepared(
+      `insert ${onDuplicate === 'ignore' ? 'or ignore' : ''} into ${table}
+       (${columns.join(', ')}) values (${values})`,
+    );
+    connection.exec('savepoint rows');
+    try {
+      for (const row of rows) statement.run(...row);
+      connection.exec('release rows');
+    } catch (error) {
+      connection.exec('rollback to rows');
+      connection.exec('release rows');
+      throw error;
+    }
+  }
+
+  /** One statement at a time on the connection itself; callers hold the queue. */
+  const direct: Sql = {
+    async all<Row>(text: string, values: readonly SqlValue[] = []) {
+      try {
+        return prepared(text).all(...values) as Row[];
+      } catch (error) {
+        throw translate(error);
+      }
+    },
+    async run(text, values = []) {
+      try {
+        return Number(prepared(text).run(...values).changes);
+      } catch (error) {
+        throw translate(error);
+      }
+    },
+    async insertRows(insert) {
+      if (insert.rows.length === 0) return;
+      try {
+        insertAll(insert);
+      } catch (error) {
+        throw translate(error);
+      }
+    },
+  };
+
+  let tail: Promise<unknown> = Promise.resolve();
+  function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = tail.then(work);
+    tail = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async function inTransaction<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
+    await direct.run('begin immediate');
+    try {
+      const result = await work(direct);
+      await direct.run('commit');
+      return result;
+    } catch (error) {
+      // A full disk may have ended the transaction already.
+      await direct.run('rollback').catch(() => undefined);
+      throw error;
+    }
+  }
+
+  return {
+    dialect: { now: "cast(unixepoch('subsec') * 1000 as integer)", skipLocked: '' },
+    all: (text, values) => inTurn(() => direct.all(text, values)),
+    run: (text, values) => inTurn(() => direct.run(text, values)),
+    insertRows: (insert) => inTurn(() => direct.insertRows(insert)),
+    transaction: (work) => inTurn(() => inTransaction(work)),
+    // The file is ours alone while it is open.
+    withMigrationLock: (work) => inTurn(() => work(direct)),
+    close: () => inTurn(async () => connection.close()),
+  };
+}

@@ -1,0 +1,52 @@
+import type { Store } from '../domain/ports.js';
+import { claimDueChecks, saveChecks } from './check-operations.js';
+import {
+  claimDueForwards,
+  readCommitted,
+  releaseForwards,
+  saveForwards,
+} from './forward-operations.js';
+import { findGroup, saveGroup } from './group-operations.js';
+import { historyRows } from './history.js';
+import { decide, find, insert } from './intake-operations.js';
+import { counts, search, view } from './reading-operations.js';
+import { saveReceipts, unsettledOn } from './receipt-operations.js';
+import { resolve } from './resolve-operations.js';
+import { purgeFinished, purgeTombstones } from './retention-operations.js';
+import type { Database } from './sql.js';
+
+/**
+ * The store over one database. Each operation stands in the file of its purpose; here they only
+ * meet, so that the contract of `Store` can be read off one screen.
+ */
+export function createStore(database: Database): Store {
+  return {
+    async now() {
+      const [row] = await database.all<{ now: number }>(`select ${database.dialect.now} as now`);
+      if (row === undefined) throw new Error('the database did not tell its time');
+      return row.now;
+    },
+    insert: (batch) => insert(database, batch),
+    decide: (batch, leaseMs) => decide(database, batch, leaseMs),
+    find: (ids) => find(database, ids),
+    claimDueChecks: (claim) => claimDueChecks(database, claim),
+    saveChecks: (batch) => saveChecks(database, batch),
+    claimDueForwards: (claim) => claimDueForwards(database, claim),
+    readCommitted: (ids) => readCommitted(database, ids),
+    saveForwards: (batch) => saveForwards(database, batch),
+    releaseForwards: (ids) => releaseForwards(database, ids),
+    resolve: (change) => resolve(database, change),
+    appendHistory: (entries) =>
+      database.insertRows(historyRows(entries.map(({ id, event }) => ({ id, history: [event] })))),
+    saveReceipts: (batch) => saveReceipts(database, batch),
+    unsettledOn: (keys, group) => unsettledOn(database, keys, group),
+    view: (id) => view(database, id),
+    search: (query) => search(database, query),
+    saveGroup: (group) => saveGroup(database, group),
+    findGroup: (name) => findGroup(database, name),
+    purgeFinished: (purge) => purgeFinished(database, purge),
+    purgeTombstones: (purge) => purgeTombstones(database, purge),
+    counts: () => counts(database),
+    close: () => database.close(),
+  };
+}
