@@ -1,1 +1,19 @@
-export {};
+export { EscrowError, isEscrowError } from '@escrowmq/protocol';
+export { BARRIER_TABLE_SQL, ensureBarrierTable, purgeBarrier } from './barrier.js';
+export {
+  type CheckHandler,
+  type CheckHandlerOptions,
+  type CheckResponse,
+  createCheckHandler,
+} from './check-handler.js';
+export type { TransactionConnection } from './local-transaction.js';
+export type { Logger } from './logger.js';
+export { type NodeCheckListenerOptions, nodeCheckListener } from './node-check-listener.js';
+export type { ProducerLimits, ProducerOptions } from './options.js';
+export {
+  createProducer,
+  type PrepareOptions,
+  type Producer,
+  type SendOptions,
+  type TransactionOptions,
+} from './producer.js';

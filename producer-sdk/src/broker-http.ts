@@ -1,0 +1,177 @@
+import { EscrowError, fromProblem, Problem } from '@escrowmq/protocol';
+import { Pool } from 'undici';
+import { backOffMs, Deadline } from './deadline.js';
+import type { ProducerSettings } from './options.js';
+
+/**
+ * HTTP calls to any of several broker addresses. Every call made here is idempotent by its id, so
+ * it may be repeated: after a lost connection, a time-out, a 5xx, an answer that no broker would
+ * give, or a problem that says `retryable`. A repeat goes to the address that may be asked soonest;
+ * one that failed rests for its back-off, or for the `Retry-After` it gave.
+ *
+ * What a crash or a lost reply does here: nothing is known of the call, and the same call is sent
+ * again. That is why no answer but a well-formed one ends a call early.
+ */
+export interface BrokerRequest<T> {
+  method: 'GET' | 'POST' | 'PUT';
+  path: string;
+  body?: string;
+  /** Reads the parsed JSON of a 2xx answer; throws when it is not what a broker answers. */
+  read(value: unknown): T;
+  /** For long polls, which take longer. @default the settings' attemptTimeoutMs */
+  attemptTimeoutMs?: number;
+  /** @default true; false where a repeat would do something twice */
+  repeatable?: boolean;
+}
+
+export interface BrokerHttp {
+  /** @throws {EscrowError} the broker's own refusal, or BROKER_UNREACHABLE with the last failure as its cause */
+  call<T>(request: BrokerRequest<T>, timeoutMs: number): Promise<T>;
+  /** The error for a call whose time is over, with the last failed attempt as its cause. */
+  unreachable(timeoutMs: number): EscrowError;
+  close(): Promise<void>;
+}
+
+/** An attempt that settled nothing. */
+interface Failure {
+  error: unknown;
+  retryAfterMs: number;
+}
+
+type Attempt<T> = { answer: T } | { refusal: EscrowError } | { failure: Failure };
+
+/** A transaction's view holds its whole history; what is longer comes from no broker. */
+const ANSWER_BYTES_MAX = 16 * 1024 * 1024;
+/** Enough of an unexpected answer to see what sent it. */
+const EXCERPT_CHARS = 200;
+
+export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
+  const pools = settings.brokerOrigins.map(
+    (origin) =>
+      new Pool(origin, {
+        connections: settings.connectionsPerBrokerMax,
+        maxResponseSize: ANSWER_BYTES_MAX,
+        connect: { timeout: settings.attemptTimeoutMs },
+      }),
+  );
+  const headers: Record<string, string> = { accept: 'application/json' };
+  if (settings.apiKey !== undefined) headers.authorization = `Bearer ${settings.apiKey}`;
+  let preferred = 0;
+  let lastFailure: unknown;
+
+  function unreachable(timeoutMs: number): EscrowError {
+    const addresses = settings.brokerOrigins.join(', ');
+    const said = lastFailure instanceof Error ? `; the last failure: ${lastFailure.message}` : '';
+    return new EscrowError(
+      'BROKER_UNREACHABLE',
+      `no broker address gave an answer within ${timeoutMs} ms (${addresses})${said}`,
+      { cause: lastFailure },
+    );
+  }
+
+  async function attempt<T>(
+    pool: Pool,
+    request: BrokerRequest<T>,
+    limitMs: number,
+  ): Promise<Attempt<T>> {
+    try {
+      const answer = await pool.request({
+        method: request.method,
+        path: request.path,
+        headers:
+          request.body === undefined ? headers : { ...headers, 'content-type': 'application/json' },
+        body: request.body ?? null,
+        // Not undici's own time-outs: its timer has a resolution of a second.
+        signal: AbortSignal.timeout(Math.ceil(limitMs)),
+      });
+      const text = await answer.body.text();
+      const retryAfterMs = parseRetryAfter(answer.headers['retry-after']);
+      return interpret(request, answer.statusCode, { text, retryAfterMs });
+    } catch (error) {
+      return { failure: { error, retryAfterMs: 0 } };
+    }
+  }
+
+  async function call<T>(request: BrokerRequest<T>, timeoutMs: number): Promise<T> {
+    const deadline = new Deadline(timeoutMs);
+    const limitMs = request.attemptTimeoutMs ?? settings.attemptTimeoutMs;
+    const resting = pools.map(() => ({ failures: 0, until: 0 }));
+    for (let index = preferred; ; index = soonest(resting, index)) {
+      const pool = pools[index] as Pool;
+      const rest = resting[index] as Resting;
+      if (!(await deadline.pause(Math.max(0, rest.until - performance.now())))) break;
+      const attempted = await attempt(pool, request, Math.min(limitMs, deadline.leftMs));
+      if ('answer' in attempted) {
+        preferred = index;
+        return attempted.answer;
+      }
+      if ('refusal' in attempted) throw attempted.refusal;
+      lastFailure = attempted.failure.error;
+      if (request.repeatable === false) break;
+      rest.failures += 1;
+      rest.until =
+        performance.now() + Math.max(backOffMs(rest.failures), attempted.failure.retryAfterMs);
+    }
+    throw unreachable(timeoutMs);
+  }
+
+  return {
+    call,
+    unreachable,
+    async close() {
+      await Promise.all(pools.map((pool) => pool.destroy()));
+    },
+  };
+}
+
+interface Resting {
+  failures: number;
+  /** Monotonic milliseconds before which the address is not asked again. */
+  until: number;
+}
+
+/** The address that may be asked first; of several, the next one after `last`. */
+function soonest(resting: Resting[], last: number): number {
+  let best = (last + 1) % resting.length;
+  for (let step = 2; step <= resting.length; step += 1) {
+    const index = (last + step) % resting.length;
+    if ((resting[index]?.until ?? 0) < (resting[best]?.until ?? 0)) best = index;
+  }
+  return best;
+}
+
+function interpret<T>(
+  request: BrokerRequest<T>,
+  status: number,
+  { text, retryAfterMs }: { text: string; retryAfterMs: number },
+): Attempt<T> {
+  const value = parseJson(text);
+  if (status >= 200 && status < 300) return { answer: request.read(value) };
+  const problem = Problem.safeParse(value);
+  if (!problem.success) {
+    // A proxy, a wrong port, a page of HTML: whatever its status says, no broker refused anything.
+    const error = new Error(`not a broker's answer: ${status} ${text.slice(0, EXCERPT_CHARS)}`);
+    return { failure: { error, retryAfterMs } };
+  }
+  const error = fromProblem(problem.data);
+  if (!problem.data.retryable && status < 500) return { refusal: error };
+  return { failure: { error, retryAfterMs } };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    // Not JSON: `undefined` fits no schema, so the caller sees an answer that no broker gives.
+    return undefined;
+  }
+}
+
+/** `Retry-After` in seconds or as a date, in milliseconds from now; 0 when there is none. */
+function parseRetryAfter(value: string | string[] | undefined): number {
+  if (typeof value !== 'string') return 0;
+  const seconds = Number(value);
+  if (Number.isFinite(seconds)) return Math.max(0, seconds * 1000);
+  const at = Date.parse(value);
+  return Number.isNaN(at) ? 0 : Math.max(0, at - Date.now());
+}

@@ -1,0 +1,135 @@
+import { EscrowError, ProducerGroupName, parse } from '@escrowmq/protocol';
+import type { Logger } from './logger.js';
+import { consoleLogger } from './logger.js';
+
+/** Time limits and sizes of a producer. All times are milliseconds. */
+export interface ProducerLimits {
+  /**
+   * For a prepare, repeats included; in `transaction` counted from its start.
+   * @default 2000: longer would hold the locks of local transactions behind a broker that is down
+   */
+  prepareTimeoutMs: number;
+  /**
+   * For a commit or rollback, repeats included.
+   * @default 5000: a broker that restarts is back by then; otherwise its check settles it
+   */
+  verdictTimeoutMs: number;
+  /**
+   * For send, query and registerGroup, repeats included.
+   * @default 5000
+   */
+  requestTimeoutMs: number;
+  /**
+   * For one attempt at one broker address; then the next address is tried.
+   * @default 1000: half of `prepareTimeoutMs`, so that a prepare always has a second attempt
+   */
+  attemptTimeoutMs: number;
+  /**
+   * Operations that may wait for a batch; one more is refused with BROKER_BUSY.
+   * @default 10000: 20 full batches, about what a broker takes in a second
+   */
+  operationsWaitingMax: number;
+  /**
+   * Connections per broker address.
+   * @default 8: batches use one at a time, the rest serve queries and long polls
+   */
+  connectionsPerBrokerMax: number;
+  /**
+   * For getting a database connection from the pool.
+   * @default 2000: as long as the local COMMIT waits for the broker's prepare
+   */
+  connectionTimeoutMs: number;
+  /**
+   * For a local transaction from its start to its COMMIT. When it passes, the connection is
+   * destroyed, which rolls back.
+   * @default 60000: longer than InnoDB's own lock wait (50 s), much shorter than barrier rows live
+   */
+  transactionTimeoutMs: number;
+  /**
+   * For finding out what became of a COMMIT that failed.
+   * @default 5000: two lock waits of a second, and a database connection that has to be opened
+   */
+  settleTimeoutMs: number;
+  /**
+   * How long `close` waits for what is under way.
+   * @default 10000
+   */
+  closeTimeoutMs: number;
+}
+
+export interface ProducerOptions extends Partial<ProducerLimits> {
+  /** Addresses of broker instances, such as `http://127.0.0.1:7171`. Any of them will do. */
+  brokers: string[];
+  /** The group that these transactions belong to, and that answers their checks. */
+  producerGroup: string;
+  /** Sent as a bearer token. @default none: a broker on loopback may go without */
+  apiKey?: string;
+  /** @default the console */
+  logger?: Logger;
+}
+
+/** Options as parsed: defaults filled in, addresses reduced to their origins. */
+export interface ProducerSettings extends ProducerLimits {
+  brokerOrigins: string[];
+  producerGroup: string;
+  apiKey: string | undefined;
+  logger: Logger;
+}
+
+const LIMIT_DEFAULTS: ProducerLimits = {
+  prepareTimeoutMs: 2_000,
+  verdictTimeoutMs: 5_000,
+  requestTimeoutMs: 5_000,
+  attemptTimeoutMs: 1_000,
+  operationsWaitingMax: 10_000,
+  connectionsPerBrokerMax: 8,
+  connectionTimeoutMs: 2_000,
+  transactionTimeoutMs: 60_000,
+  settleTimeoutMs: 5_000,
+  closeTimeoutMs: 10_000,
+};
+
+/** @throws {EscrowError} INVALID_CONFIGURATION or INVALID_NAME, naming the option */
+export function parseProducerOptions(options: ProducerOptions): ProducerSettings {
+  if (options.brokers.length === 0) {
+    throw new EscrowError('INVALID_CONFIGURATION', 'brokers needs at least one address');
+  }
+  return {
+    ...parseLimits(options),
+    brokerOrigins: options.brokers.map(originOf),
+    producerGroup: parse(ProducerGroupName, options.producerGroup, 'producerGroup'),
+    apiKey: options.apiKey,
+    logger: options.logger ?? consoleLogger,
+  };
+}
+
+function parseLimits(options: Partial<ProducerLimits>): ProducerLimits {
+  const limits = { ...LIMIT_DEFAULTS };
+  for (const name of Object.keys(LIMIT_DEFAULTS) as (keyof ProducerLimits)[]) {
+    limits[name] = parseLimit(name, options[name] ?? LIMIT_DEFAULTS[name]);
+  }
+  return limits;
+}
+
+/** Node fires a timer at once when its delay does not fit in 31 bits. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
+/** @throws {EscrowError} INVALID_CONFIGURATION unless `value` is a whole number from 1 to 2^31 - 1 */
+export function parseLimit(name: string, value: number): number {
+  if (Number.isInteger(value) && value >= 1 && value <= TIMER_MS_MAX) return value;
+  throw new EscrowError(
+    'INVALID_CONFIGURATION',
+    `${name} is ${value}; it must be a whole number from 1 to ${TIMER_MS_MAX}`,
+  );
+}
+
+function originOf(address: string): string {
+  const url = URL.canParse(address) ? new URL(address) : undefined;
+  const isPlain = url?.username === '' && url.password === '' && url.pathname === '/';
+  if (isPlain && (url.protocol === 'http:' || url.protocol === 'https:')) return url.origin;
+  // The address is not repeated here: a refused one may hold a password.
+  throw new EscrowError(
+    'INVALID_CONFIGURATION',
+    'brokers has an address that is not http(s)://host:port without user, password or path',
+  );
+}

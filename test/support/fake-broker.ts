@@ -1,0 +1,144 @@
+import http from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { EscrowError, type TransactionAnswer, toProblem } from '@escrowmq/protocol';
+
+/**
+ * A broker at the wire: it keeps transactions in memory, just well enough for a client, and plays
+ * a script of faults, one entry per request, before it behaves.
+ */
+export interface FakeBroker {
+  address: string;
+  requests: SeenRequest[];
+  transactions: Map<string, TransactionAnswer>;
+  /** What happens to the next requests, in order. */
+  script: Scripted[];
+  /** Operations of all batches, in the order they came. */
+  operations(): { op: string; id: string }[];
+  /** Stops listening and cuts every connection; the address is dead afterwards. */
+  close(): Promise<void>;
+}
+
+export interface SeenRequest {
+  method: string;
+  path: string;
+  headers: http.IncomingHttpHeaders;
+  body: string;
+}
+
+export type Scripted =
+  /** The connection is cut before the request had any effect. */
+  | 'lose request'
+  /** The request has its effect, and then the connection is cut. */
+  | 'lose reply'
+  /** No answer, ever. */
+  | 'hang'
+  | 'behave'
+  /** The request has its effect when the promise resolves. */
+  | { after: Promise<void> }
+  | { status: number; headers?: Record<string, string>; body: string };
+
+export async function startFakeBroker(script: Scripted[] = []): Promise<FakeBroker> {
+  const requests: SeenRequest[] = [];
+  const transactions = new Map<string, TransactionAnswer>();
+  const server = http.createServer((request, response) => {
+    const chunks: Buffer[] = [];
+    request.on('data', (chunk: Buffer) => chunks.push(chunk));
+    request.on('end', () => {
+      const seen = {
+        method: request.method ?? '',
+        path: request.url ?? '',
+        headers: request.headers,
+        body: Buffer.concat(chunks).toString(),
+      };
+      requests.push(seen);
+      void play(script.shift() ?? 'behave', () => behave(transactions, seen), response);
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  return {
+    address: `http://127.0.0.1:${port}`,
+    requests,
+    transactions,
+    script,
+    operations: () =>
+      requests
+        .filter(({ path }) => path === '/v1/batch')
+        .flatMap(({ body }) => JSON.parse(body).operations),
+    close: () =>
+      new Promise<void>((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+interface Answer {
+  status: number;
+  headers?: Record<string, string>;
+  body: string;
+}
+
+async function play(scripted: Scripted, act: () => Answer, response: http.ServerResponse) {
+  if (scripted === 'hang') return;
+  if (scripted === 'lose request') {
+    response.destroy();
+    return;
+  }
+  if (typeof scripted === 'object' && 'after' in scripted) await scripted.after;
+  const answer = typeof scripted === 'object' && 'status' in scripted ? scripted : act();
+  if (scripted === 'lose reply') {
+    response.destroy();
+    return;
+  }
+  response.writeHead(answer.status, answer.headers).end(answer.body);
+}
+
+function behave(transactions: Map<string, TransactionAnswer>, request: SeenRequest): Answer {
+  if (request.path !== '/v1/batch') return { status: 404, body: 'not in this fake' };
+  const { operations } = JSON.parse(request.body) as { operations: { op: string; id: string }[] };
+  const results = operations.map(({ op, id }) => {
+    try {
+      return { status: 200, answer: apply(transactions, op, id) };
+    } catch (error) {
+      if (!(error instanceof EscrowError)) throw error;
+      return { status: error.status, problem: toProblem(error) };
+    }
+  });
+  return { status: 200, body: JSON.stringify({ results }) };
+}
+
+function apply(
+  transactions: Map<string, TransactionAnswer>,
+  op: string,
+  id: string,
+): TransactionAnswer {
+  const current = transactions.get(id);
+  if (op === 'prepare') return put(transactions, current ?? { id, state: 'prepared' });
+  if (op === 'send') return put(transactions, current ?? decided(id, 'commit'));
+  if (op !== 'commit' && op !== 'rollback') throw new EscrowError('INVALID_REQUEST', op);
+  if (current === undefined) throw new EscrowError('TRANSACTION_NOT_FOUND', `no ${id}`);
+  if (current.decision === undefined) return put(transactions, decided(id, op));
+  if (current.decision.decision === op) return current;
+  throw new EscrowError('STATE_CONFLICT', `${id} is ${current.state}`, {
+    details: { decision: current.decision },
+  });
+}
+
+function put(transactions: Map<string, TransactionAnswer>, answer: TransactionAnswer) {
+  transactions.set(answer.id, answer);
+  return answer;
+}
+
+export function decided(id: string, decision: 'commit' | 'rollback'): TransactionAnswer {
+  const state = decision === 'commit' ? 'committed' : 'rolledBack';
+  return { id, state, decision: { decision, at: 0, by: 'producer' } };
+}
+
+export function problemAnswer(error: EscrowError, headers: Record<string, string> = {}) {
+  return {
+    status: error.status,
+    headers: { 'content-type': 'application/problem+json', ...headers },
+    body: JSON.stringify(toProblem(error)),
+  };
+}
