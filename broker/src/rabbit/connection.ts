@@ -96,13 +96,14 @@ export function keepConnected(
   }
 
   function open(signal: AbortSignal): Promise<ChannelModel> {
-    return connect(server.withHeartbeat(HEARTBEAT_S), {
+    const options = {
       noDelay: true,
       timeout: HANDSHAKE_LIMIT_MS,
       clientProperties: { connection_name: name },
       // Goes on to the socket: aborting it is the one way to hang up on a server that is silent.
       signal,
-    });
+    };
+    return connect(server.withHeartbeat(HEARTBEAT_S), options);
   }
 
   /** Listens for everything; resolves with the reason when the connection is gone. */

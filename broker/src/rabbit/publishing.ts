@@ -1,8 +1,10 @@
 import { type ChannelModel, type ConfirmChannel, IllegalOperationError } from 'amqplib';
 import type { Outgoing } from '../domain/outgoing.js';
-import type { Observer, PublishOutcome, Publisher, RabbitStatus } from '../domain/ports.js';
+import type { Observer, Publisher, PublishOutcome, RabbitStatus } from '../domain/ports.js';
 import type { ConnectionListener } from './connection.js';
-import { replyCodeOf, Topics } from './topics.js';
+import { exchangeNamedIn, replyCodeOf, returnReason } from './replies.js';
+import { atMost } from './time-limit.js';
+import { Topics } from './topics.js';
 
 /*
  * Confirmed publishing. What it guarantees:
@@ -141,13 +143,10 @@ export class Publishing implements Publisher, ConnectionListener {
   async stop(limitMs: number): Promise<void> {
     this.#stopped = true;
     if (this.#inFlight.size > 0) {
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, limitMs);
-        this.#drained = () => {
-          clearTimeout(timer);
-          resolve();
-        };
+      const drained = new Promise<void>((resolve) => {
+        this.#drained = resolve;
       });
+      await atMost(limitMs, drained);
     }
     clearInterval(this.#sweeper);
     this.#giveUp(() => true, 'the broker stopped before RabbitMQ confirmed it');
@@ -294,7 +293,7 @@ export class Publishing implements Publisher, ConnectionListener {
       const entry = this.#inFlight.get(properties.messageId);
       if (entry?.on !== opened) return;
       const { topic, routingKey } = entry.message;
-      entry.returned = `no queue is bound to topic ${topic} for routing key '${routingKey}' (${describe(fields)})`;
+      entry.returned = `no queue is bound to topic ${topic} for routing key '${routingKey}' (${returnReason(fields)})`;
     });
     // Ahead of the library's own listener, which would call every callback with an error that
     // looks like a nack.
@@ -330,24 +329,16 @@ export class Publishing implements Publisher, ConnectionListener {
   }
 }
 
-/** A publish that closed the channel: what its topic's exchange has to do with it. */
-function learnFrom(error: Error, topics: Topics): void {
-  // "NOT_FOUND - no exchange 'user' in vhost '/'", "ACCESS_REFUSED - access to exchange 'user' …"
-  const topic = /exchange '([^']+)'/.exec(error.message)?.[1];
-  if (topic === undefined) return;
-  if (replyCodeOf(error) === 404) topics.forget(topic);
-  // Without this the next publish to it would close the next channel, for everybody.
-  if (replyCodeOf(error) === 403) topics.refuse(topic, `topic ${topic}: ${error.message}`);
-}
-
 function closeQuietly(channel: ConfirmChannel): void {
   // Rejects only when it has closed by itself.
   channel.close().catch(() => undefined);
 }
 
-/** What a `basic.return` carries beside the usual fields of a message. */
-function describe(fields: object): string {
-  const code = 'replyCode' in fields ? String(fields.replyCode) : '';
-  const text = 'replyText' in fields ? String(fields.replyText) : '';
-  return `${code} ${text}`;
+/** A publish that closed the channel: what its topic's exchange has to do with it. */
+function learnFrom(error: Error, topics: Topics): void {
+  const topic = exchangeNamedIn(error);
+  if (topic === undefined) return;
+  if (replyCodeOf(error) === 404) topics.forget(topic);
+  // Without this the next publish to it would close the next channel, for everybody.
+  if (replyCodeOf(error) === 403) topics.refuse(topic, `topic ${topic}: ${error.message}`);
 }

@@ -1,2 +1,211 @@
-import { type ConsumerReceipt, createCoalescer, RECEIPTS_QUEUE, ReceiptBatch } from '@escrowmq/protocol';
-import { isEscrowError } from '@escrowmq/protocol';
+import { setTimeout as pause } from 'node:timers/promises';
+import {
+  type Coalescer,
+  type ConsumerReceipt,
+  createCoalescer,
+  isEscrowError,
+  RECEIPTS_QUEUE,
+  ReceiptBatch,
+} from '@escrowmq/protocol';
+import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib';
+import type { Observer } from '../domain/ports.js';
+import type { ConnectionListener } from './connection.js';
+import { atMost } from './time-limit.js';
+
+/*
+ * Consumers' receipts, from their queue to the handler. What it guarantees: a message is
+ * acknowledged after the handler has taken its receipts, never before, so receipts reach the
+ * handler at least once; those that the handler saw and a lost connection kept from being
+ * acknowledged come again. A message that is no batch of receipts is reported and acknowledged: it
+ * would be the same garbage every time.
+ *
+ * A handler that fails is called again after a pause with the messages still in hand. They are not
+ * given back to the queue, because RabbitMQ 4 drops a message for good after 20 returns, and a
+ * database is away for longer than that. Only what fails alone, with an error that trying again
+ * does not help, goes back: other instances may know better, and the rest of the queue goes on.
+ */
+
+/** Messages in hand. Each holds up to 500 receipts, so this is enough for full calls. */
+const PREFETCH = 20;
+
+/** Receipts per call of the handler; the next ones are received and parsed meanwhile. */
+const RECEIPTS_PER_CALL_MAX = 1_000;
+
+/** Long enough not to spin, short against the time that people wait for a display. */
+const RETRY_AFTER_MS = 1_000;
+
+export type ReceiptHandler = (receipts: ConsumerReceipt[]) => Promise<void>;
+
+interface Received {
+  delivery: ConsumeMessage;
+  receipts: ConsumerReceipt[];
+}
+
+/** One channel, from opened to closed. */
+interface Session {
+  channel: Channel;
+  consumerTag: string | undefined;
+  open: boolean;
+  error: Error | undefined;
+  coalescer: Coalescer<Received, undefined>;
+}
+
+export class ReceiptConsumer implements ConnectionListener {
+  readonly #handler: ReceiptHandler;
+  readonly #observer: Pick<Observer, 'failed'>;
+  readonly #stopping = new AbortController();
+  #model: ChannelModel | undefined;
+  #session: Session | undefined;
+
+  constructor(handler: ReceiptHandler, observer: Pick<Observer, 'failed'>) {
+    this.#handler = handler;
+    this.#observer = observer;
+  }
+
+  connected(model: ChannelModel): void {
+    this.#model = model;
+    void this.#consumeFrom(model);
+  }
+
+  disconnected(): void {
+    this.#model = undefined;
+  }
+
+  /** Never seen: RabbitMQ blocks only connections that publish. */
+  blocked(): void {}
+  unblocked(): void {}
+
+  /** Takes no more messages, and waits up to `limitMs` for those that the handler has now. */
+  async stop(limitMs: number): Promise<void> {
+    this.#stopping.abort();
+    const session = this.#session;
+    if (session?.consumerTag === undefined || !session.open) return;
+    const { channel, consumerTag, coalescer } = session;
+    try {
+      await atMost(
+        limitMs,
+        channel.cancel(consumerTag).then(() => coalescer.idle()),
+      );
+    } catch (error) {
+      this.#observer.failed('ending the consumption of receipts', error);
+    }
+    // What the handler ends later than this is not acknowledged, and comes again.
+    session.open = false;
+  }
+
+  async #consumeFrom(model: ChannelModel): Promise<void> {
+    while (this.#model === model && !this.#stopping.signal.aborted) {
+      try {
+        await this.#consumeUntilClosed(model);
+      } catch (error) {
+        // With its connection gone the channel is not worth a word of its own.
+        if (this.#model === model) this.#observer.failed('consuming receipts', error);
+      }
+      await this.#pause();
+    }
+  }
+
+  async #consumeUntilClosed(model: ChannelModel): Promise<void> {
+    const channel = await model.createChannel();
+    const session: Session = {
+      channel,
+      consumerTag: undefined,
+      open: true,
+      error: undefined,
+      coalescer: createCoalescer({
+        flush: (batch) => this.#handOver(session, batch),
+        batchMax: PREFETCH,
+        batchBytesMax: RECEIPTS_PER_CALL_MAX,
+        sizeOf: ({ receipts }) => receipts.length,
+        waitingMax: PREFETCH,
+        refuse: () => new Error(`RabbitMQ delivered more than the ${PREFETCH} messages it may`),
+      }),
+    };
+    this.#session = session;
+    const closed = new Promise<void>((resolve) => {
+      channel.on('close', () => {
+        session.open = false;
+        resolve();
+      });
+    });
+    channel.on('error', (error) => {
+      session.error = error;
+    });
+    channel.on('handler-error', (error) => this.#observer.failed('receiving receipts', error));
+
+    await channel.assertQueue(RECEIPTS_QUEUE, {
+      durable: true,
+      arguments: { 'x-queue-type': 'quorum' },
+    });
+    await channel.prefetch(PREFETCH);
+    const { consumerTag } = await channel.consume(RECEIPTS_QUEUE, (delivery) =>
+      this.#received(session, delivery),
+    );
+    session.consumerTag = consumerTag;
+    await closed;
+    if (session.error !== undefined) throw session.error;
+  }
+
+  #received(session: Session, delivery: ConsumeMessage | null): void {
+    if (delivery === null) {
+      // The queue was deleted. A new channel declares it again.
+      session.error = new Error(`the queue ${RECEIPTS_QUEUE} was deleted`);
+      session.channel.close().catch(() => undefined);
+      return;
+    }
+    const parsed = parseReceipts(delivery.content);
+    if ('problem' in parsed) {
+      this.#observer.failed(
+        `reading a message of ${delivery.content.length} bytes on ${RECEIPTS_QUEUE}, which is dropped`,
+        new Error(parsed.problem),
+      );
+      session.channel.ack(delivery);
+      return;
+    }
+    session.coalescer.call({ delivery, receipts: parsed.receipts }).catch((error: unknown) => {
+      this.#observer.failed('handing over receipts', error);
+    });
+  }
+
+  /** Never rejects. Returns when every message is acknowledged, given back, or not ours any more. */
+  async #handOver(session: Session, batch: Received[]): Promise<undefined[]> {
+    while (session.open && !this.#stopping.signal.aborted) {
+      try {
+        await this.#handler(batch.flatMap(({ receipts }) => receipts));
+        if (session.open) for (const { delivery } of batch) session.channel.ack(delivery);
+        break;
+      } catch (error) {
+        this.#observer.failed(`taking the receipts of ${batch.length} messages`, error);
+        await this.#pause();
+        if (isEscrowError(error) && error.retryable) continue;
+        if (batch.length > 1) for (const one of batch) await this.#handOver(session, [one]);
+        else if (session.open) for (const { delivery } of batch) session.channel.nack(delivery);
+        break;
+      }
+    }
+    return batch.map(() => undefined);
+  }
+
+  async #pause(): Promise<void> {
+    try {
+      await pause(RETRY_AFTER_MS, undefined, { signal: this.#stopping.signal });
+    } catch {
+      // Aborted by stop(), which the loops see by themselves.
+    }
+  }
+}
+
+/** Never shows the content: it may hold anything. */
+function parseReceipts(content: Buffer): { receipts: ConsumerReceipt[] } | { problem: string } {
+  let json: unknown;
+  try {
+    json = JSON.parse(content.toString('utf8'));
+  } catch {
+    // The parser's own message quotes what it read.
+    return { problem: 'it is not JSON' };
+  }
+  const parsed = ReceiptBatch.safeParse(json);
+  if (parsed.success) return { receipts: parsed.data.receipts };
+  const [issue] = parsed.error.issues;
+  return { problem: `it is no batch of receipts: ${issue?.path.join('.')}: ${issue?.code}` };
+}

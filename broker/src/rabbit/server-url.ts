@@ -1,4 +1,4 @@
-import { unescape } from 'node:querystring';
+import querystring from 'node:querystring';
 
 /** Where RabbitMQ is, with the password kept out of everything that people or logs may see. */
 export interface ServerUrl {
@@ -18,7 +18,9 @@ export function parseServerUrl(url: string): ServerUrl {
   if (!URL.canParse(url)) throw new Error('the URL of RabbitMQ is not a URL');
   const parsed = new URL(url);
   if (parsed.protocol !== 'amqp:' && parsed.protocol !== 'amqps:') {
-    throw new Error(`the URL of RabbitMQ must begin with amqp:// or amqps://, not ${parsed.protocol}//`);
+    throw new Error(
+      `the URL of RabbitMQ must begin with amqp:// or amqps://, not ${parsed.protocol}//`,
+    );
   }
   return {
     shown: `${parsed.host}${parsed.pathname}`,
@@ -37,7 +39,7 @@ export function parseServerUrl(url: string): ServerUrl {
 export function withoutPassword(error: unknown, server: ServerUrl): Error {
   const original = error instanceof Error ? error : new Error(String(error));
   if (server.password === '') return original;
-  const secrets = [server.password, unescape(server.password)];
+  const secrets = [server.password, querystring.unescape(server.password)];
   const text = `${original.message} ${original.stack ?? ''}`;
   if (!secrets.some((secret) => text.includes(secret))) return original;
   let message = original.message;

@@ -1,13 +1,8 @@
 import type { ChannelModel } from 'amqplib';
+import { isRefusal } from './replies.js';
 
 /** Asking again for a refused topic costs a channel; somebody who repairs it waits this long. */
 const REFUSED_FOR_MS = 5_000;
-
-/**
- * Replies after which asking again changes nothing until somebody repairs it: no permission, or an
- * exchange of that name with another type.
- */
-const REFUSING_REPLIES = new Set([403, 406]);
 
 export type TopicState =
   | { kind: 'ready' }
@@ -106,17 +101,4 @@ export class Topics {
     }
     return this.#refused.get(topic)?.detail;
   }
-}
-
-/** The client library throws TypeError and RangeError for what AMQP has no way to say. */
-export function isRefusal(error: unknown): boolean {
-  if (error instanceof TypeError || error instanceof RangeError) return true;
-  return REFUSING_REPLIES.has(replyCodeOf(error));
-}
-
-/** The AMQP reply code of an error of the client library, or 0. */
-export function replyCodeOf(error: unknown): number {
-  return error instanceof Error && 'code' in error && typeof error.code === 'number'
-    ? error.code
-    : 0;
 }

@@ -1,0 +1,34 @@
+/**
+ * Replies to a declaration after which asking again changes nothing until somebody repairs it: no
+ * permission, or an exchange of that name with another type.
+ */
+const REFUSING_REPLIES = new Set([403, 406]);
+
+/** True for what won't be different next time, as against an end of the channel or connection. */
+export function isRefusal(error: unknown): boolean {
+  // The client library throws these for what AMQP has no way to say.
+  if (error instanceof TypeError || error instanceof RangeError) return true;
+  return REFUSING_REPLIES.has(replyCodeOf(error));
+}
+
+/** The AMQP reply code of an error of the client library, or 0. */
+export function replyCodeOf(error: unknown): number {
+  return error instanceof Error && 'code' in error && typeof error.code === 'number'
+    ? error.code
+    : 0;
+}
+
+/**
+ * RabbitMQ names the exchange in its text only: "NOT_FOUND - no exchange 'user' in vhost '/'",
+ * "ACCESS_REFUSED - access to exchange 'user' in vhost '/' refused for user 'broker'".
+ */
+export function exchangeNamedIn(error: Error): string | undefined {
+  return /exchange '([^']+)'/.exec(error.message)?.[1];
+}
+
+/** What a `basic.return` carries beside the usual fields of a message, which its type leaves out. */
+export function returnReason(fields: object): string {
+  const code = 'replyCode' in fields ? String(fields.replyCode) : '';
+  const text = 'replyText' in fields ? String(fields.replyText) : '';
+  return `${code} ${text}`;
+}
