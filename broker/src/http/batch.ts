@@ -1,0 +1,173 @@
+import {
+  BatchAnswer,
+  BatchOperation,
+  BatchRequest,
+  type BatchResult,
+  EscrowError,
+  LIMITS,
+  parse,
+  toProblem,
+} from '@escrowmq/protocol';
+import { z } from 'zod';
+import type { TraceContext } from '../domain/transaction.js';
+import { type Caller, groupOf, requireGroup } from './api-keys.js';
+import { toEscrowError } from './problems.js';
+import type { Route } from './route.js';
+import type { HttpDeps } from './server.js';
+import { traceContextOf } from './trace-context.js';
+
+type BatchDeps = Pick<HttpDeps, 'prepare' | 'send' | 'decide' | 'observer'>;
+
+interface BatchLimits {
+  /** The whole request. */
+  batchBytesMax: number;
+  /** One operation, which is thereby held to what it would be held to alone. */
+  transactionBytesMax: number;
+}
+
+/** `BatchRequest` as the description shows it; there, operations are of no type yet. */
+const DescribedBatch = BatchRequest.extend({
+  operations: z.array(BatchOperation).min(1).max(LIMITS.operationsPerBatchMax),
+}).meta({ id: 'Batch' });
+
+/** What all operations of one batch have in common. */
+interface BatchContext {
+  caller: Caller;
+  trace: TraceContext;
+  /** No limit when the whole batch is smaller than one operation may be. */
+  operationBytesMax: number;
+}
+
+/**
+ * `POST /v1/batch`: many operations in one request, each parsed, authorised and answered by
+ * itself. Those on one id run in the order given, one after another; different ids run side by
+ * side, so that they meet in the coalescer before the store. A batch is no transaction: some
+ * operations may fail while others do not.
+ */
+export function batchRoutes(deps: BatchDeps, limits: BatchLimits): Route[] {
+  return [
+    {
+      method: 'POST',
+      url: '/v1/batch',
+      access: ['producer'],
+      bodyBytesMax: limits.batchBytesMax,
+      operationId: 'batch',
+      summary: 'Run many operations in one request',
+      description:
+        'Each operation succeeds or fails by itself, with the status that it would have had alone. Operations on one id run in the order given.',
+      body: DescribedBatch,
+      keepsTrace: true,
+      answers: { 200: { description: 'One result per operation, in order', schema: BatchAnswer } },
+      problems: [],
+      async handle(call) {
+        const { operations } = parse(BatchRequest, call.body, 'the batch');
+        // Absent for a body sent in chunks: NaN, and then every operation is measured.
+        const bodyBytes = Number(call.headers['content-length']);
+        const small = bodyBytes <= limits.transactionBytesMax;
+        const context = {
+          caller: call.caller,
+          trace: traceContextOf(call.headers),
+          operationBytesMax: small ? Number.POSITIVE_INFINITY : limits.transactionBytesMax,
+        };
+        return { body: { results: await runAll(operations, context, deps) } };
+      },
+    },
+  ];
+}
+
+function runAll(
+  operations: readonly unknown[],
+  context: BatchContext,
+  deps: BatchDeps,
+): Promise<BatchResult[]> {
+  const lastOnId = new Map<string, Promise<BatchResult>>();
+  return Promise.all(
+    operations.map((given, number) => {
+      const operation = admit(given, number, context);
+      if (operation instanceof EscrowError) return failed(operation);
+      const run = () => runOne(operation, context, deps);
+      if (operation.id === undefined) return run();
+      const before = lastOnId.get(operation.id);
+      const result = before === undefined ? run() : before.then(run);
+      lastOnId.set(operation.id, result);
+      return result;
+    }),
+  );
+}
+
+const failed = (error: EscrowError): BatchResult => ({
+  status: error.status,
+  problem: toProblem(error),
+});
+
+/** Parses, measures and authorises one operation; what is wrong with it is its result. */
+function admit(
+  given: unknown,
+  number: number,
+  context: BatchContext,
+): BatchOperation | EscrowError {
+  try {
+    const operation = parse(BatchOperation, given, `operation ${number}`);
+    // Measured only now: parsing has bounded how deep it nests, so that walking it is safe.
+    requireBytes(given, number, context.operationBytesMax);
+    if ('producerGroup' in operation) requireGroup(context.caller, operation.producerGroup);
+    return operation;
+  } catch (error) {
+    if (error instanceof EscrowError) return error;
+    throw error;
+  }
+}
+
+function requireBytes(given: unknown, number: number, bytesMax: number): void {
+  if (bytesMax === Number.POSITIVE_INFINITY) return;
+  const bytes = Buffer.byteLength(JSON.stringify(given));
+  if (bytes <= bytesMax) return;
+  throw new EscrowError(
+    'BODY_TOO_LARGE',
+    `operation ${number} is ${bytes} bytes of JSON; one operation may be ${bytesMax} bytes`,
+    { details: { bytesMax } },
+  );
+}
+
+/** Never rejects: a failure is a result. */
+async function runOne(
+  operation: BatchOperation,
+  context: BatchContext,
+  deps: BatchDeps,
+): Promise<BatchResult> {
+  try {
+    return await apply(operation, context, deps);
+  } catch (error) {
+    const report = (what: string, cause: unknown) => deps.observer.failed(what, cause);
+    return failed(toEscrowError(error, `POST /v1/batch, ${operation.op}`, report));
+  }
+}
+
+async function apply(
+  operation: BatchOperation,
+  { caller, trace }: BatchContext,
+  deps: BatchDeps,
+): Promise<BatchResult> {
+  switch (operation.op) {
+    case 'prepare': {
+      const { op, ...request } = operation;
+      const { created, answer } = await deps.prepare(request, trace);
+      return { status: created ? 201 : 200, answer };
+    }
+    case 'send': {
+      const { op, ...request } = operation;
+      const { created, answer } = await deps.send(request, trace);
+      return { status: created ? 201 : 200, answer };
+    }
+    case 'commit':
+    case 'rollback': {
+      const producerGroup = groupOf(caller);
+      const answer = await deps.decide({
+        id: operation.id,
+        decision: operation.op,
+        ...(producerGroup === undefined ? {} : { producerGroup }),
+      });
+      return { status: 200, answer };
+    }
+  }
+}

@@ -1,0 +1,128 @@
+import { STATUS_CODES } from 'node:http';
+import type { Socket } from 'node:net';
+import {
+  EscrowError,
+  isEscrowError,
+  PROBLEM_CONTENT_TYPE,
+  type Problem,
+  toProblem,
+} from '@escrowmq/protocol';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+
+/** Seconds; a broker that is busy or without its store is worth asking again soon. */
+const RETRY_AFTER_DEFAULT_SECONDS = 1;
+
+/** Where mistakes of the broker itself are told; the caller learns only that there was one. */
+export type ReportFailure = (what: string, error: unknown) => void;
+
+const codeOf = (error: unknown): unknown =>
+  error instanceof Error && 'code' in error ? error.code : undefined;
+
+/** What Fastify refuses by itself, in the codes of the protocol. */
+function fromFastify(error: unknown, request: FastifyRequest): EscrowError | undefined {
+  const options = { cause: error };
+  switch (codeOf(error)) {
+    case 'FST_ERR_CTP_BODY_TOO_LARGE': {
+      const { bodyLimit } = request.routeOptions;
+      return new EscrowError('BODY_TOO_LARGE', `the body is larger than ${bodyLimit} bytes`, {
+        ...options,
+        details: { bytesMax: bodyLimit },
+      });
+    }
+    case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
+      return new EscrowError(
+        'UNSUPPORTED_MEDIA_TYPE',
+        'the body must be sent with content-type application/json',
+        options,
+      );
+    case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
+      return new EscrowError(
+        'INVALID_REQUEST',
+        'the body is not as long as its content-length',
+        options,
+      );
+    case 'FST_ERR_BAD_URL':
+      return new EscrowError('INVALID_REQUEST', 'the URL is not percent-encoded UTF-8', options);
+    case 'FST_ERR_MAX_PARAM_LENGTH':
+      return new EscrowError('INVALID_REQUEST', 'a part of the path is too long', options);
+    default:
+      return undefined;
+  }
+}
+
+/**
+ * Any error as one that may leave the broker. What is neither ours nor a refusal of Fastify's is a
+ * mistake: it is reported in full and answered without a word about the inside.
+ */
+export function toEscrowError(error: unknown, what: string, report: ReportFailure): EscrowError {
+  // Status 0 marks codes of the SDKs; here they could only come from a mistake.
+  if (isEscrowError(error) && error.status > 0 && error.code !== 'INTERNAL_ERROR') return error;
+  report(what, error);
+  return new EscrowError('INTERNAL_ERROR', 'the broker made a mistake and has written it down', {
+    cause: error,
+  });
+}
+
+function retryAfterSeconds(problem: Problem): number {
+  const given = problem.retryAfterSeconds;
+  return typeof given === 'number' && given > 0 ? Math.ceil(given) : RETRY_AFTER_DEFAULT_SECONDS;
+}
+
+export function sendProblem(reply: FastifyReply, error: EscrowError): FastifyReply {
+  const problem = toProblem(error);
+  if (problem.status === 503) reply.header('retry-after', retryAfterSeconds(problem));
+  if (problem.status === 401) reply.header('www-authenticate', 'Bearer');
+  return reply
+    .code(problem.status)
+    .header('content-type', PROBLEM_CONTENT_TYPE)
+    .send(JSON.stringify(problem));
+}
+
+export function answerError(
+  error: unknown,
+  {
+    request,
+    reply,
+    report,
+  }: { request: FastifyRequest; reply: FastifyReply; report: ReportFailure },
+): FastifyReply {
+  if (request.raw.destroyed && !request.raw.complete) {
+    // The caller hung up in the middle of its body. Nobody reads this answer, and it is no
+    // mistake of ours that would be worth a report.
+    return sendProblem(reply, new EscrowError('INVALID_REQUEST', 'the body did not arrive whole'));
+  }
+  // Answered before the body was read to its end: without this, the rest of it, however long,
+  // would have to be read and thrown away before the connection could be used again.
+  if (!request.raw.complete) reply.header('connection', 'close');
+  const what = `${request.method} ${request.routeOptions.url ?? 'an unknown route'}`;
+  return sendProblem(reply, fromFastify(error, request) ?? toEscrowError(error, what, report));
+}
+
+/**
+ * Answers what is not even HTTP, or did not arrive in time, and hangs up. There is no request
+ * yet, so the answer is written to the socket by hand.
+ */
+export function answerClientError(error: Error, socket: Socket): void {
+  const code = codeOf(error);
+  if (code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') {
+    // No problem document: a slow network is nobody's mistake, and the caller may try again.
+    socket.end(
+      `HTTP/1.1 408 ${STATUS_CODES[408]}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`,
+    );
+    return;
+  }
+  const detail =
+    code === 'HPE_HEADER_OVERFLOW'
+      ? 'the request line and headers are too large'
+      : 'this is not a well-formed HTTP/1.1 request';
+  const problem = toProblem(new EscrowError('INVALID_REQUEST', detail));
+  const body = JSON.stringify(problem);
+  socket.end(
+    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\nconnection: close\r\n` +
+      `content-type: ${PROBLEM_CONTENT_TYPE}\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  );
+}

@@ -1,0 +1,211 @@
+import { isUtf8 } from 'node:buffer';
+import {
+  type BusinessKeyAnswer,
+  type Decision,
+  EscrowError,
+  LIMITS,
+  type PrepareRequest,
+  type ProducerGroupAnswer,
+  type ProducerGroupRequest,
+  type ResolveRequest,
+  type SearchAnswer,
+  type SearchQuery,
+  type SendRequest,
+  type TransactionAnswer,
+  type TransactionView,
+} from '@escrowmq/protocol';
+import fastify, { type FastifyInstance } from 'fastify';
+import type { Observer } from '../domain/ports.js';
+import type { TraceContext } from '../domain/transaction.js';
+import type { ApiKey } from './api-keys.js';
+import { batchRoutes } from './batch.js';
+import { businessKeyRoutes } from './business-keys.js';
+import { describeApi, openApiRoute } from './openapi.js';
+import { operationsRoutes } from './operations.js';
+import { answerClientError, answerError, type ReportFailure } from './problems.js';
+import { producerGroupRoutes } from './producer-groups.js';
+import { addRoutes, methodsOf } from './register.js';
+import type { Route } from './route.js';
+import { createShutdown } from './shutdown.js';
+import { transactionRoutes } from './transactions.js';
+
+/** What the broker can do, as the HTTP floor needs it. Rejections are `EscrowError`s. */
+export interface HttpDeps {
+  prepare(request: PrepareRequest, trace: TraceContext): Promise<Accepted>;
+  send(request: SendRequest, trace: TraceContext): Promise<Accepted>;
+  /**
+   * With `producerGroup`, another group's transaction is as good as absent. Rejects with
+   * `TRANSACTION_NOT_FOUND`, or `STATE_CONFLICT` with the decision on record in its details.
+   */
+  decide(verdict: {
+    id: string;
+    decision: Decision;
+    producerGroup?: string;
+  }): Promise<TransactionAnswer>;
+  resolve(id: string, request: ResolveRequest): Promise<TransactionAnswer>;
+  view(id: string): Promise<TransactionView | undefined>;
+  search(query: SearchQuery): Promise<SearchAnswer>;
+  registerGroup(
+    name: string,
+    request: ProducerGroupRequest,
+  ): Promise<{ created: boolean; answer: ProducerGroupAnswer }>;
+  /** Without the secret. */
+  findGroup(name: string): Promise<ProducerGroupAnswer | undefined>;
+  /**
+   * When `signal` aborts, the wait ends at once: with what is known by then, or by rejecting with
+   * the signal's reason.
+   */
+  waitForBusinessKey(
+    key: string,
+    waitMs: number,
+    producerGroup: string | undefined,
+    signal: AbortSignal,
+  ): Promise<BusinessKeyAnswer>;
+  readiness(): Promise<{ ready: boolean; degraded: boolean; checks: Record<string, string> }>;
+  metrics(): Promise<{ contentType: string; body: string }>;
+  observer: Pick<Observer, 'failed' | 'info'>;
+}
+
+export interface Accepted {
+  /** False for a repeat. */
+  created: boolean;
+  answer: TransactionAnswer;
+}
+
+export interface HttpOptions {
+  /** None: everybody who reaches the broker may do everything. */
+  apiKeys: readonly ApiKey[];
+  /** One transaction as a request body. @default LIMITS.transactionBytesMax */
+  transactionBytesMax?: number;
+  /** One batch as a request body. @default LIMITS.batchBytesMax */
+  batchBytesMax?: number;
+  /** @default CONNECTION_LIMITS */
+  connections?: Partial<ConnectionLimits>;
+}
+
+export interface ConnectionLimits {
+  headersTimeoutMs: number;
+  requestTimeoutMs: number;
+  keepAliveTimeoutMs: number;
+  timeoutsCheckedEveryMs: number;
+  connectionsMax: number;
+}
+
+/** Whoever is slower or more than this is cut off, so that the others are not. */
+export const CONNECTION_LIMITS: ConnectionLimits = {
+  /** A request's headers fit in one packet; only an attacker needs longer than this. */
+  headersTimeoutMs: 10_000,
+  /** The whole request, with its body: 8 MiB in 30 s is 2.2 Mbit/s. */
+  requestTimeoutMs: 30_000,
+  /** Above the 60 s that common proxies keep idle connections, so that they close first. */
+  keepAliveTimeoutMs: 65_000,
+  /** How late a timeout above may be; Node's default of 30 s would quadruple the first. */
+  timeoutsCheckedEveryMs: 1_000,
+  /** Each costs a file handle; SDKs need two, and long polls one each. */
+  connectionsMax: 10_000,
+};
+
+/** Node's default, named: all of the headers and the URL of one request. */
+const HEADER_BYTES_MAX = 16 * 1024;
+
+/** Nine characters for a character of three UTF-8 bytes, percent-encoded. */
+const PARAM_CHARS_MAX = LIMITS.businessKeyCharsMax * 9;
+
+/**
+ * The HTTP side of the broker, ready to `listen`. It translates and authorises and decides
+ * nothing. `close()` stops accepting, refuses new requests on old connections with
+ * `SHUTTING_DOWN`, ends waits, answers what is in flight, and resolves when all is answered.
+ *
+ * @example
+ * const server = createHttpServer(deps, { apiKeys: [] });
+ * await server.listen({ host: '127.0.0.1', port: 7171 });
+ */
+export function createHttpServer(deps: HttpDeps, options: HttpOptions): FastifyInstance {
+  const transactionBytesMax = options.transactionBytesMax ?? LIMITS.transactionBytesMax;
+  const batchBytesMax = options.batchBytesMax ?? LIMITS.batchBytesMax;
+  const report: ReportFailure = (what, error) => deps.observer.failed(what, error);
+  const connections = { ...CONNECTION_LIMITS, ...options.connections };
+  const server = listener(connections, transactionBytesMax, report);
+  const routes: Route[] = [
+    ...transactionRoutes(deps),
+    ...batchRoutes(deps, { transactionBytesMax, batchBytesMax }),
+    ...producerGroupRoutes(deps),
+    ...businessKeyRoutes(deps),
+    ...operationsRoutes(deps),
+    openApiRoute(server),
+  ];
+  const shutdown = createShutdown();
+  server.addHook('preClose', (done) => {
+    shutdown.begin();
+    done();
+  });
+  parseJsonOnly(server);
+  server.setErrorHandler((error, request, reply) => answerError(error, { request, reply, report }));
+  server.setNotFoundHandler((request) => {
+    const path = request.url.split('?')[0] ?? '/';
+    const methods = methodsOf(routes, path);
+    const legal =
+      methods.length === 0
+        ? 'GET /openapi.json lists the routes'
+        : `it takes ${methods.join(', ')}`;
+    throw new EscrowError('ROUTE_NOT_FOUND', `there is no ${request.method} ${path}; ${legal}`);
+  });
+  describeApi(server);
+  addRoutes(server, { routes, apiKeys: options.apiKeys, shutdown });
+  return server;
+}
+
+function listener(
+  connections: ConnectionLimits,
+  bodyLimit: number,
+  report: ReportFailure,
+): FastifyInstance {
+  const server = fastify({
+    bodyLimit,
+    requestTimeout: connections.requestTimeoutMs,
+    keepAliveTimeout: connections.keepAliveTimeoutMs,
+    http: {
+      headersTimeout: connections.headersTimeoutMs,
+      connectionsCheckingInterval: connections.timeoutsCheckedEveryMs,
+      maxHeaderSize: HEADER_BYTES_MAX,
+    },
+    routerOptions: { maxParamLength: PARAM_CHARS_MAX },
+    // Fastify's own answer would be no problem document; ours comes from a hook.
+    return503OnClosing: false,
+    // Idle keep-alive connections end at once; busy ones when they have been answered.
+    forceCloseConnections: 'idle',
+    frameworkErrors: (error, request, reply) => {
+      void answerError(error, { request, reply, report });
+    },
+    clientErrorHandler: (error, socket) => answerClientError(error, socket),
+  });
+  server.server.maxConnections = connections.connectionsMax;
+  return server;
+}
+
+/**
+ * JSON is the only body there is. Keys that would reach a prototype are refused, and so are bytes
+ * that are not UTF-8: decoded with replacement characters they would be stored as something that
+ * nobody sent.
+ */
+function parseJsonOnly(server: FastifyInstance): void {
+  const parseJson = server.getDefaultJsonParser('error', 'error');
+  server.removeAllContentTypeParsers();
+  server.addContentTypeParser(
+    'application/json',
+    { parseAs: 'buffer' },
+    (request, body: Buffer, done) => {
+      // A verdict has no body, but many clients send the content type with everything.
+      if (body.length === 0) return done(null, undefined);
+      if (!isUtf8(body)) {
+        return done(new EscrowError('INVALID_JSON', 'the body is not UTF-8'));
+      }
+      // Calls back before it returns, with whatever it has to say.
+      void parseJson(request, body.toString(), (error, value) => {
+        if (error === null) return done(null, value);
+        const detail = `the body is not JSON that can be taken: ${error.message}`;
+        done(new EscrowError('INVALID_JSON', detail, { cause: error }));
+      });
+    },
+  );
+}

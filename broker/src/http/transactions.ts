@@ -1,0 +1,222 @@
+import {
+  type Decision,
+  EscrowError,
+  PrepareRequest,
+  parse,
+  ResolveRequest,
+  SearchAnswer,
+  SearchQuery,
+  SendRequest,
+  TransactionAnswer,
+  TransactionId,
+  TransactionView,
+} from '@escrowmq/protocol';
+import { z } from 'zod';
+import { groupOf, requireGroup } from './api-keys.js';
+import type { Call, Route } from './route.js';
+import type { HttpDeps } from './server.js';
+import { traceContextOf } from './trace-context.js';
+
+type TransactionDeps = Pick<
+  HttpDeps,
+  'prepare' | 'send' | 'decide' | 'resolve' | 'view' | 'search' | 'observer'
+>;
+
+const IdParams = z.object({ id: TransactionId });
+
+/** A verdict says all it has to say in its URL; a body that says more is a misunderstanding. */
+const NoFields = z.strictObject({});
+
+const idOf = (call: Call) => parse(TransactionId, call.params.id, 'the id in the path');
+
+const accepted = {
+  200: {
+    description: 'A repeat: the transaction exists with this content',
+    schema: TransactionAnswer,
+  },
+  201: { description: 'Durably stored', schema: TransactionAnswer },
+};
+
+const INTAKE_PROBLEMS = [
+  'INVALID_ID',
+  'INVALID_NAME',
+  'INVALID_BASE64',
+  'TOO_MANY_MESSAGES',
+  'FORBIDDEN_HEADER',
+  'CONTENT_CONFLICT',
+  'UNKNOWN_PRODUCER_GROUP',
+  'ID_TIME_OUT_OF_RANGE',
+  'BROKER_BUSY',
+  'STORE_UNAVAILABLE',
+] as const;
+
+/** Preparing, deciding, sending, looking up, and an operator's word. */
+export function transactionRoutes(deps: TransactionDeps): Route[] {
+  return [
+    prepareRoute(deps),
+    sendRoute(deps),
+    decideRoute(deps, 'commit'),
+    decideRoute(deps, 'rollback'),
+    viewRoute(deps),
+    searchRoute(deps),
+    resolveRoute(deps),
+  ];
+}
+
+function prepareRoute(deps: TransactionDeps): Route {
+  return {
+    method: 'POST',
+    url: '/v1/transactions',
+    access: ['producer'],
+    operationId: 'prepare',
+    summary: 'Prepare a transaction',
+    description:
+      'Stores the half messages durably and holds them until a verdict. Safe to repeat with the same id and content.',
+    body: PrepareRequest,
+    keepsTrace: true,
+    answers: accepted,
+    problems: INTAKE_PROBLEMS,
+    async handle(call) {
+      const request = parse(PrepareRequest, call.body, 'the request');
+      requireGroup(call.caller, request.producerGroup);
+      const { created, answer } = await deps.prepare(request, traceContextOf(call.headers));
+      return { status: created ? 201 : 200, body: answer };
+    },
+  };
+}
+
+function sendRoute(deps: TransactionDeps): Route {
+  return {
+    method: 'POST',
+    url: '/v1/messages',
+    access: ['producer'],
+    operationId: 'send',
+    summary: 'Send messages that need no verdict',
+    description:
+      'Prepares and commits in one step: reliable sends and outboxes. Safe to repeat with the same id and content.',
+    body: SendRequest,
+    keepsTrace: true,
+    answers: accepted,
+    problems: INTAKE_PROBLEMS,
+    async handle(call) {
+      const request = parse(SendRequest, call.body, 'the request');
+      requireGroup(call.caller, request.producerGroup);
+      const { created, answer } = await deps.send(request, traceContextOf(call.headers));
+      return { status: created ? 201 : 200, body: answer };
+    },
+  };
+}
+
+function decideRoute(deps: TransactionDeps, decision: Decision): Route {
+  const does = decision === 'commit' ? 'Releases' : 'Drops';
+  return {
+    method: 'POST',
+    url: `/v1/transactions/:id/${decision}`,
+    access: ['producer'],
+    operationId: decision,
+    summary: decision === 'commit' ? 'Commit a transaction' : 'Roll a transaction back',
+    description: `${does} the half messages. Takes no body. Safe to repeat; a decision never reverses, and the problem of a contradicting verdict carries the decision on record.`,
+    params: IdParams,
+    answers: { 200: { description: 'Decided, now or before', schema: TransactionAnswer } },
+    problems: [
+      'INVALID_ID',
+      'TRANSACTION_NOT_FOUND',
+      'STATE_CONFLICT',
+      'BROKER_BUSY',
+      'STORE_UNAVAILABLE',
+    ],
+    async handle(call) {
+      const id = idOf(call);
+      if (call.body !== undefined) parse(NoFields, call.body, `the body of a ${decision}`);
+      const producerGroup = groupOf(call.caller);
+      const verdict = { id, decision, ...(producerGroup === undefined ? {} : { producerGroup }) };
+      return { body: await deps.decide(verdict) };
+    },
+  };
+}
+
+function viewRoute(deps: TransactionDeps): Route {
+  return {
+    method: 'GET',
+    url: '/v1/transactions/:id',
+    access: ['producer', 'operator'],
+    operationId: 'viewTransaction',
+    summary: 'Look at one transaction',
+    description: 'State, decision, history of checks, receipts. Message bodies are not shown.',
+    params: IdParams,
+    answers: { 200: { description: 'The transaction', schema: TransactionView } },
+    problems: ['INVALID_ID', 'TRANSACTION_NOT_FOUND', 'STORE_UNAVAILABLE'],
+    async handle(call) {
+      const id = idOf(call);
+      const view = await deps.view(id);
+      const group = groupOf(call.caller);
+      // Another group's transaction is as good as absent: not even its existence is told.
+      if (view === undefined || (group !== undefined && view.producerGroup !== group)) {
+        throw new EscrowError('TRANSACTION_NOT_FOUND', `there is no transaction ${id}`);
+      }
+      return { body: view };
+    },
+  };
+}
+
+function searchRoute(deps: TransactionDeps): Route {
+  return {
+    method: 'GET',
+    url: '/v1/transactions',
+    access: ['producer', 'operator'],
+    operationId: 'searchTransactions',
+    summary: 'Search transactions',
+    description: 'Newest first. A producer key sees its own group only.',
+    query: SearchQuery,
+    answers: { 200: { description: 'One page', schema: SearchAnswer } },
+    problems: ['INVALID_ID', 'INVALID_NAME', 'STORE_UNAVAILABLE'],
+    async handle(call) {
+      const query = parse(SearchQuery, call.query, 'the query');
+      if (query.producerGroup !== undefined) requireGroup(call.caller, query.producerGroup);
+      const producerGroup = query.producerGroup ?? groupOf(call.caller);
+      return {
+        body: await deps.search({
+          ...query,
+          ...(producerGroup === undefined ? {} : { producerGroup }),
+        }),
+      };
+    },
+  };
+}
+
+function resolveRoute(deps: TransactionDeps): Route {
+  return {
+    method: 'POST',
+    url: '/v1/transactions/:id/resolve',
+    access: ['operator'],
+    operationId: 'resolve',
+    summary: "Resolve a transaction by an operator's word",
+    description:
+      'Commits or rolls back what has no decision, asks the producer again, or sends again what could not be delivered. Recorded with name and reason.',
+    params: IdParams,
+    body: ResolveRequest,
+    answers: { 200: { description: 'Done and recorded', schema: TransactionAnswer } },
+    problems: [
+      'INVALID_ID',
+      'INVALID_NAME',
+      'TRANSACTION_NOT_FOUND',
+      'STATE_CONFLICT',
+      'BROKER_BUSY',
+      'STORE_UNAVAILABLE',
+    ],
+    async handle(call) {
+      const id = idOf(call);
+      const request = parse(ResolveRequest, call.body, 'the request');
+      const answer = await deps.resolve(id, request);
+      // The name in the request is the operator's own claim; the key is what was proven.
+      const key = call.caller.role === 'anyone' ? 'none' : call.caller.name;
+      deps.observer.info('an operator resolved a transaction', {
+        id,
+        action: request.action,
+        operator: request.operator,
+        key,
+      });
+      return { body: answer };
+    },
+  };
+}
