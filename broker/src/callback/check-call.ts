@@ -128,17 +128,22 @@ function discard(body: Dispatcher.ResponseData['body']): void {
   body.destroy();
 }
 
-/** The cause of a failed call in words, without anything that the URL or the other side said. */
-export function describeFailure(error: unknown): string {
+/**
+ * The cause of a failed call in words, without anything that the URL or the other side said;
+ * undefined for an error that no network makes.
+ */
+export function describeFailure(error: unknown): string | undefined {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     if (cause.name === 'AddressRefused') return brief(cause.message);
-    if ('code' in cause && typeof cause.code === 'string') return `${hint(cause.code)}${cause.code}`;
+    if ('code' in cause && typeof cause.code === 'string')
+      return `${hint(cause.code)}${cause.code}`;
   }
-  return `call failed: ${error instanceof Error ? error.name : typeof error}`;
+  return undefined;
 }
 
 function hint(code: string): string {
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'host name not resolved: ';
+  if (code.startsWith('HPE_')) return 'the endpoint does not speak HTTP: ';
   if (/CERT|TLS|SSL|SIGNATURE/.test(code)) return 'TLS failed: ';
   if (code === 'UND_ERR_SOCKET' || code === 'ECONNRESET') return 'connection lost: ';
   return /^(UND_ERR_CONNECT|E[A-Z]+$)/.test(code) ? 'no connection: ' : 'call failed: ';

@@ -103,11 +103,14 @@ export class EndpointSlots {
     return undefined;
   }
 
-  /** No endpoint has a free slot. Open breakers have: their calls cost nothing. */
-  get full(): boolean {
+  /** True when `choose` would say busy. An open breaker is not: its calls cost nothing. */
+  isBusy(now: number): boolean {
+    const callable = this.urls
+      .map((url) => this.endpoints.get(url))
+      .filter((endpoint) => endpoint === undefined || mayCall(endpoint.breaker, now));
     return (
-      this.urls.length > 0 &&
-      this.urls.every((url) => (this.endpoints.get(url)?.underWay ?? 0) >= this.concurrencyMax)
+      callable.length > 0 &&
+      callable.every((endpoint) => (endpoint?.underWay ?? 0) >= this.concurrencyMax)
     );
   }
 
