@@ -59,6 +59,11 @@ export interface Content {
 /** A transaction on its way into the store. */
 export interface NewTransaction extends Content {
   contentHash: Buffer;
+  /**
+   * By the store's clock as this instance last read it. Told to checks and consumers, the same on
+   * every repeat; what is due is counted by the store itself.
+   */
+  preparedAt: StoreTime;
   /** The messages as they are stored, made once. */
   messagesJson: string;
   /** Size of `messagesJson`, for batches and memory. */

@@ -66,7 +66,6 @@ const INSERT_COLUMNS = [
 function insertExpressions(now: string): string[] {
   return INSERT_COLUMNS.map((column) => {
     switch (column) {
-      case 'prepared_at':
       case 'due_at':
       case 'decided_at':
         return `${now} + ?`;
@@ -93,7 +92,7 @@ function insertValues(transaction: NewTransaction) {
     `,${[...new Set(messages.map((message) => message.topic))].join(',')},`,
     detailsJson(transaction),
     transaction.messagesJson,
-    0,
+    transaction.preparedAt,
     sent ? 0 : null,
     kind.op === 'send' ? kind.leaseMs : kind.checkAfterMs,
   ];

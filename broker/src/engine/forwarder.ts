@@ -1,0 +1,259 @@
+import { createCoalescer, EscrowError, type HistoryEvent } from '@escrowmq/protocol';
+import { type Forwarding, forwarded } from '../domain/decide.js';
+import { outgoingOf } from '../domain/outgoing.js';
+import type {
+  ForwardingToSave,
+  Observer,
+  Publisher,
+  PublishOutcome,
+  Store,
+} from '../domain/ports.js';
+import type { ForwardPolicy } from '../domain/schedule.js';
+import { type Committed, hasMessage, type MessageMask, messageBit } from '../domain/transaction.js';
+import type { HeldTransactions } from './held-transactions.js';
+import type { StoreClock } from './store-clock.js';
+
+/**
+ * Publishes committed transactions and records what RabbitMQ confirmed.
+ *
+ * Whoever moved a row to committed forwards it, from memory or by one batched read, for as long as
+ * its lease lasts. Everything else comes through `recoverOnce`, which leases due rows: those whose
+ * instance died, whose publish failed, that came while RabbitMQ was away or the window was full.
+ *
+ * Marked after the confirm, never before: a crash in between repeats a message, the other order
+ * loses one. Consumers drop repeats by message id. Each confirmed message clears its bit, so a
+ * transaction of which one message is unroutable does not send the others again.
+ */
+export interface ForwarderDeps {
+  store: Pick<Store, 'claimDueForwards' | 'readCommitted' | 'saveForwards' | 'releaseForwards'>;
+  publisher: Publisher;
+  held: HeldTransactions;
+  clock: StoreClock;
+  policy: ForwardPolicy;
+  observer: Pick<Observer, 'alert' | 'failed' | 'count'>;
+}
+
+export interface Forwarder {
+  leaseMs(): number;
+  forwardMoved(ids: string[], leaseEndsAt: number): void;
+  /** One pass over what is due; resolves with how many transactions it took. */
+  recoverOnce(): Promise<number>;
+  /** Resolves when nothing is in hand any more. */
+  idle(): Promise<void>;
+}
+
+/** Three times the publisher's own limit for a confirm: what is in flight ends before its lease. */
+const LEASE_MS = 30_000;
+/** Nothing is begun this close to the end of its lease: a confirm may take its full limit. */
+const LEASE_MARGIN_MS = 12_000;
+const CLAIM_ROWS_MAX = 200;
+const CLAIM_BYTES_MAX = 8 * 1024 * 1024;
+const SAVE_ROWS_MAX = 500;
+/** Bounded by the publish window; this only guards against a mistake of ours. */
+const WAITING_SAVES_MAX = 100_000;
+
+export function createForwarder(deps: ForwarderDeps): Forwarder {
+  const { store, publisher, held, clock, policy, observer } = deps;
+  /** Transactions being published here; none is taken up twice at a time. */
+  const inHand = new Set<string>();
+  let onProgress: (() => void)[] = [];
+
+  const saves = createCoalescer<ForwardingToSave, undefined>({
+    flush: async (batch) => {
+      await store.saveForwards(batch);
+      return batch.map(() => undefined);
+    },
+    batchMax: SAVE_ROWS_MAX,
+    keyOf: (item) => item.id,
+    waitingMax: WAITING_SAVES_MAX,
+    refuse: () => new EscrowError('BROKER_BUSY', 'too many confirms wait for the store'),
+  });
+
+  const releases = createCoalescer<string, undefined>({
+    flush: async (ids) => {
+      await store.releaseForwards(ids);
+      return ids.map(() => undefined);
+    },
+    batchMax: SAVE_ROWS_MAX,
+    keyOf: (id) => id,
+    waitingMax: WAITING_SAVES_MAX,
+    refuse: () => new EscrowError('BROKER_BUSY', 'too many releases wait for the store'),
+  });
+
+  const progress = () => new Promise<void>((resolve) => onProgress.push(resolve));
+
+  /** Due at once, for recovery. Should this fail, the lease's end does the same, later. */
+  function letGo(id: string): void {
+    releases.call(id).catch((error) => observer.failed('release a committed transaction', error));
+  }
+
+  /** Publishes what is pending of one transaction and records the result; never rejects. */
+  async function forward(transaction: Committed): Promise<void> {
+    inHand.add(transaction.id);
+    try {
+      const numbers = transaction.messages.flatMap((message, number) =>
+        hasMessage(transaction.pending, number) ? [{ message, number }] : [],
+      );
+      const outcomes = await Promise.all(
+        numbers.map(async ({ message, number }) => ({
+          number,
+          message,
+          outcome: await publisher.publish(outgoingOf(transaction, number, message)),
+        })),
+      );
+      await saves.call(resultOf(transaction, outcomes));
+    } catch (error) {
+      // The store did not take the result: the lease runs out and the messages are sent again.
+      observer.failed('record forwarded messages', error);
+    } finally {
+      inHand.delete(transaction.id);
+      for (const wake of onProgress) wake();
+      onProgress = [];
+    }
+  }
+
+  function resultOf(transaction: Committed, outcomes: readonly Published[]): ForwardingToSave {
+    const result = summarise(outcomes);
+    for (const { outcome } of outcomes) observer.count('publishes', { outcome: outcome.kind });
+    const now = clock.now();
+    const { id, pending, attempts } = transaction;
+    const current = { state: 'committed', pending, attempts, dueAt: now } as const;
+    const outcome = forwarded(current, result, policy, now);
+    const to = outcome.kind === 'move' ? outcome.to : current;
+    const history: HistoryEvent[] = [];
+    if (result.unrouted !== 0) {
+      history.push({ at: now, event: 'unrouted', detail: { messages: result.unroutedIds } });
+    }
+    if (to.state === 'parked') {
+      const detail = { reason: 'undeliverable', failure: result.detail, attempts: attempts + 1 };
+      history.push({ at: now, event: 'parked', detail });
+    } else if (result.failure === 'unroutable' || result.failure === 'refused') {
+      history.push({ at: now, event: 'forwardFailed', detail: { failure: result.detail } });
+    }
+    alertOn(transaction, to.state, result);
+    return {
+      id,
+      done: result.done,
+      unrouted: result.unrouted,
+      to,
+      ...(result.detail === undefined ? {} : { lastFailure: result.detail }),
+      history,
+    };
+  }
+
+  function alertOn(transaction: Committed, state: string, { failure, detail }: Summary): void {
+    if (failure === undefined) return;
+    const about = {
+      transactionId: transaction.id,
+      producerGroup: transaction.producerGroup,
+      detail: detail ?? failure,
+    };
+    if (state === 'parked') observer.alert({ kind: 'parked', ...about });
+    // After about an hour of trying; it goes on.
+    else if (transaction.attempts + 1 === policy.undeliverableAttemptsMax) {
+      observer.alert({ kind: 'forwardFailing', ...about });
+    }
+  }
+
+  /** Forwards what fits now and lets go of the rest. */
+  function forwardNow(transactions: readonly Committed[], leaseEndsAt: number): void {
+    for (const transaction of transactions) {
+      const late = performance.now() > leaseEndsAt - LEASE_MARGIN_MS;
+      if (late || publisher.room < transaction.messages.length) letGo(transaction.id);
+      else if (!inHand.has(transaction.id)) void forward(transaction);
+    }
+  }
+
+  async function readAndForward(ids: string[], leaseEndsAt: number): Promise<void> {
+    try {
+      forwardNow(await store.readCommitted(ids), leaseEndsAt);
+    } catch (error) {
+      observer.failed('read committed transactions', error);
+    }
+  }
+
+  return {
+    leaseMs: () => (publisher.room > 0 ? LEASE_MS : 0),
+    forwardMoved(ids, leaseEndsAt) {
+      const absent: string[] = [];
+      const here: Committed[] = [];
+      for (const id of ids) {
+        const transaction = held.take(id);
+        if (transaction === undefined) absent.push(id);
+        else
+          here.push({
+            ...transaction,
+            pending: allMessages(transaction.messages.length),
+            attempts: 0,
+          });
+      }
+      forwardNow(here, leaseEndsAt);
+      if (absent.length > 0) void readAndForward(absent, leaseEndsAt);
+    },
+    async recoverOnce() {
+      // Claims only what the window can take now, so that nothing waits here on its lease.
+      const limit = Math.min(publisher.room, CLAIM_ROWS_MAX);
+      if (limit === 0) return 0;
+      const leaseEndsAt = performance.now() + LEASE_MS;
+      const claim = { limit, bytesMax: CLAIM_BYTES_MAX, leaseMs: LEASE_MS };
+      const { due } = await store.claimDueForwards(claim);
+      for (const transaction of due) {
+        // What is in flight here stays leased; its own result comes first.
+        if (inHand.has(transaction.id)) continue;
+        while (publisher.room < transaction.messages.length && inHand.size > 0) await progress();
+        forwardNow([transaction], leaseEndsAt);
+      }
+      return due.length;
+    },
+    async idle() {
+      while (inHand.size > 0) await progress();
+      await Promise.all([saves.idle(), releases.idle()]);
+    },
+  };
+}
+
+interface Published {
+  number: number;
+  message: Committed['messages'][number];
+  outcome: PublishOutcome;
+}
+
+interface Summary extends Forwarding {
+  unrouted: MessageMask;
+  unroutedIds: number[];
+  detail?: string;
+}
+
+const FAILURES = {
+  returned: 'unroutable',
+  nacked: 'nacked',
+  unconfirmed: 'unconfirmed',
+  refused: 'refused',
+} as const;
+
+/** The worst of a round decides how to go on: what may never end before what surely will. */
+const SEVERITY = ['unconfirmed', 'nacked', 'unroutable', 'refused'] as const;
+
+function summarise(outcomes: readonly Published[]): Summary {
+  const summary: Summary = { done: 0, unrouted: 0, unroutedIds: [] };
+  let worst = -1;
+  for (const { number, message, outcome } of outcomes) {
+    if (outcome.kind === 'confirmed') {
+      summary.done += messageBit(number);
+      continue;
+    }
+    if (outcome.kind === 'returned' && message.ifUnrouted === 'drop') {
+      summary.done += messageBit(number);
+      summary.unrouted += messageBit(number);
+      summary.unroutedIds.push(number);
+      continue;
+    }
+    const failure = FAILURES[outcome.kind];
+    const severity = SEVERITY.indexOf(failure);
+    if (severity <= worst) continue;
+    worst = severity;
+    summary.failure = failure;
+    summary.detail = `message ${number}: ${outcome.detail}`.slice(0, 500);
+  }
+  return summary;
+}
