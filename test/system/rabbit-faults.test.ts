@@ -1,0 +1,185 @@
+import { type PrivateRabbitmq, startPrivateRabbitmq } from '@escrowmq/local-servers';
+import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
+import type { PublishOutcome } from '../../broker/src/domain/ports.js';
+import {
+  openRabbit,
+  type Rabbit,
+  type RabbitOptions,
+} from '../../broker/src/rabbit/open-rabbit.js';
+import { onChannel, outgoing, recordingObserver } from '../support/rabbit.js';
+import { uniqueName } from '../support/servers.js';
+import { until } from '../support/until.js';
+
+/** RabbitMQ takes 5 to 8 s to start, and the next attempt to connect may be 5 s away. */
+const RESTART_LIMIT_MS = 60_000;
+
+let server: PrivateRabbitmq;
+let rabbit: Rabbit | undefined;
+let observer: ReturnType<typeof recordingObserver>;
+
+beforeAll(async () => {
+  server = await startPrivateRabbitmq();
+});
+afterAll(() => server.remove());
+
+afterEach(async () => {
+  await rabbit?.close();
+  rabbit = undefined;
+});
+
+function open(options: Partial<RabbitOptions> = {}): Rabbit {
+  observer = recordingObserver();
+  rabbit = openRabbit({ url: server.url, observer, ...options });
+  return rabbit;
+}
+
+/** Classic and durable: RabbitMQ 3.10 forgets a young quorum queue when it is killed. */
+async function topicWithQueue(): Promise<string> {
+  const topic = uniqueName('topic');
+  await onChannel(server.url, async (channel) => {
+    await channel.assertExchange(topic, 'topic', { durable: true });
+    await channel.assertQueue(`${topic}-queue`, { durable: true });
+    await channel.bindQueue(`${topic}-queue`, topic, '#');
+  });
+  return topic;
+}
+
+test('a blocked connection is told, takes nothing, and goes on when it is unblocked', async () => {
+  const topic = await topicWithQueue();
+  const { publish } = open();
+  let readyCalls = 0;
+  rabbit!.onReady(() => readyCalls++);
+  await until('there is room', () => rabbit!.room > 0);
+  expect(await publish(outgoing(topic, 'before'))).toEqual({ kind: 'confirmed' });
+
+  await server.ctl('set_vm_memory_high_watermark', '0.0000001');
+  const during = publish(outgoing(topic, 'during'));
+  await until('the connection is blocked', () => rabbit!.status === 'blocked');
+  expect(rabbit!.room).toBe(0);
+  expect(await publish(outgoing(topic, 'refused'))).toEqual({
+    kind: 'unconfirmed',
+    detail: 'RabbitMQ is blocked',
+  });
+  expect(observer.told.some((line) => line.includes('takes no messages'))).toBe(true);
+  expect(readyCalls).toBe(1);
+
+  await server.ctl('set_vm_memory_high_watermark', '0.8');
+  await until('publishing is possible again', () => readyCalls === 2);
+  expect(rabbit!.status).toBe('connected');
+  expect(await during).toEqual({ kind: 'confirmed' });
+  expect(await publish(outgoing(topic, 'after'))).toEqual({ kind: 'confirmed' });
+});
+
+test('publishes that outlive their limit while blocked are unconfirmed, and later ones work', async () => {
+  const topic = await topicWithQueue();
+  const { publish } = open({ publishLimitMs: 500 });
+  await until('there is room', () => rabbit!.room > 0);
+  await publish(outgoing(topic, 'before'));
+  await server.ctl('set_vm_memory_high_watermark', '0.0000001');
+  expect((await publish(outgoing(topic, 'during'))).kind).toBe('unconfirmed');
+  expect(rabbit!.room).toBe(0);
+  await server.ctl('set_vm_memory_high_watermark', '0.8');
+  await until('there is room again', () => rabbit!.room > 0);
+  expect(await publish(outgoing(topic, 'during'))).toEqual({ kind: 'confirmed' });
+});
+
+test('closing a blocked connection is bounded', async () => {
+  const topic = await topicWithQueue();
+  const { publish, close } = open({ closeLimitMs: 300 });
+  await until('there is room', () => rabbit!.room > 0);
+  await publish(outgoing(topic, 'before'));
+  await server.ctl('set_vm_memory_high_watermark', '0.0000001');
+  const during = publish(outgoing(topic, 'during'));
+  await until('the connection is blocked', () => rabbit!.status === 'blocked');
+  const startedAt = performance.now();
+  await close();
+  expect(performance.now() - startedAt).toBeLessThan(2_000);
+  expect((await during).kind).toBe('unconfirmed');
+  await server.ctl('set_vm_memory_high_watermark', '0.8');
+});
+
+test('a user who may not declare or write a topic is refused that topic only', async () => {
+  await server.ctl('add_user', 'limited', 'pass word/7');
+  await server.ctl('set_permissions', 'limited', '^(open|unwritable).*', '^open.*', '.*');
+  const url = new URL(server.url);
+  url.username = 'limited';
+  url.password = encodeURIComponent('pass word/7');
+  const { publish } = open({ url: url.href });
+  await until('there is room', () => rabbit!.room > 0);
+
+  const [undeclarable, allowed] = await Promise.all([
+    publish(outgoing('undeclarable', 'm-1')),
+    publish(outgoing('open', 'm-2')),
+  ]);
+  expect(undeclarable).toMatchObject({ kind: 'refused', detail: expect.stringContaining('403') });
+  expect(allowed.kind).toBe('returned');
+
+  // Only the publish itself shows that this one can't be written: it costs the channel, once.
+  expect((await publish(outgoing('unwritable', 'm-3'))).kind).toBe('unconfirmed');
+  await until('there is room again', () => rabbit!.room > 0);
+  expect((await publish(outgoing('unwritable', 'm-3'))).kind).toBe('refused');
+  expect((await publish(outgoing('open', 'm-4'))).kind).toBe('returned');
+});
+
+test('a wrong password is told without the password, and tried again', async () => {
+  const url = new URL(server.url);
+  url.password = 'hunter-two%2F2';
+  open({ url: url.href });
+  await until('two attempts have failed', () => observer.told.length >= 2);
+  expect(rabbit!.status).toBe('disconnected');
+  expect(observer.told.join()).toContain('ACCESS_REFUSED');
+  expect(observer.told.join()).not.toMatch(/hunter-two/);
+});
+
+test('kill -9 in the middle of a burst: every outcome is known, and publishing comes back', async () => {
+  const topic = await topicWithQueue();
+  const { publish } = open();
+  await until('there is room', () => rabbit!.room > 0);
+  const outcomes: PublishOutcome[] = [];
+  const confirmed: string[] = [];
+  let sent = 0;
+  async function burst() {
+    while (rabbit!.room > 0) {
+      const id = `m-${sent++}`;
+      const outcome = await publish(outgoing(topic, id));
+      outcomes.push(outcome);
+      if (outcome.kind === 'confirmed') confirmed.push(id);
+    }
+  }
+  const bursts = Array.from({ length: 500 }, () => burst());
+  await until('the burst is on its way', () => confirmed.length > 2_000);
+  await server.kill();
+  await Promise.all(bursts);
+  expect(outcomes).toHaveLength(sent);
+  const kinds = new Set(outcomes.map(({ kind }) => kind));
+  expect([...kinds].sort()).toEqual(['confirmed', 'unconfirmed']);
+
+  await server.restart();
+  await until('there is room again', () => rabbit!.room > 0, RESTART_LIMIT_MS);
+  expect(await publish(outgoing(topic, 'after'))).toEqual({ kind: 'confirmed' });
+  const kept = await onChannel(server.url, (channel) => channel.checkQueue(`${topic}-queue`));
+  expect(kept.messageCount).toBeGreaterThan(confirmed.length);
+});
+
+test('RabbitMQ may come later than the broker', async () => {
+  const topic = await topicWithQueue();
+  await server.stop();
+  const { publish } = open();
+  let readyCalls = 0;
+  rabbit!.onReady(() => readyCalls++);
+  await until('connecting has failed twice', () => observer.told.length >= 2);
+  expect(rabbit!.status).toBe('disconnected');
+  expect(rabbit!.room).toBe(0);
+  expect((await publish(outgoing(topic, 'early'))).kind).toBe('unconfirmed');
+
+  await server.restart();
+  await until('publishing is possible', () => readyCalls === 1, RESTART_LIMIT_MS);
+  expect(await publish(outgoing(topic, 'later'))).toEqual({ kind: 'confirmed' });
+});
+
+test('closing ends the attempts to connect', async () => {
+  const { close } = open({ url: 'amqp://127.0.0.1:1' });
+  await until('connecting has failed', () => observer.told.length >= 1);
+  await close();
+  expect(rabbit!.status).toBe('disconnected');
+});
