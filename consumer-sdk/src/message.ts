@@ -1,0 +1,138 @@
+import { HEADERS, parseMessageId } from '@escrowmq/protocol';
+import type { ConsumeMessage } from 'amqplib';
+import { causeOf } from './cause.js';
+
+/**
+ * A message as a handler gets it.
+ *
+ * `Data` is what the caller says the JSON is; it is not checked.
+ */
+export interface Message<Data = unknown> {
+  /** `<transactionId>-<number>`, the same on every repeat: what "apply once" hangs on. */
+  readonly id: string;
+  /** The producer's transaction, a UUIDv7. */
+  readonly transactionId: string;
+  /** Number of the message in its transaction, from 0. */
+  readonly number: number;
+  /** The consumer group that this subscription consumes for. */
+  readonly group: string;
+  readonly topic: string;
+  /** As the producer gave it, also when the message came through a retry queue. */
+  readonly routingKey: string;
+  /** The parsed body when the content type is `application/json`, else `undefined`. */
+  readonly data: Data;
+  /** The exact bytes. */
+  readonly body: Buffer;
+  readonly contentType: string;
+  /** The producer's own headers and `traceparent`/`tracestate`. */
+  readonly headers: Readonly<Record<string, unknown>>;
+  readonly producerGroup: string;
+  /** UTC milliseconds of the broker's store. */
+  readonly preparedAt: number;
+  /** Attempts of this group that have failed so far: 0 at the first. */
+  readonly attempts: number;
+  /** RabbitMQ delivered it before and got no acknowledgement; a handler may have seen it. */
+  readonly redelivered: boolean;
+  /**
+   * Aborted when the handler has used up its time, when the channel was lost (the message comes
+   * again), or when `close` stops waiting. A handler that goes on regardless does work that
+   * nobody counts: pass the signal on to what it waits for.
+   */
+  readonly signal: AbortSignal;
+}
+
+/** Everything of a delivery that is known before its body was looked at. */
+export interface Envelope {
+  id: string;
+  transactionId: string;
+  number: number;
+  topic: string;
+  routingKey: string;
+  contentType: string;
+  headers: Record<string, unknown>;
+  producerGroup: string;
+  preparedAt: number;
+  attempts: number;
+  /** This group's receipt is waited for. */
+  isExpected: boolean;
+}
+
+export type ParsedDelivery =
+  | { kind: 'message'; envelope: Envelope; data: unknown }
+  /** Ours, but the body is not what it says it is. */
+  | { kind: 'unreadable'; envelope: Envelope; cause: string }
+  | { kind: 'foreign'; cause: string };
+
+/** Reads a delivery for one consumer group; what is not a message of ours is told, not thrown. */
+export function parseDelivery(delivery: ConsumeMessage, group: string): ParsedDelivery {
+  const envelope = parseEnvelope(delivery, group);
+  if (typeof envelope === 'string') return { kind: 'foreign', cause: envelope };
+  if (!isJson(envelope.contentType)) return { kind: 'message', envelope, data: undefined };
+  try {
+    return { kind: 'message', envelope, data: JSON.parse(UTF8.decode(delivery.content)) };
+  } catch (error) {
+    return { kind: 'unreadable', envelope, cause: `the body is not JSON: ${causeOf(error)}` };
+  }
+}
+
+/** Fatal: bytes that are not UTF-8 are refused, where Buffer.toString would replace them. */
+const UTF8 = new TextDecoder('utf-8', { fatal: true });
+
+/** With or without parameters: `application/json; charset=utf-8` as well. */
+function isJson(contentType: string): boolean {
+  return /^application\/json\s*(;|$)/i.test(contentType);
+}
+
+/** The envelope, or what is wrong with it. */
+function parseEnvelope(delivery: ConsumeMessage, group: string): Envelope | string {
+  const { messageId, appId, contentType } = delivery.properties;
+  const headers: Record<string, unknown> = delivery.properties.headers ?? {};
+  if (typeof messageId !== 'string') return 'the message has no message id';
+  const id = parseMessageId(messageId);
+  if (id === undefined) return 'the message id is not <transaction id>-<number>';
+  if (headers[HEADERS.transactionId] !== id.transactionId) {
+    return `header ${HEADERS.transactionId} is missing or does not match the message id`;
+  }
+  if (headers[HEADERS.messageNumber] !== id.number) {
+    return `header ${HEADERS.messageNumber} is missing or does not match the message id`;
+  }
+  const topic = headers[HEADERS.topic];
+  if (typeof topic !== 'string') return `header ${HEADERS.topic} is missing`;
+  const routingKey = headers[HEADERS.routingKey];
+  if (typeof routingKey !== 'string') return `header ${HEADERS.routingKey} is missing`;
+  const preparedAt = headers[HEADERS.preparedAt];
+  if (typeof preparedAt !== 'number') return `header ${HEADERS.preparedAt} is missing`;
+  if (typeof appId !== 'string') return 'the app id, which names the producer group, is missing';
+  return {
+    id: messageId,
+    ...id,
+    topic,
+    routingKey,
+    contentType: typeof contentType === 'string' ? contentType : 'application/octet-stream',
+    headers: ownHeaders(headers),
+    producerGroup: appId,
+    preparedAt,
+    attempts: attemptsOf(headers),
+    isExpected: String(headers[HEADERS.expects] ?? '')
+      .split(',')
+      .includes(group),
+  };
+}
+
+/** Attempts that failed so far; what is not a count is none. */
+export function attemptsOf(headers: Readonly<Record<string, unknown>>): number {
+  const attempts = headers[HEADERS.attempts];
+  return Number.isSafeInteger(attempts) && Number(attempts) > 0 ? Number(attempts) : 0;
+}
+
+/** Deliveries that RabbitMQ counts in a quorum queue: absent at the first. */
+export function deliveryCountOf(delivery: ConsumeMessage): number {
+  const count: unknown = delivery.properties.headers?.['x-delivery-count'];
+  return typeof count === 'number' ? count : 0;
+}
+
+function ownHeaders(headers: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(headers).filter(([name]) => !/^(x-|escrow-)/i.test(name)),
+  );
+}

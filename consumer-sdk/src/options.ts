@@ -1,0 +1,179 @@
+import {
+  ConsumerGroupName,
+  EscrowError,
+  type FieldError,
+  parse,
+  RoutingKey,
+  Topic,
+} from '@escrowmq/protocol';
+import type { Log } from './events.js';
+
+export interface ConsumerOptions {
+  /** `amqp://user:password@host:port/vhost` or `amqps://…`. */
+  rabbitmq: string;
+  /** Is told what happens, one event at a time; see `ConsumerEvent`. @default prints nothing */
+  logger?: Log;
+  /** How long `subscribe` waits for RabbitMQ before it rejects, in ms. @default 30000 */
+  startTimeoutMs?: number;
+}
+
+export interface SubscribeOptions {
+  topic: string;
+  /** The consumer group: instances with one group share the work, every group gets everything. */
+  group: string;
+  /**
+   * Which messages of the topic, as RabbitMQ's topic patterns (`*` one word, `#` any). Bindings
+   * are only ever added: a key that is no longer listed stays bound until somebody unbinds it in
+   * RabbitMQ, because another instance may still want it. @default ['#']
+   */
+  routingKeys?: readonly string[];
+  /**
+   * Messages of this subscription that are out at a time (RabbitMQ's prefetch). Handlers that ran
+   * out of time, or whose channel was lost, may still run on top of that. @default 16
+   */
+  concurrency?: number;
+  /**
+   * The pause after the first failure, after the second, and so on, in ms, never shrinking. After
+   * the last one comes the dead letter, so there is one attempt more than there are delays. Each
+   * distinct delay is a queue in RabbitMQ. @default 1 s growing to 5 min, 10 attempts in all
+   */
+  retryDelaysMs?: readonly number[];
+  /** A handler that takes longer has failed. It is told by `message.signal`. @default 60000 */
+  handlerTimeoutMs?: number;
+  /** How long `close` waits for handlers that run, in ms. @default 30000 */
+  drainTimeoutMs?: number;
+}
+
+export type ConsumerSettings = Omit<Required<ConsumerOptions>, 'logger'> & {
+  logger: Log | undefined;
+};
+export type SubscribeSettings = Required<SubscribeOptions>;
+
+/** Sixteen handlers keep a database pool of usual size busy and no more. */
+const CONCURRENCY_DEFAULT = 16;
+/** RabbitMQ advises against more for a quorum queue: it keeps what is out in memory. */
+const CONCURRENCY_MAX = 2_000;
+/** Ten attempts in 15 minutes: past a restart of whatever the handler needs. */
+const RETRY_DELAYS_MS_DEFAULT = [
+  1_000, 5_000, 15_000, 30_000, 60_000, 120_000, 120_000, 300_000, 300_000,
+];
+/** Each distinct delay costs a quorum queue. */
+const RETRY_DELAYS_MAX = 32;
+/** A message that waits longer than a day belongs into a schedule and not into a retry queue. */
+const RETRY_DELAY_MS_MAX = 24 * 60 * 60 * 1000;
+const HANDLER_TIMEOUT_MS_DEFAULT = 60_000;
+/** RabbitMQ closes the channel of a delivery that is not settled after 30 minutes. */
+const HANDLER_TIMEOUT_MS_MAX = 25 * 60 * 1000;
+const START_TIMEOUT_MS_DEFAULT = 30_000;
+/** Kubernetes sends SIGKILL 30 s after SIGTERM unless told otherwise. */
+const DRAIN_TIMEOUT_MS_DEFAULT = 30_000;
+/** A timer of Node holds at most 2^31-1 ms; an hour is long enough for anybody. */
+const WAIT_MS_MAX = 60 * 60 * 1000;
+/** One `queue.bind` each on every connect. */
+const ROUTING_KEYS_MAX = 100;
+
+/** @throws EscrowError INVALID_CONFIGURATION or UNKNOWN_FIELD; never shows the URL, which holds a password */
+export function parseConsumerOptions(options: ConsumerOptions): ConsumerSettings {
+  refuseUnknown(options, ['rabbitmq', 'logger', 'startTimeoutMs'], 'createConsumer');
+  const { rabbitmq, logger, startTimeoutMs = START_TIMEOUT_MS_DEFAULT } = options;
+  const problems: FieldError[] = [];
+  if (!isAmqpUrl(rabbitmq)) {
+    problems.push({ path: 'rabbitmq', message: 'must be an amqp:// or amqps:// URL' });
+  }
+  if (logger !== undefined && typeof logger !== 'function') {
+    problems.push({ path: 'logger', message: 'must be a function' });
+  }
+  problems.push(...integer('startTimeoutMs', startTimeoutMs, { min: 1, max: WAIT_MS_MAX }));
+  refuse(problems, 'createConsumer');
+  return { rabbitmq, logger, startTimeoutMs };
+}
+
+const SUBSCRIBE_FIELDS = [
+  'topic',
+  'group',
+  'routingKeys',
+  'concurrency',
+  'retryDelaysMs',
+  'handlerTimeoutMs',
+  'drainTimeoutMs',
+];
+
+/** @throws EscrowError INVALID_NAME, INVALID_CONFIGURATION or UNKNOWN_FIELD */
+export function parseSubscribeOptions(options: SubscribeOptions): SubscribeSettings {
+  refuseUnknown(options, SUBSCRIBE_FIELDS, 'subscribe');
+  const settings: SubscribeSettings = {
+    topic: parse(Topic, options.topic, 'topic'),
+    group: parse(ConsumerGroupName, options.group, 'group'),
+    routingKeys: options.routingKeys ?? ['#'],
+    concurrency: options.concurrency ?? CONCURRENCY_DEFAULT,
+    retryDelaysMs: options.retryDelaysMs ?? RETRY_DELAYS_MS_DEFAULT,
+    handlerTimeoutMs: options.handlerTimeoutMs ?? HANDLER_TIMEOUT_MS_DEFAULT,
+    drainTimeoutMs: options.drainTimeoutMs ?? DRAIN_TIMEOUT_MS_DEFAULT,
+  };
+  const { concurrency, handlerTimeoutMs, drainTimeoutMs } = settings;
+  refuse(
+    [
+      ...integer('concurrency', concurrency, { min: 1, max: CONCURRENCY_MAX }),
+      ...integer('handlerTimeoutMs', handlerTimeoutMs, { min: 1, max: HANDLER_TIMEOUT_MS_MAX }),
+      ...integer('drainTimeoutMs', drainTimeoutMs, { min: 0, max: WAIT_MS_MAX }),
+      ...routingKeyProblems(settings.routingKeys),
+      ...retryDelayProblems(settings.retryDelaysMs),
+    ],
+    'subscribe',
+  );
+  for (const key of settings.routingKeys) parse(RoutingKey, key, 'a routing key');
+  // Copies: the caller's arrays may change while the subscription lives.
+  return {
+    ...settings,
+    routingKeys: [...settings.routingKeys],
+    retryDelaysMs: [...settings.retryDelaysMs],
+  };
+}
+
+function routingKeyProblems(routingKeys: unknown): FieldError[] {
+  const fits =
+    Array.isArray(routingKeys) && routingKeys.length > 0 && routingKeys.length <= ROUTING_KEYS_MAX;
+  if (fits) return [];
+  return [{ path: 'routingKeys', message: `must be a list of 1 to ${ROUTING_KEYS_MAX} patterns` }];
+}
+
+function retryDelayProblems(retryDelaysMs: unknown): FieldError[] {
+  const path = 'retryDelaysMs';
+  if (!Array.isArray(retryDelaysMs) || retryDelaysMs.length > RETRY_DELAYS_MAX) {
+    return [{ path, message: `must be a list of at most ${RETRY_DELAYS_MAX} delays in ms` }];
+  }
+  const problems = retryDelaysMs.flatMap((delayMs, index) =>
+    integer(`${path}.${index}`, delayMs, { min: 1, max: RETRY_DELAY_MS_MAX }),
+  );
+  const shrinks = retryDelaysMs.some((delayMs, index) => delayMs < retryDelaysMs[index - 1]);
+  if (shrinks) problems.push({ path, message: 'must not shrink: the later, the longer' });
+  return problems;
+}
+
+function integer(path: string, value: unknown, range: { min: number; max: number }): FieldError[] {
+  const { min, max } = range;
+  if (Number.isInteger(value) && Number(value) >= min && Number(value) <= max) return [];
+  return [{ path, message: `must be a whole number from ${min} to ${max}, got ${String(value)}` }];
+}
+
+function isAmqpUrl(value: unknown): boolean {
+  if (typeof value !== 'string' || !URL.canParse(value)) return false;
+  const { protocol, hostname } = new URL(value);
+  return (protocol === 'amqp:' || protocol === 'amqps:') && hostname !== '';
+}
+
+function refuseUnknown(options: object, known: readonly string[], where: string): void {
+  const unknown = Object.keys(options).filter((name) => !known.includes(name));
+  if (unknown.length === 0) return;
+  throw new EscrowError(
+    'UNKNOWN_FIELD',
+    `${where} does not know ${unknown.join(', ')}; it knows ${known.join(', ')}`,
+    { fields: unknown.map((path) => ({ path, message: 'is not an option' })) },
+  );
+}
+
+function refuse(problems: FieldError[], where: string): void {
+  if (problems.length === 0) return;
+  const said = problems.map(({ path, message }) => `${path} ${message}`).join('; ');
+  throw new EscrowError('INVALID_CONFIGURATION', `${where}: ${said}`, { fields: problems });
+}

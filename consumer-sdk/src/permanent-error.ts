@@ -1,0 +1,15 @@
+/**
+ * Thrown by a handler to say that trying again is of no use: the message goes straight to the
+ * dead-letter queue.
+ *
+ * @example
+ * if (account === undefined) throw new PermanentError(`no account ${data.accountId}`);
+ */
+export class PermanentError extends Error {
+  override readonly name = 'PermanentError';
+}
+
+/** By name, so that an error of another copy of this package counts as well. */
+export function isPermanentError(error: unknown): boolean {
+  return error instanceof Error && error.name === 'PermanentError';
+}
