@@ -1,0 +1,113 @@
+import { createCheckHandler, createProducer, type Producer } from '@escrowmq/producer';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from '@jest/globals';
+import type { Pool } from 'mysql2/promise';
+import { type FakeBroker, startFakeBroker } from '../support/fake-broker.js';
+import {
+  ask,
+  type ProducerDatabase,
+  recordingLogger,
+  SIGNING_SECRET,
+  startProducerDatabase,
+} from '../support/producer-database.js';
+import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
+
+/** A COM_QUERY packet that says `commit`. The barrier row's 'commit' has no such byte before it. */
+const COMMIT = Buffer.from('\x03commit');
+const TRIALS = 20;
+
+const message = { topic: 'user', data: { userId: 7 } };
+const { logger } = recordingLogger();
+let database: ProducerDatabase;
+let broker: FakeBroker;
+let proxy: TcpProxy;
+let pool: Pool;
+let producer: Producer;
+
+beforeAll(async () => {
+  database = await startProducerDatabase();
+});
+afterAll(() => database.close());
+
+beforeEach(async () => {
+  await database.observer.query('delete from account');
+  const { hostname, port } = new URL(database.url);
+  proxy = await startTcpProxy({ host: hostname, port: Number(port) });
+  const throughProxy = new URL(database.url);
+  throughProxy.port = String(proxy.port);
+  pool = database.pool({ uri: throughProxy.href, connectionLimit: 2 });
+  broker = await startFakeBroker();
+  producer = createProducer({
+    brokers: [broker.address],
+    producerGroup: 'accounts',
+    logger,
+    settleTimeoutMs: 2_000,
+  });
+});
+afterEach(async () => {
+  await producer.close();
+  await broker.close();
+  await proxy.close();
+});
+
+async function attempt(id: number): Promise<{ transactionId: string; outcome: unknown }> {
+  let transactionId = '';
+  const outcome = await producer
+    .transaction(pool, message, async (tx) => {
+      transactionId = tx.transactionId;
+      await tx.execute('insert into account (id) values (?)', [id]);
+      return 'registered';
+    })
+    .catch((error: unknown) => error);
+  return { transactionId, outcome };
+}
+
+const verdictsOf = (transactionId: string) =>
+  broker
+    .operations()
+    .filter(({ id, op }) => id === transactionId && op !== 'prepare')
+    .map(({ op }) => op);
+
+test('a COMMIT that never reached the database is decided as a rollback, every time', async () => {
+  for (let trial = 1; trial <= TRIALS; trial += 1) {
+    const cut = proxy.cutNext(COMMIT, 'before');
+    const { transactionId, outcome } = await attempt(trial);
+    await cut;
+    expect(outcome).toBeInstanceOf(Error);
+    expect(outcome).not.toHaveProperty('code', 'OUTCOME_UNKNOWN');
+    expect(verdictsOf(transactionId)).toEqual(['rollback']);
+    expect(await database.barrier(transactionId)).toBe('rollback');
+  }
+  expect(await database.accounts()).toEqual([]);
+});
+
+test('a COMMIT whose answer was lost is decided as a commit, every time', async () => {
+  for (let trial = 1; trial <= TRIALS; trial += 1) {
+    const cut = proxy.cutNext(COMMIT, 'after');
+    const { transactionId, outcome } = await attempt(trial);
+    await cut;
+    expect(outcome).toBe('registered');
+    expect(verdictsOf(transactionId)).toEqual(['commit']);
+    expect(await database.barrier(transactionId)).toBe('commit');
+  }
+  expect(await database.accounts()).toHaveLength(TRIALS);
+});
+
+test.each(['before', 'after'] as const)(
+  'with the database gone %s COMMIT nothing is sent, the caller learns so, and a check decides',
+  async (when) => {
+    const cut = proxy.cutNext(COMMIT, when).then(() => proxy.close());
+    const { transactionId, outcome } = await attempt(1);
+    await cut;
+    expect(outcome).toMatchObject({ code: 'OUTCOME_UNKNOWN', details: { id: transactionId } });
+    expect((outcome as Error).cause).toBeInstanceOf(Error);
+    expect(verdictsOf(transactionId)).toEqual([]);
+    const check = createCheckHandler({
+      signingSecret: SIGNING_SECRET,
+      database: database.observer,
+      logger,
+    });
+    const decision = when === 'before' ? 'rollback' : 'commit';
+    expect(await ask(check, transactionId)).toBe(decision);
+    expect(await database.accounts()).toEqual(when === 'before' ? [] : [1]);
+  },
+);
