@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { connect as connectSocket, createServer, type Socket } from 'node:net';
-import { type Channel, connect } from 'amqplib';
+import { type ConfirmChannel, connect } from 'amqplib';
 import type { Outgoing } from '../../broker/src/domain/outgoing.js';
 
 /** Keeps what the broker would tell people. */
@@ -41,13 +41,13 @@ export function outgoing(
 /** Runs `work` on a channel of its own, so that a test looks at RabbitMQ with other eyes. */
 export async function onChannel<T>(
   url: string,
-  work: (channel: Channel) => Promise<T>,
+  work: (channel: ConfirmChannel) => Promise<T>,
 ): Promise<T> {
   const connection = await connect(url);
   // A channel that `work` breaks on purpose rejects the call as well.
   connection.on('error', () => undefined);
   try {
-    const channel = await connection.createChannel();
+    const channel = await connection.createConfirmChannel();
     channel.on('error', () => undefined);
     return await work(channel);
   } finally {

@@ -1,0 +1,197 @@
+import { type PrivateRabbitmq, startPrivateRabbitmq } from '@escrowmq/local-servers';
+import { type ConsumerReceipt, EscrowError, RECEIPTS_QUEUE } from '@escrowmq/protocol';
+import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
+import { openRabbit, type Rabbit } from '../../broker/src/rabbit/open-rabbit.js';
+import { onChannel, recordingObserver } from '../support/rabbit.js';
+import { until } from '../support/until.js';
+
+// The queue of receipts has one name, so these tests need a server that nobody else uses.
+let server: PrivateRabbitmq;
+let rabbit: Rabbit;
+let observer: ReturnType<typeof recordingObserver>;
+
+beforeAll(async () => {
+  server = await startPrivateRabbitmq();
+});
+afterAll(() => server.remove());
+afterEach(async () => {
+  await rabbit.close();
+  await onChannel(server.url, (channel) => channel.deleteQueue(RECEIPTS_QUEUE));
+});
+
+const receipt = (messageId: string): ConsumerReceipt => ({
+  messageId,
+  consumerGroup: 'phone-index',
+  kind: 'consumed',
+});
+
+/** Opens, and waits until the queue is there. */
+async function consume(handler: (receipts: ConsumerReceipt[]) => Promise<void>): Promise<void> {
+  observer = recordingObserver();
+  rabbit = openRabbit({ url: server.url, observer });
+  rabbit.consumeReceipts(handler);
+  await until('the queue of receipts has a consumer', hasConsumer);
+}
+
+/** False as well while the server, or the queue, is not there. */
+async function hasConsumer(): Promise<boolean> {
+  try {
+    const { consumerCount } = await onChannel(server.url, (channel) =>
+      channel.checkQueue(RECEIPTS_QUEUE),
+    );
+    return consumerCount === 1;
+  } catch {
+    return false;
+  }
+}
+
+function send(...bodies: (string | object)[]): Promise<void> {
+  return onChannel(server.url, async (channel) => {
+    for (const body of bodies) {
+      const text = typeof body === 'string' ? body : JSON.stringify(body);
+      channel.sendToQueue(RECEIPTS_QUEUE, Buffer.from(text), { persistent: true });
+    }
+    // Closing the connection would overtake what has not been confirmed.
+    await channel.waitForConfirms();
+  });
+}
+
+/** What comes back when the broker has gone: everything that was not acknowledged. */
+async function leftInQueue(): Promise<number> {
+  await rabbit.close();
+  return onChannel(server.url, async (channel) => {
+    let count = 0;
+    while ((await channel.get(RECEIPTS_QUEUE, { noAck: true })) !== false) count++;
+    return count;
+  });
+}
+
+test('receipts reach the handler and are acknowledged', async () => {
+  const seen: ConsumerReceipt[] = [];
+  await consume(async (receipts) => {
+    seen.push(...receipts);
+  });
+  const failed: ConsumerReceipt = {
+    ...receipt('m-3'),
+    kind: 'failed',
+    attempts: 5,
+    cause: 'no such phone',
+  };
+  await send({ receipts: [receipt('m-1'), receipt('m-2')] }, { receipts: [failed] });
+  await until('three receipts have come', () => seen.length === 3);
+  expect(seen).toEqual([receipt('m-1'), receipt('m-2'), failed]);
+  expect(await leftInQueue()).toBe(0);
+});
+
+test('messages that wait are handed over together, one call at a time', async () => {
+  const calls: string[][] = [];
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  let running = 0;
+  let runningMax = 0;
+  await consume(async (receipts) => {
+    runningMax = Math.max(runningMax, ++running);
+    calls.push(receipts.map(({ messageId }) => messageId));
+    if (calls.length === 1) await held;
+    running--;
+  });
+  await send({ receipts: [receipt('m-0')] });
+  await until('the first call is running', () => calls.length === 1);
+  const ids = Array.from({ length: 10 }, (_, n) => `m-${n + 1}`);
+  await send(...ids.map((id) => ({ receipts: [receipt(id)] })));
+  await until('all are delivered', async () => {
+    const { messageCount } = await onChannel(server.url, (c) => c.checkQueue(RECEIPTS_QUEUE));
+    return messageCount === 0;
+  });
+  release();
+  await until('all are handed over', () => calls.flat().length === 11);
+  expect(calls.flat()).toEqual(['m-0', ...ids]);
+  expect(calls.length).toBeLessThan(11);
+  expect(runningMax).toBe(1);
+});
+
+test('garbage is reported without its content and acknowledged, and receipts go on', async () => {
+  const seen: ConsumerReceipt[] = [];
+  await consume(async (receipts) => {
+    seen.push(...receipts);
+  });
+  await send('secret garbage', '{"receipts":[]}', '{"receipts":[{"messageId":7}]}', '', {
+    receipts: [receipt('m-1')],
+  });
+  await until('the receipt after the garbage has come', () => seen.length === 1);
+  expect(observer.told.filter((line) => line.includes('which is dropped'))).toHaveLength(4);
+  expect(observer.told.join()).not.toContain('secret');
+  expect(await leftInQueue()).toBe(0);
+});
+
+test('a handler that fails for a while gets the same receipts again', async () => {
+  let calls = 0;
+  const taken: string[] = [];
+  await consume(async (receipts) => {
+    calls++;
+    if (calls < 3) throw new EscrowError('STORE_UNAVAILABLE', 'the store is away');
+    taken.push(...receipts.map(({ messageId }) => messageId));
+  });
+  await send({ receipts: [receipt('m-1')] });
+  await until('the handler has taken it', () => taken.length > 0);
+  expect(taken).toEqual(['m-1']);
+  expect(calls).toBe(3);
+  expect(observer.told.filter((line) => line.includes('the store is away'))).toHaveLength(2);
+  expect(await leftInQueue()).toBe(0);
+});
+
+test('receipts that the handler can never take hold up no others, and are not lost', async () => {
+  const taken = new Set<string>();
+  let poisoned = 0;
+  await consume(async (receipts) => {
+    if (receipts.some(({ messageId }) => messageId === 'poison')) {
+      poisoned++;
+      throw new Error('no column holds this');
+    }
+    for (const { messageId } of receipts) taken.add(messageId);
+  });
+  await send(
+    { receipts: [receipt('m-1')] },
+    { receipts: [receipt('poison')] },
+    { receipts: [receipt('m-2')] },
+  );
+  await until('the others are taken', () => taken.size === 2);
+  await until('it has been tried again', () => poisoned >= 3);
+  expect(await leftInQueue()).toBe(1);
+});
+
+test('closing waits for the handler, so that what it has taken does not come again', async () => {
+  let entered = false;
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  await consume(async () => {
+    entered = true;
+    await held;
+  });
+  await send({ receipts: [receipt('m-1')] });
+  await until('the handler is called', () => entered);
+  const closed = rabbit.close();
+  release();
+  await closed;
+  expect(await leftInQueue()).toBe(0);
+});
+
+test('consumption comes back after the queue was deleted and after RabbitMQ restarted', async () => {
+  const seen: string[] = [];
+  await consume(async (receipts) => {
+    seen.push(...receipts.map(({ messageId }) => messageId));
+  });
+  await onChannel(server.url, (channel) => channel.deleteQueue(RECEIPTS_QUEUE));
+  await until('the queue is declared again', hasConsumer);
+  await send({ receipts: [receipt('m-1')] });
+  await until('a receipt has come', () => seen.includes('m-1'));
+
+  await server.restart();
+  await until('the queue has a consumer again', hasConsumer, 60_000);
+  await send({ receipts: [receipt('m-2')] });
+  await until('another receipt has come', () => seen.includes('m-2'));
+});
