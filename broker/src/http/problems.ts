@@ -12,6 +12,9 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 /** Seconds; a broker that is busy or without its store is worth asking again soon. */
 const RETRY_AFTER_DEFAULT_SECONDS = 1;
 
+/** Nothing of ours is to be sniffed for another type, or kept by a cache on the way. */
+export const GUARD_HEADERS = { 'x-content-type-options': 'nosniff', 'cache-control': 'no-store' };
+
 /** Where mistakes of the broker itself are told; the caller learns only that there was one. */
 export type ReportFailure = (what: string, error: unknown) => void;
 
@@ -72,10 +75,14 @@ export function sendProblem(reply: FastifyReply, error: EscrowError): FastifyRep
   const problem = toProblem(error);
   if (problem.status === 503) reply.header('retry-after', retryAfterSeconds(problem));
   if (problem.status === 401) reply.header('www-authenticate', 'Bearer');
-  return reply
-    .code(problem.status)
-    .header('content-type', PROBLEM_CONTENT_TYPE)
-    .send(JSON.stringify(problem));
+  return (
+    reply
+      .code(problem.status)
+      // Set here too: what Fastify refuses before it has a route passes no hook.
+      .headers(GUARD_HEADERS)
+      .header('content-type', PROBLEM_CONTENT_TYPE)
+      .send(JSON.stringify(problem))
+  );
 }
 
 export function answerError(

@@ -1,6 +1,8 @@
+import { EscrowError } from '@escrowmq/protocol';
 import type { FastifyInstance, FastifyReply, FastifyRequest, HTTPMethods } from 'fastify';
 import { type Access, type ApiKey, type Caller, identify, requireRole } from './api-keys.js';
 import { schemaOf } from './openapi.js';
+import { GUARD_HEADERS } from './problems.js';
 import type { Route } from './route.js';
 import { ClientGone, type Shutdown, shuttingDown } from './shutdown.js';
 
@@ -25,7 +27,7 @@ interface Registration {
 const NOBODY: Caller = { role: 'producer', name: 'nobody', group: '' };
 
 /** The methods of the routes on a path, for who used the wrong one. */
-export function methodsOf(routes: readonly Route[], path: string): string[] {
+function methodsOf(routes: readonly Route[], path: string): string[] {
   const parts = path.split('/');
   return routes
     .filter(({ url }) => {
@@ -36,6 +38,15 @@ export function methodsOf(routes: readonly Route[], path: string): string[] {
       );
     })
     .map((route) => route.method);
+}
+
+/** Says what would have been there. */
+export function notFound(request: FastifyRequest, routes: readonly Route[]): EscrowError {
+  const path = request.url.split('?')[0] ?? '/';
+  const methods = methodsOf(routes, path);
+  const legal =
+    methods.length === 0 ? 'GET /openapi.json lists the routes' : `it takes ${methods.join(', ')}`;
+  return new EscrowError('ROUTE_NOT_FOUND', `there is no ${request.method} ${path}; ${legal}`);
 }
 
 export function addRoutes(server: FastifyInstance, registration: Registration): void {
@@ -50,9 +61,12 @@ export function addRoutes(server: FastifyInstance, registration: Registration): 
     route.config = { ...route.config, access: 'open' };
   });
   server.addHook('onRequest', (request, reply, done) => {
-    guardHeaders(request, reply);
+    // The pages of the API description are static and may be kept.
+    if (!request.url.startsWith('/docs')) reply.headers(GUARD_HEADERS);
     try {
       if (shutdown.begun) throw shuttingDown();
+      // Before the body is read: whether it is JSON does not matter where nobody takes it.
+      if (request.is404) throw notFound(request, routes);
       authorise(request, apiKeys);
       done();
     } catch (error) {
@@ -64,11 +78,6 @@ export function addRoutes(server: FastifyInstance, registration: Registration): 
     for (const route of routes) addRoute(scope, route, shutdown);
     done();
   });
-}
-
-function guardHeaders(request: FastifyRequest, reply: FastifyReply): void {
-  reply.header('x-content-type-options', 'nosniff');
-  if (!request.url.startsWith('/docs')) reply.header('cache-control', 'no-store');
 }
 
 function authorise(request: FastifyRequest, apiKeys: readonly ApiKey[]): void {

@@ -24,7 +24,7 @@ import { describeApi, openApiRoute } from './openapi.js';
 import { operationsRoutes } from './operations.js';
 import { answerClientError, answerError, type ReportFailure } from './problems.js';
 import { producerGroupRoutes } from './producer-groups.js';
-import { addRoutes, methodsOf } from './register.js';
+import { addRoutes, notFound } from './register.js';
 import type { Route } from './route.js';
 import { createShutdown } from './shutdown.js';
 import { transactionRoutes } from './transactions.js';
@@ -142,13 +142,7 @@ export function createHttpServer(deps: HttpDeps, options: HttpOptions): FastifyI
   parseJsonOnly(server);
   server.setErrorHandler((error, request, reply) => answerError(error, { request, reply, report }));
   server.setNotFoundHandler((request) => {
-    const path = request.url.split('?')[0] ?? '/';
-    const methods = methodsOf(routes, path);
-    const legal =
-      methods.length === 0
-        ? 'GET /openapi.json lists the routes'
-        : `it takes ${methods.join(', ')}`;
-    throw new EscrowError('ROUTE_NOT_FOUND', `there is no ${request.method} ${path}; ${legal}`);
+    throw notFound(request, routes);
   });
   describeApi(server);
   addRoutes(server, { routes, apiKeys: options.apiKeys, shutdown });
@@ -200,12 +194,22 @@ function parseJsonOnly(server: FastifyInstance): void {
       if (!isUtf8(body)) {
         return done(new EscrowError('INVALID_JSON', 'the body is not UTF-8'));
       }
+      const text = body.toString();
       // Calls back before it returns, with whatever it has to say.
-      void parseJson(request, body.toString(), (error, value) => {
+      void parseJson(request, text, (error, value) => {
         if (error === null) return done(null, value);
-        const detail = `the body is not JSON that can be taken: ${error.message}`;
-        done(new EscrowError('INVALID_JSON', detail, { cause: error }));
+        done(new EscrowError('INVALID_JSON', whyNotJson(text), { cause: error }));
       });
     },
   );
+}
+
+/** Fastify's parser has one sentence for all it refuses; the caller may know which it was. */
+function whyNotJson(text: string): string {
+  try {
+    JSON.parse(text);
+    return 'the body has a key that would reach a prototype: __proto__ or constructor.prototype';
+  } catch (error) {
+    return `the body is not JSON: ${String(error)}`;
+  }
 }
