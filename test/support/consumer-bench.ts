@@ -1,0 +1,77 @@
+import { type Consumer, type ConsumerEvent, createConsumer } from '@escrowmq/consumer';
+import { deadLetterQueueName, queueName, retryQueueName } from '@escrowmq/protocol';
+import { type ChannelModel, type ConfirmChannel, connect, type GetMessage } from 'amqplib';
+import { uniqueName } from './servers.js';
+import { until } from './until.js';
+
+/** A consumer under test on a topic of its own, and a channel beside it to publish and to look. */
+export interface ConsumerBench {
+  consumer: Consumer;
+  channel: ConfirmChannel;
+  topic: string;
+  group: string;
+  /** Everything the consumer logged so far. */
+  events: ConsumerEvent[];
+  /** Takes the next message from a queue, waiting for it. */
+  take(queue: string): Promise<GetMessage>;
+  takeDeadLetter(): Promise<GetMessage>;
+  /** Waits until the consumer has logged such an event, and returns it. */
+  event<Name extends ConsumerEvent['event']>(
+    name: Name,
+    count?: number,
+  ): Promise<Extract<ConsumerEvent, { event: Name }>>;
+  close(): Promise<void>;
+}
+
+/** @param retryDelaysMs the delays that the tests use, whose queues `close` deletes */
+export async function openBench(
+  rabbitmq: string,
+  retryDelaysMs: number[] = [],
+): Promise<ConsumerBench> {
+  const topic = uniqueName('topic');
+  const group = uniqueName('group');
+  const events: ConsumerEvent[] = [];
+  const consumer = createConsumer({ rabbitmq, logger: (event) => events.push(event) });
+  const connection: ChannelModel = await connect(rabbitmq);
+  // A test that cuts all connections cuts this one as well.
+  connection.on('error', () => {});
+  const channel = await connection.createConfirmChannel();
+
+  async function take(queue: string): Promise<GetMessage> {
+    let taken: GetMessage | false = false;
+    await until(`there is a message in ${queue}`, async () => {
+      taken = await channel.get(queue, { noAck: true });
+      return taken !== false;
+    });
+    return taken as unknown as GetMessage;
+  }
+
+  return {
+    consumer,
+    channel,
+    topic,
+    group,
+    events,
+    take,
+    takeDeadLetter: () => take(deadLetterQueueName(topic, group)),
+    async event(name, count = 1) {
+      const named = () => events.filter(({ event }) => event === name);
+      await until(`${name} was logged ${count} times`, () => named().length >= count);
+      return named()[count - 1] as never;
+    },
+    async close() {
+      await consumer.close();
+      const cleaner = await connect(rabbitmq);
+      const cleaning = await cleaner.createChannel();
+      const queues = [
+        ...retryDelaysMs.map((delayMs) => retryQueueName(topic, group, delayMs)),
+        queueName(topic, group),
+        deadLetterQueueName(topic, group),
+      ];
+      for (const queue of queues) await cleaning.deleteQueue(queue);
+      await cleaning.deleteExchange(topic);
+      await cleaner.close();
+      await connection.close().catch(() => undefined);
+    },
+  };
+}
