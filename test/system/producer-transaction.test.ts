@@ -239,8 +239,7 @@ test.each([
     const thrown = await failure(
       producer.transaction(pool, message, async (tx) => {
         await insert(tx, 1);
-        await tx.query('set autocommit = 0').catch(() => undefined);
-        await tx.query(sql);
+        for (const statement of sql.split('; ')) await tx.query(statement);
         await insert(tx, 2);
       }),
     );
