@@ -89,7 +89,7 @@ export function createChecker(deps: CheckerDeps): Checker {
     const group = await deps.findGroup(due.producerGroup);
     const outcome = await ask(due, group);
     const answer = outcome.kind === 'answered' ? outcome.decision : 'none';
-    observer.count('checks', { answer });
+    observer.count('checks', { outcome: answer });
     if (outcome.kind === 'answered' && outcome.decision !== 'unknown') {
       await settle(due, outcome.decision, outcome);
     } else {

@@ -9,7 +9,13 @@ import type {
   Store,
 } from '../domain/ports.js';
 import type { ForwardPolicy } from '../domain/schedule.js';
-import { type Committed, hasMessage, type MessageMask, messageBit } from '../domain/transaction.js';
+import {
+  allMessages,
+  type Committed,
+  hasMessage,
+  type MessageMask,
+  messageBit,
+} from '../domain/transaction.js';
 import type { HeldTransactions } from './held-transactions.js';
 import type { StoreClock } from './store-clock.js';
 

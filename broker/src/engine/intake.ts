@@ -173,7 +173,7 @@ export function createIntake(deps: IntakeDeps): Intake {
   function acceptedOf(id: string, op: 'prepare' | 'send', result: Inserted): Accepted {
     switch (result.kind) {
       case 'created': {
-        observer.count('transactionsAccepted', { op });
+        observer.count('transactionsAccepted', { kind: op });
         const state = op === 'prepare' ? 'prepared' : 'committed';
         return { created: true, answer: { id, state } };
       }

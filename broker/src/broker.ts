@@ -1,0 +1,164 @@
+import { uuidv7 } from 'uuidv7';
+import { createAsker } from './callback/asker.js';
+import { createCallbackPolicy } from './callback/callback-policy.js';
+import { newSigningSecret } from './callback/signature.js';
+import type { Config } from './config.js';
+import { byProducer } from './domain/transaction.js';
+import { createBusinessKeyWaits } from './engine/business-key-waits.js';
+import { createChecker } from './engine/checker.js';
+import { createForwarder } from './engine/forwarder.js';
+import { createHeldTransactions } from './engine/held-transactions.js';
+import { createIntake } from './engine/intake.js';
+import { startLoop } from './engine/loop.js';
+import { createResolve } from './engine/operator.js';
+import { createProducerGroups } from './engine/producer-groups.js';
+import { createStoreClock } from './engine/store-clock.js';
+import { startHousekeeping } from './housekeeping.js';
+import { createHttpServer } from './http/server.js';
+import type { Log } from './observe/log.js';
+import { createMetrics } from './observe/metrics.js';
+import { createObserver } from './observe/observer.js';
+import { openRabbit } from './rabbit/open-rabbit.js';
+import { createReadiness } from './readiness.js';
+import { openStoreWhenThere } from './store-at-start.js';
+
+/** How soon what became due is seen; a commit is forwarded at once and waits for no loop. */
+const LOOP_IDLE_MS = 250;
+/** Two quartz clocks drift apart by less than a millisecond in this time. */
+const CLOCK_SYNC_MS = 10_000;
+
+export interface Broker {
+  /** Where it serves, such as http://127.0.0.1:7171 */
+  address: string;
+  /** Ends in order: requests, passes, what is in hand, connections. */
+  stop(): Promise<void>;
+}
+
+/** The wiring, top to bottom: the only place that knows every part. */
+export async function startBroker(config: Config, log: Log): Promise<Broker> {
+  const store = await openStoreWhenThere(config.storeUrl, log);
+  const clock = await createStoreClock(store);
+
+  const metrics = createMetrics({
+    readStore: async () => ({ counts: await store.counts(), now: clock.now() }),
+    readRabbit: () => ({ status: rabbit.status, room: rabbit.room }),
+  });
+  const observer = createObserver(log, metrics);
+  const rabbit = openRabbit({ url: config.rabbitmqUrl, observer });
+
+  const callbackPolicy = createCallbackPolicy({
+    allow: config.callbackAllow,
+    loopbackAllowed: config.onLoopback,
+  });
+  const asker = createAsker({ allow: callbackPolicy, observer });
+  const groups = createProducerGroups({
+    store,
+    checkUrlProblem: (url) => callbackPolicy.checkUrlProblem(url),
+    newSigningSecret,
+  });
+
+  const held = createHeldTransactions(config.heldBytesMax);
+  const forwarder = createForwarder({
+    store,
+    publisher: rabbit,
+    held,
+    clock,
+    policy: { undeliverableAttemptsMax: config.undeliverableAttemptsMax },
+    observer,
+  });
+  const intake = createIntake({
+    store,
+    clock,
+    findGroup: groups.find,
+    held,
+    forwarder,
+    newId: uuidv7,
+    observer,
+  });
+  const checker = createChecker({
+    store,
+    asker,
+    findGroup: groups.find,
+    decide: intake.decide,
+    clock,
+    random: Math.random,
+    observer,
+  });
+  const businessKeys = createBusinessKeyWaits({ store, observer });
+
+  const forwardLoop = startLoop({
+    name: 'forward what is due',
+    pass: async () => (await forwarder.recoverOnce()) > 0,
+    idleMs: LOOP_IDLE_MS,
+    observer,
+  });
+  const checkLoop = startLoop({
+    name: 'check what is due',
+    pass: async () => (await checker.checkOnce()) > 0,
+    idleMs: LOOP_IDLE_MS,
+    observer,
+  });
+  const clockLoop = startLoop({
+    name: 'read the clock of the store',
+    pass: async () => clock.sync().then(() => false),
+    idleMs: CLOCK_SYNC_MS,
+    observer,
+  });
+  rabbit.onReady(() => forwardLoop.wake());
+  rabbit.consumeReceipts(async (receipts) => {
+    await store.saveReceipts(receipts);
+    observer.count('receipts', {}, receipts.length);
+  });
+  const housekeeping = startHousekeeping({ config, store, observer });
+
+  const readiness = createReadiness({ store, rabbit });
+  const http = createHttpServer(
+    {
+      prepare: intake.prepare,
+      send: intake.send,
+      decide: (verdict) => intake.decide({ ...verdict, decidedBy: byProducer }),
+      resolve: createResolve({
+        store,
+        decide: intake.decide,
+        clock,
+        wake: () => {
+          forwardLoop.wake();
+          checkLoop.wake();
+        },
+      }),
+      view: (id) => store.view(id),
+      search: (query) => store.search(query),
+      registerGroup: groups.register,
+      findGroup: groups.describe,
+      waitForBusinessKey: (businessKey, waitMs, producerGroup, signal) =>
+        businessKeys.wait({ businessKey, waitMs, producerGroup, signal }),
+      readiness: readiness.read,
+      metrics: metrics.scrape,
+      observer,
+    },
+    { apiKeys: config.apiKeys, transactionBytesMax: config.transactionBytesMax },
+  );
+  const address = await http.listen(config.listen);
+
+  return {
+    address,
+    async stop() {
+      // Load balancers see it first; then no request comes in, no pass begins, and what is in hand
+      // ends before the connections that it needs.
+      readiness.stopping();
+      await http.close();
+      await Promise.all([
+        housekeeping.stop(),
+        checkLoop.stop(),
+        forwardLoop.stop(),
+        clockLoop.stop(),
+      ]);
+      await asker.close();
+      await checker.idle();
+      await intake.idle();
+      await forwarder.idle();
+      await rabbit.close();
+      await store.close();
+    },
+  };
+}
