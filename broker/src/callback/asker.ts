@@ -125,7 +125,17 @@ export function createAsker(options: AskerOptions): Asker & { close(): Promise<v
     try {
       const { signingSecrets } = group;
       const { signal } = controller;
-      return await callEndpoint({ url, request, signingSecrets, agent, signal, at: wallClock() });
+      const called = callEndpoint({
+        url,
+        request,
+        signingSecrets,
+        agent,
+        signal,
+        at: wallClock(),
+      });
+      // Measured: undici heeds the signal only once it is connected. Alone, a resolver that hangs
+      // or a host that drops packets would hold the slot for the 5 s that connecting may take.
+      return await Promise.race([called, rejectOnAbort(signal)]);
     } catch (error) {
       // What the signal gave as its reason is the result; anything else is a failed call.
       if (controller.signal.aborted) return controller.signal.reason as CallResult;
@@ -182,6 +192,12 @@ export function createAsker(options: AskerOptions): Asker & { close(): Promise<v
       await agent.destroy();
     },
   };
+}
+
+function rejectOnAbort(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
 }
 
 function noAnswer(detail: string): CallResult & { kind: 'noAnswer' } {

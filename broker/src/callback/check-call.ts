@@ -1,6 +1,7 @@
 import { CheckAnswer, type CheckRequest } from '@escrowmq/protocol';
 import type { Agent, Dispatcher } from 'undici';
 import { request as send } from 'undici';
+import { AddressRefused } from './guarded-agent.js';
 import { signatureHeaders } from './signature.js';
 
 /*
@@ -25,7 +26,7 @@ export interface CheckCall {
   request: CheckRequest;
   signingSecrets: readonly string[];
   agent: Agent;
-  /** Ends the call at any point, while connecting or reading too. */
+  /** Ends the call. While it is still connecting, undici hears it only afterwards. */
   signal: AbortSignal;
   /** Wall clock: the receiver compares it with its own. */
   at: Date;
@@ -133,17 +134,17 @@ function discard(body: Dispatcher.ResponseData['body']): void {
  * undefined for an error that no network makes.
  */
 export function describeFailure(error: unknown): string | undefined {
-  for (let cause = error; cause instanceof Error; cause = cause.cause) {
-    if (cause.name === 'AddressRefused') return brief(cause.message);
-    if ('code' in cause && typeof cause.code === 'string')
-      return `${hint(cause.code)}${cause.code}`;
-  }
-  return undefined;
+  if (error instanceof AddressRefused) return brief(error.message);
+  if (typeof error !== 'object' || error === null) return undefined;
+  // It has no code for a text that does not even begin like HTTP.
+  if ('name' in error && error.name === 'HTTPParserError')
+    return 'the endpoint does not speak HTTP';
+  if (!('code' in error)) return undefined;
+  return typeof error.code === 'string' ? `${hint(error.code)}${error.code}` : undefined;
 }
 
 function hint(code: string): string {
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'host name not resolved: ';
-  if (code.startsWith('HPE_')) return 'the endpoint does not speak HTTP: ';
   if (/CERT|TLS|SSL|SIGNATURE/.test(code)) return 'TLS failed: ';
   if (code === 'UND_ERR_SOCKET' || code === 'ECONNRESET') return 'connection lost: ';
   return /^(UND_ERR_CONNECT|E[A-Z]+$)/.test(code) ? 'no connection: ' : 'call failed: ';

@@ -18,8 +18,8 @@ export class AddressRefused extends Error {
 }
 
 /**
- * Longer than any endpoint should take to accept a connection; the call's own limit, which ends the
- * wait for an answer, does not end the attempt to connect.
+ * Longer than any endpoint should take to accept a connection. The limit of a call ends the wait for
+ * its answer but not the attempt to connect, which this one ends.
  */
 const CONNECT_TIMEOUT_MS = 5_000;
 

@@ -32,6 +32,7 @@ export interface LogOptions {
 
 const LOGGED_NAMES: ReadonlySet<string> = new Set([
   // who and where
+  'id',
   'transactionId',
   'messageId',
   'producerGroup',

@@ -1,3 +1,5 @@
+import { types } from 'node:util';
+
 /*
  * What may stand in a log. Secrets reach a log by way of error messages: a driver quotes the DSN it
  * could not connect with, the JSON parser quotes the body, a database quotes the row. The patterns
@@ -71,12 +73,12 @@ export interface ErrorFacts {
 }
 
 export function describeError(error: unknown, redact: Redact): ErrorFacts {
-  if (!(error instanceof Error)) return { name: typeof error, message: redact(String(error)) };
+  if (!types.isNativeError(error)) return { name: typeof error, message: redact(String(error)) };
   const code = 'code' in error && typeof error.code === 'string' ? { code: error.code } : {};
   const causes: string[] = [];
   for (
     let cause = error.cause;
-    cause instanceof Error && causes.length < CAUSES_MAX;
+    types.isNativeError(cause) && causes.length < CAUSES_MAX;
     cause = cause.cause
   ) {
     causes.push(redact(`${cause.name}: ${cause.message}`));
