@@ -58,6 +58,7 @@ export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
   if (settings.apiKey !== undefined) headers.authorization = `Bearer ${settings.apiKey}`;
   let preferred = 0;
   let lastFailure: unknown;
+  let isClosed = false;
 
   function unreachable(timeoutMs: number): EscrowError {
     const addresses = settings.brokerOrigins.join(', ');
@@ -107,7 +108,7 @@ export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
       }
       if ('refusal' in attempted) throw attempted.refusal;
       lastFailure = attempted.failure.error;
-      if (request.repeatable === false) break;
+      if (request.repeatable === false || isClosed) break;
       rest.failures += 1;
       rest.until =
         performance.now() + Math.max(backOffMs(rest.failures), attempted.failure.retryAfterMs);
@@ -119,6 +120,7 @@ export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
     call,
     unreachable,
     async close() {
+      isClosed = true;
       await Promise.all(pools.map((pool) => pool.destroy()));
     },
   };

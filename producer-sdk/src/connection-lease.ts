@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { EscrowError } from '@escrowmq/protocol';
 import type { Pool, PoolConnection } from 'mysql2/promise';
 import { within } from './deadline.js';
@@ -18,6 +19,7 @@ export interface Lease {
  * @throws {EscrowError} STORE_UNAVAILABLE when the time is over, or the driver's error
  */
 export async function acquire(pool: Pool, limitMs: number): Promise<Lease> {
+  assert(!('promise' in pool), "needs a pool of 'mysql2/promise'; of another, pool.promise()");
   const connection = await within(pool.getConnection(), limitMs, {
     error: () =>
       new EscrowError(

@@ -1,4 +1,13 @@
-export { EscrowError, isEscrowError } from '@escrowmq/protocol';
+export {
+  type BusinessKeyAnswer,
+  EscrowError,
+  isEscrowError,
+  type MessageInput,
+  type ProducerGroupAnswer,
+  type ProducerGroupInput,
+  type TransactionAnswer,
+  type TransactionView,
+} from '@escrowmq/protocol';
 export { BARRIER_TABLE_SQL, ensureBarrierTable, purgeBarrier } from './barrier.js';
 export {
   type CheckHandler,

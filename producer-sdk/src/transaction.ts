@@ -56,7 +56,7 @@ interface Run extends TransactionDeps {
   /** Date.now() at the start: the monotonic clock of the deadline stands still in a suspended machine. */
   startedAt: number;
   /** The prepare under way; resolves to its error, or to undefined once the broker holds the messages. */
-  prepareFailure: Promise<unknown>;
+  prepareFailure: Promise<Error | undefined>;
 }
 
 export async function runTransaction<T>(deps: TransactionDeps, work: LocalWork<T>): Promise<T> {
@@ -64,7 +64,7 @@ export async function runTransaction<T>(deps: TransactionDeps, work: LocalWork<T
   const deadline = new Deadline(deps.limits.transactionTimeoutMs);
   const prepareFailure = deps.prepare().then(
     (answer) => rolledBackAlready(id, answer),
-    (error: unknown) => error,
+    (error: Error) => error,
   );
   const run: Run = { ...deps, id, pool, deadline, startedAt: Date.now(), prepareFailure };
 
@@ -103,8 +103,7 @@ async function callBack<T>(run: Run, lease: Lease, callback: LocalWork<T>['callb
   const { tx, refuse } = callbackConnection(lease, run.id);
   // Once the prepare has failed, every further statement would only be rolled back.
   void run.prepareFailure.then((failure) => {
-    if (failure !== undefined)
-      refuse(failure instanceof Error ? failure : new Error('prepare failed', { cause: failure }));
+    if (failure !== undefined) refuse(failure);
   });
   try {
     return await within((async () => callback(tx))(), run.deadline.leftMs, {
