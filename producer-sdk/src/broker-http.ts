@@ -12,7 +12,7 @@ import type { ProducerSettings } from './options.js';
  * What a crash or a lost reply does here: nothing is known of the call, and the same call is sent
  * again. That is why no answer but a well-formed one ends a call early.
  */
-export interface BrokerRequest<T> {
+interface BrokerRequest<T> {
   method: 'GET' | 'POST' | 'PUT';
   path: string;
   body?: string;

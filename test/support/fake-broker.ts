@@ -18,7 +18,7 @@ export interface FakeBroker {
   close(): Promise<void>;
 }
 
-export interface SeenRequest {
+interface SeenRequest {
   method: string;
   path: string;
   headers: http.IncomingHttpHeaders;
