@@ -218,7 +218,7 @@ test('none of those answers leaves a connection or a slot taken, or is asked for
   await Promise.all(groups.map((each) => asking.ask(each, REQUEST)));
   expect(asking.busyGroups()).toEqual([]);
   await until('every connection is closed', () => endpoints.every(({ seen }) => seen.open === 0));
-  expect(endpoints.map(({ seen }) => seen.opened)).toEqual(endpoints.map(() => 1));
+  expect(endpoints.map(({ seen }) => seen.requests)).toEqual(endpoints.map(() => 1));
 });
 
 test('a body without an end is cut off at 64 KiB', async () => {
