@@ -8,6 +8,7 @@ import {
   toProblem,
 } from '@escrowmq/protocol';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import { drainRefusedBody } from './connections.js';
 
 /** Seconds; a broker that is busy or without its store is worth asking again soon. */
 const RETRY_AFTER_DEFAULT_SECONDS = 1;
@@ -19,7 +20,7 @@ export const GUARD_HEADERS = { 'x-content-type-options': 'nosniff', 'cache-contr
 export type ReportFailure = (what: string, error: unknown) => void;
 
 const codeOf = (error: unknown): unknown =>
-  error instanceof Error && 'code' in error ? error.code : undefined;
+  typeof error === 'object' && error !== null && 'code' in error ? error.code : undefined;
 
 /** What Fastify refuses by itself, in the codes of the protocol. */
 function fromFastify(error: unknown, request: FastifyRequest): EscrowError | undefined {
@@ -85,22 +86,29 @@ export function sendProblem(reply: FastifyReply, error: EscrowError): FastifyRep
   );
 }
 
+interface Failed {
+  request: FastifyRequest;
+  reply: FastifyReply;
+  report: ReportFailure;
+  /** The last answer on its connection: a shutdown waits for it to close. */
+  last: boolean;
+}
+
 export function answerError(
   error: unknown,
-  {
-    request,
-    reply,
-    report,
-  }: { request: FastifyRequest; reply: FastifyReply; report: ReportFailure },
+  { request, reply, report, last }: Failed,
 ): FastifyReply {
   if (request.raw.destroyed && !request.raw.complete) {
     // The caller hung up in the middle of its body. Nobody reads this answer, and it is no
     // mistake of ours that would be worth a report.
     return sendProblem(reply, new EscrowError('INVALID_REQUEST', 'the body did not arrive whole'));
   }
-  // Answered before the body was read to its end: without this, the rest of it, however long,
-  // would have to be read and thrown away before the connection could be used again.
-  if (!request.raw.complete) reply.header('connection', 'close');
+  if (!request.raw.complete) {
+    // Fastify would have the connection closed, under the hands of a caller who is still sending.
+    reply.removeHeader('connection');
+    drainRefusedBody(request.raw);
+  }
+  if (last) reply.header('connection', 'close');
   const what = `${request.method} ${request.routeOptions.url ?? 'an unknown route'}`;
   return sendProblem(reply, fromFastify(error, request) ?? toEscrowError(error, what, report));
 }

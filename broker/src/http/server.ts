@@ -20,6 +20,13 @@ import type { TraceContext } from '../domain/transaction.js';
 import type { ApiKey } from './api-keys.js';
 import { batchRoutes } from './batch.js';
 import { businessKeyRoutes } from './business-keys.js';
+import {
+  CONNECTION_LIMITS,
+  type ConnectionLimits,
+  HEADER_BYTES_MAX,
+  PARAM_CHARS_MAX,
+  trackConnections,
+} from './connections.js';
 import { describeApi, openApiRoute } from './openapi.js';
 import { operationsRoutes } from './operations.js';
 import { answerClientError, answerError, type ReportFailure } from './problems.js';
@@ -83,34 +90,6 @@ export interface HttpOptions {
   connections?: Partial<ConnectionLimits>;
 }
 
-export interface ConnectionLimits {
-  headersTimeoutMs: number;
-  requestTimeoutMs: number;
-  keepAliveTimeoutMs: number;
-  timeoutsCheckedEveryMs: number;
-  connectionsMax: number;
-}
-
-/** Whoever is slower or more than this is cut off, so that the others are not. */
-export const CONNECTION_LIMITS: ConnectionLimits = {
-  /** A request's headers fit in one packet; only an attacker needs longer than this. */
-  headersTimeoutMs: 10_000,
-  /** The whole request, with its body: 8 MiB in 30 s is 2.2 Mbit/s. */
-  requestTimeoutMs: 30_000,
-  /** Above the 60 s that common proxies keep idle connections, so that they close first. */
-  keepAliveTimeoutMs: 65_000,
-  /** How late a timeout above may be; Node's default of 30 s would quadruple the first. */
-  timeoutsCheckedEveryMs: 1_000,
-  /** Each costs a file handle; SDKs need two, and long polls one each. */
-  connectionsMax: 10_000,
-};
-
-/** Node's default, named: all of the headers and the URL of one request. */
-const HEADER_BYTES_MAX = 16 * 1024;
-
-/** Nine characters for a character of three UTF-8 bytes, percent-encoded. */
-const PARAM_CHARS_MAX = LIMITS.businessKeyCharsMax * 9;
-
 /**
  * The HTTP side of the broker, ready to `listen`. It translates and authorises and decides
  * nothing. `close()` stops accepting, refuses new requests on old connections with
@@ -135,12 +114,20 @@ export function createHttpServer(deps: HttpDeps, options: HttpOptions): FastifyI
     openApiRoute(server),
   ];
   const shutdown = createShutdown();
+  const open = trackConnections(server.server);
   server.addHook('preClose', (done) => {
     shutdown.begin();
+    open.endUnanswerable(connections.shutdownGraceMs);
+    done();
+  });
+  server.addHook('onClose', (_instance, done) => {
+    open.closed();
     done();
   });
   parseJsonOnly(server);
-  server.setErrorHandler((error, request, reply) => answerError(error, { request, reply, report }));
+  server.setErrorHandler((error, request, reply) =>
+    answerError(error, { request, reply, report, last: shutdown.begun }),
+  );
   server.setNotFoundHandler((request) => {
     throw notFound(request, routes);
   });
@@ -169,7 +156,7 @@ function listener(
     // Idle keep-alive connections end at once; busy ones when they have been answered.
     forceCloseConnections: 'idle',
     frameworkErrors: (error, request, reply) => {
-      void answerError(error, { request, reply, report });
+      void answerError(error, { request, reply, report, last: false });
     },
     clientErrorHandler: (error, socket) => answerClientError(error, socket),
   });
