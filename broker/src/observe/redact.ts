@@ -60,7 +60,9 @@ export function createRedact(secrets: readonly string[] = []): Redact {
 export function safeUrl(text: string): string {
   if (!URL.canParse(text)) return '[unreadable URL]';
   const { protocol, host, pathname } = new URL(text);
-  return host === '' ? `${protocol}${pathname}` : `${protocol}//${host}${pathname}`;
+  if (host !== '') return `${protocol}//${host}${pathname}`;
+  // Without an authority an @ may still end a password: root:secret@db is a "URL" of scheme root.
+  return pathname.includes('@') ? '[unreadable URL]' : `${protocol}${pathname}`;
 }
 
 /** What is logged of an error: no stack, no fields that a driver hung on it. */
