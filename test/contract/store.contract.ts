@@ -1,0 +1,25 @@
+import { afterAll, beforeAll, beforeEach, describe } from '@jest/globals';
+import { emptyStore, type OpenForTest, type OpenStore } from '../support/store-fixtures.js';
+import { statesContract } from './states.contract.js';
+
+/**
+ * What every store must do, whatever database is under it. Each test begins with an empty store.
+ * @param open opens the database of this run, with its schema
+ */
+export function storeContract(name: string, open: OpenForTest): void {
+  describe(name, () => {
+    let current: OpenStore | undefined;
+    const opened = () => {
+      if (current === undefined) throw new Error('the store is open in tests only');
+      return current;
+    };
+
+    beforeAll(async () => {
+      current = await open();
+    });
+    beforeEach(() => emptyStore(opened()));
+    afterAll(() => current?.store.close());
+
+    statesContract(opened);
+  });
+}
