@@ -15,7 +15,7 @@ const ATTEMPTS_MAX = 100;
 
 /**
  * `count` different TCP ports that are free on loopback now. Another process may take one before
- * the caller does, so the caller starts its server and picks again on a collision.
+ * the caller does: see `onFreePorts`.
  */
 export async function freePorts(count: number): Promise<number[]> {
   const ports = new Set<number>();
@@ -29,7 +29,8 @@ export async function freePorts(count: number): Promise<number[]> {
   return [...ports];
 }
 
-async function isFree(port: number): Promise<boolean> {
+/** Whether nobody listens on that TCP port of loopback. */
+export async function isFree(port: number): Promise<boolean> {
   const server = createServer();
   try {
     server.listen(port, '127.0.0.1');

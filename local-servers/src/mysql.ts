@@ -4,11 +4,10 @@ import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { findMysql, type MysqlBinaries } from './binaries.js';
-import { freePorts } from './free-port.js';
 import { inheritedEnvironment } from './inherited-environment.js';
 import { Lifeline, type ServerProcess } from './lifeline.js';
 import { ensureServerPackages } from './packages.js';
-import { StartFailure, waitUntilReady, withFreshPorts } from './start-up.js';
+import { onFreePorts, waitUntilReady } from './start-up.js';
 
 /** MariaDB starts in 0.3 s, MySQL 8 in a few; the rest is for a machine under load. */
 const START_DEADLINE_MS = 60_000;
@@ -128,7 +127,9 @@ export class PrivateMysql {
     });
     const code = await install.ended(INSTALL_DEADLINE_MS);
     if (code !== 0) {
-      throw new StartFailure(`${flavour} could not make a data folder`, install.logTail());
+      throw new Error(
+        `${flavour} could not make a data folder; it printed last:\n${install.logTail()}`,
+      );
     }
   }
 
@@ -147,7 +148,15 @@ export class PrivateMysql {
 
   async #answers(): Promise<void> {
     const connection = await createConnection(this.url);
-    await connection.end();
+    try {
+      const [rows] = await connection.query<RowDataPacket[]>('select @@socket as socket');
+      // Another private server has the same user, so the login alone does not prove who answers.
+      if (rows[0]?.socket !== this.socket) {
+        throw new Error(`port ${this.port} is answered by another server`);
+      }
+    } finally {
+      await connection.end();
+    }
   }
 
   #writeConfiguration(options: PrivateMysqlOptions): void {
@@ -219,10 +228,7 @@ export async function startPrivateMysql(options: PrivateMysqlOptions = {}): Prom
   await ensureServerPackages(['mysql']);
   const binaries = findMysql();
   if (binaries === undefined) throw new Error('MySQL is installed, but its server is not found');
-  return withFreshPorts(async () => {
-    const [port = 0] = await freePorts(1);
-    return PrivateMysql.launch(binaries, port, options);
-  });
+  return onFreePorts(1, ([port = 0]) => PrivateMysql.launch(binaries, port, options));
 }
 
 /**

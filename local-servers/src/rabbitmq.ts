@@ -1,14 +1,15 @@
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { connect as openSocket } from 'node:net';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { connect } from 'amqplib';
 import { findRabbitmq, type RabbitmqBinaries } from './binaries.js';
-import { freePorts } from './free-port.js';
 import { inheritedEnvironment } from './inherited-environment.js';
 import { Lifeline, type ServerProcess } from './lifeline.js';
 import { ensureServerPackages } from './packages.js';
-import { waitUntilReady, withFreshPorts } from './start-up.js';
+import { onFreePorts, waitUntilReady } from './start-up.js';
 
 /** 5 to 8 s here; two cores shared with a full test run may take several times that. */
 const START_DEADLINE_MS = 90_000;
@@ -70,7 +71,8 @@ export class PrivateRabbitmq {
     this.managementUrl = options.management
       ? `http://guest:guest@127.0.0.1:${ports.management}`
       : undefined;
-    this.nodeName = `escrow${ports.amqp}@localhost`;
+    // From the folder's name, which is unique where a port may be contested.
+    this.nodeName = `${basename(lifeline.dir)}@localhost`;
     this.#env = nodeEnvironment(this.dir, this.nodeName, ports);
   }
 
@@ -80,11 +82,15 @@ export class PrivateRabbitmq {
     try {
       writeConfiguration(lifeline.dir, settings);
       // In the foreground: the epmd that a node starts by itself outlives it and listens everywhere.
-      lifeline.start({
+      const epmd = lifeline.start({
         command: binaries.epmd,
         args: ['-address', '127.0.0.1', '-port', String(settings.ports.epmd)],
         env: erlangEnvironment(),
         log: 'epmd.log',
+      });
+      await waitUntilReady(epmd, () => opens(settings.ports.epmd), {
+        name: `epmd on port ${settings.ports.epmd}`,
+        deadlineMs: START_DEADLINE_MS,
       });
       const rabbitmq = new PrivateRabbitmq(lifeline, binaries, settings);
       await rabbitmq.#start();
@@ -145,7 +151,13 @@ export class PrivateRabbitmq {
 
   async #answers(): Promise<void> {
     const connection = await connect(this.url);
+    // Every private RabbitMQ has the same user, so the login alone does not prove who answers.
+    const answering: unknown = connection.connection.serverProperties.cluster_name;
     await connection.close();
+    // RabbitMQ calls a cluster by its first node's name, with the machine's full name behind the @.
+    if (String(answering).split('@')[0] !== basename(this.dir)) {
+      throw new Error(`port ${this.port} is answered by ${answering}`);
+    }
     if (this.managementUrl !== undefined) {
       const url = new URL('/api/overview', this.managementUrl);
       const authorization = `Basic ${Buffer.from('guest:guest').toString('base64')}`;
@@ -182,8 +194,7 @@ export async function startPrivateRabbitmq(
   const binaries = findRabbitmq();
   if (binaries === undefined)
     throw new Error('RabbitMQ is installed, but its scripts are not found');
-  return withFreshPorts(async () => {
-    const [amqp = 0, distribution = 0, epmd = 0, management = 0, ctl = 0] = await freePorts(5);
+  return onFreePorts(5, ([amqp = 0, distribution = 0, epmd = 0, management = 0, ctl = 0]) => {
     const ports = { amqp, distribution, epmd, management, ctl };
     return PrivateRabbitmq.launch(binaries, { ports, options });
   });
@@ -238,6 +249,16 @@ function nodeEnvironment(dir: string, nodeName: string, ports: Ports): Record<st
     ERL_EPMD_PORT: String(ports.epmd),
     ERL_EPMD_ADDRESS: '127.0.0.1',
   };
+}
+
+/** Resolves when somebody accepts connections on that port of loopback. */
+async function opens(port: number): Promise<void> {
+  const socket = openSocket(port, '127.0.0.1');
+  try {
+    await once(socket, 'connect');
+  } finally {
+    socket.destroy();
+  }
 }
 
 /** rabbitmqctl warns on standard output about any encoding but UTF-8. */

@@ -1,4 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import { freePorts, isFree } from './free-port.js';
 import type { ServerProcess } from './lifeline.js';
 
 /** Between two attempts to connect to a server that is starting. */
@@ -7,24 +8,11 @@ const POLL_MS = 100;
 /** A collision of freely picked ports is rare; three in a row mean something else. */
 const PORT_ATTEMPTS_MAX = 3;
 
-/** What the servers print when somebody else holds their port. */
-const PORT_TAKEN = /eaddrinuse|address already in use|Can't start server ?: Bind/i;
-
-/** The server ended, or did not answer in time, before it was ready. */
-export class StartFailure extends Error {
-  readonly portTaken: boolean;
-
-  constructor(message: string, log: string) {
-    super(`${message}; it printed last:\n${log}`);
-    this.name = 'StartFailure';
-    this.portTaken = PORT_TAKEN.test(log);
-  }
-}
-
 /**
  * Resolves when `connect` does. A process that is still starting refuses connections, so failures
- * are expected until `deadlineMs` is over.
- * @throws StartFailure when the process ends first or the time is up
+ * are expected until `deadlineMs` is over. `connect` must make sure that it reached this process
+ * and not somebody else's on the same port.
+ * @throws Error when the process ends first or the time is up; it carries the end of the log
  */
 export async function waitUntilReady(
   server: ServerProcess,
@@ -36,33 +24,42 @@ export async function waitUntilReady(
     let reason: unknown;
     try {
       await connect();
-      // Checked after the answer: a dead server's port may be answered by somebody else's.
-      if (server.running) return;
+      return;
     } catch (error) {
       reason = error;
     }
     if (!server.running) {
-      throw new StartFailure(`${limits.name} ended while it was starting`, server.logTail());
+      throw new Error(
+        `${limits.name} ended while it was starting; it printed last:\n${server.logTail()}`,
+      );
     }
     if (performance.now() - startedAt > limits.deadlineMs) {
       await server.kill();
-      throw new StartFailure(
-        `${limits.name} was not ready after ${limits.deadlineMs} ms (${reason})`,
-        server.logTail(),
+      throw new Error(
+        `${limits.name} was not ready after ${limits.deadlineMs} ms (${reason}); it printed last:
+${server.logTail()}`,
       );
     }
     await pause(POLL_MS);
   }
 }
 
-/** Repeats a start on other ports as long as the ones it picked turn out to be taken. */
-export async function withFreshPorts<T>(start: () => Promise<T>): Promise<T> {
+/**
+ * Picks `count` free ports and starts something on them; picks again when the start fails and one
+ * of them turns out to be somebody else's by then. Asking the ports is surer than searching a log
+ * for the words in which each version of each server complains.
+ */
+export async function onFreePorts<T>(
+  count: number,
+  start: (ports: number[]) => Promise<T>,
+): Promise<T> {
   for (let attempt = 1; ; attempt++) {
+    const ports = await freePorts(count);
     try {
-      return await start();
+      return await start(ports);
     } catch (error) {
-      const again = error instanceof StartFailure && error.portTaken;
-      if (!again || attempt === PORT_ATTEMPTS_MAX) throw error;
+      const free = await Promise.all(ports.map(isFree));
+      if (free.every(Boolean) || attempt === PORT_ATTEMPTS_MAX) throw error;
     }
   }
 }

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import {
   type PrivateMysql,
   type PrivateRabbitmq,
@@ -10,6 +11,7 @@ import {
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { connect } from 'amqplib';
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
+import { onFreePorts } from '../../local-servers/src/start-up.js';
 import { freshMysqlDatabase, rabbitmqUrl } from '../support/servers.js';
 import { until } from '../support/until.js';
 
@@ -140,7 +142,31 @@ test('SIGKILL of the process that started servers leaves no process and no folde
   );
 });
 
-/** Process ids whose command line or working directory names the folder (Linux only). */
+test('a start that finds its port taken is repeated on another one', async () => {
+  const squatter = createServer();
+  const tried: number[] = [];
+  const result = await onFreePorts(1, async ([port = 0]) => {
+    tried.push(port);
+    if (tried.length > 1) return 'started';
+    await once(squatter.listen(port, '127.0.0.1'), 'listening');
+    throw new Error('address already in use');
+  });
+  squatter.close();
+  expect(result).toBe('started');
+  expect(new Set(tried).size).toBe(2);
+});
+
+test('a start that fails for another reason is not repeated', async () => {
+  let starts = 0;
+  const start = onFreePorts(1, async () => {
+    starts += 1;
+    throw new Error('the disk is full');
+  });
+  await expect(start).rejects.toThrow('the disk is full');
+  expect(starts).toBe(1);
+});
+
+/** Process ids whose command line or environment names the folder (Linux only). */
 function processesIn(dir: string): string[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
