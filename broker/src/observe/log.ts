@@ -57,6 +57,8 @@ const LOGGED_NAMES: ReadonlySet<string> = new Set([
   'status',
   // how much and how long
   'count',
+  'prepared',
+  'committed',
   'forwarded',
   'rolledBack',
   'parked',
@@ -64,6 +66,7 @@ const LOGGED_NAMES: ReadonlySet<string> = new Set([
   'room',
   'tookMs',
   'delayMs',
+  'limitMs',
   'ageMs',
   // the broker itself
   'version',
@@ -79,6 +82,7 @@ const LOGGED_NAMES: ReadonlySet<string> = new Set([
   'rabbitmq',
   'migration',
   'setting',
+  'names',
   'signal',
   'method',
   'route',

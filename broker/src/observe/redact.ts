@@ -13,7 +13,7 @@ const TEXT_CHARS_MAX = 1_000;
 const CAUSES_MAX = 5;
 
 /** Shorter secrets would blot out innocent text; no credential worth the name is shorter. */
-const SECRET_CHARS_MIN = 6;
+const SECRET_CHARS_MIN = 8;
 
 const PATTERNS: readonly (readonly [RegExp, string])[] = [
   // User and password of a URL. Greedy up to the last @, for a password may hold any of :/?#@.
