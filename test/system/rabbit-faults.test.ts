@@ -13,12 +13,14 @@ import { until } from '../support/until.js';
 /** RabbitMQ takes 5 to 8 s to start, and the next attempt to connect may be 5 s away. */
 const RESTART_LIMIT_MS = 60_000;
 
+const MESSAGE_BYTES_MAX = 100_000;
+
 let server: PrivateRabbitmq;
 let rabbit: Rabbit | undefined;
 let observer: ReturnType<typeof recordingObserver>;
 
 beforeAll(async () => {
-  server = await startPrivateRabbitmq();
+  server = await startPrivateRabbitmq({ conf: [`max_message_size = ${MESSAGE_BYTES_MAX}`] });
 });
 afterAll(() => server.remove());
 
@@ -100,7 +102,7 @@ test('closing a blocked connection is bounded', async () => {
 
 test('a user who may not declare or write a topic is refused that topic only', async () => {
   await server.ctl('add_user', 'limited', 'pass word/7');
-  await server.ctl('set_permissions', 'limited', '^(open|unwritable).*', '^open.*', '.*');
+  await server.ctl('set_permissions', 'limited', '^(open|unwritable).*', '^(open|given).*', '.*');
   const url = new URL(server.url);
   url.username = 'limited';
   url.password = encodeURIComponent('pass word/7');
@@ -114,11 +116,30 @@ test('a user who may not declare or write a topic is refused that topic only', a
   expect(undeclarable).toMatchObject({ kind: 'refused', detail: expect.stringContaining('403') });
   expect(allowed.kind).toBe('returned');
 
+  // What somebody else has declared need not be declared by this user.
+  await onChannel(server.url, (channel) => channel.assertExchange('given', 'topic'));
+  expect((await publish(outgoing('given', 'm-5'))).kind).toBe('returned');
+
   // Only the publish itself shows that this one can't be written: it costs the channel, once.
   expect((await publish(outgoing('unwritable', 'm-3'))).kind).toBe('unconfirmed');
   await until('there is room again', () => rabbit!.room > 0);
   expect((await publish(outgoing('unwritable', 'm-3'))).kind).toBe('refused');
   expect((await publish(outgoing('open', 'm-4'))).kind).toBe('returned');
+});
+
+test('a message larger than RabbitMQ takes costs the channel once, and is refused from then on', async () => {
+  const topic = await topicWithQueue();
+  const { publish } = open();
+  await until('there is room', () => rabbit!.room > 0);
+  const body = Buffer.alloc(MESSAGE_BYTES_MAX + 1, 'x');
+  expect((await publish(outgoing(topic, 'large', { body }))).kind).toBe('unconfirmed');
+  await until('there is room again', () => rabbit!.room > 0);
+  expect(await publish(outgoing(topic, 'large', { body }))).toMatchObject({
+    kind: 'refused',
+    detail: expect.stringContaining("RabbitMQ's max_message_size is 100000"),
+  });
+  const largest = outgoing(topic, 'largest', { body: Buffer.alloc(MESSAGE_BYTES_MAX, 'x') });
+  expect(await publish(largest)).toEqual({ kind: 'confirmed' });
 });
 
 test('a wrong password is told without the password, and tried again', async () => {

@@ -161,18 +161,21 @@ test('a topic deleted in the middle of a burst comes back by itself', async () =
     }
   }
   const bursts = Array.from({ length: 50 }, (_, n) => burst(`burst${n}`));
-  await until('the burst is on its way', () => outcomes.length > 500);
-  await onChannel(rabbitmqUrl(), (channel) => channel.deleteExchange(topic));
-  await until('the topic is declared again', () =>
-    outcomes.some(({ kind }) => kind === 'returned'),
-  );
-  await declareTopicWithQueue({});
-  const before = outcomes.length;
-  await until('messages are confirmed again', () =>
-    outcomes.slice(before).some(({ kind }) => kind === 'confirmed'),
-  );
-  stop = true;
-  await Promise.all(bursts);
+  try {
+    await until('the burst is on its way', () => outcomes.length > 500);
+    await onChannel(rabbitmqUrl(), (channel) => channel.deleteExchange(topic));
+    await until('the topic is declared again', () =>
+      outcomes.some(({ kind }) => kind === 'returned'),
+    );
+    await declareTopicWithQueue({});
+    const before = outcomes.length;
+    await until('messages are confirmed again', () =>
+      outcomes.slice(before).some(({ kind }) => kind === 'confirmed'),
+    );
+  } finally {
+    stop = true;
+    await Promise.all(bursts);
+  }
   expect(new Set(kinds(outcomes))).toEqual(new Set(['confirmed', 'unconfirmed', 'returned']));
   expect(observer.told.some((line) => line.includes('404'))).toBe(true);
 });

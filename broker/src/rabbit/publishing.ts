@@ -2,7 +2,14 @@ import { type ChannelModel, type ConfirmChannel, IllegalOperationError } from 'a
 import type { Outgoing } from '../domain/outgoing.js';
 import type { Observer, Publisher, PublishOutcome, RabbitStatus } from '../domain/ports.js';
 import type { ConnectionListener } from './connection.js';
-import { exchangeNamedIn, replyCodeOf, returnReason } from './replies.js';
+import {
+  type InFlight,
+  type PublishingChannel,
+  PublishWindow,
+  retire,
+  type WindowLimits,
+} from './publish-window.js';
+import { bodyBytesMaxNamedIn, exchangeNamedIn, replyCodeOf, returnReason } from './replies.js';
 import { atMost } from './time-limit.js';
 import { Topics } from './topics.js';
 
@@ -30,53 +37,36 @@ import { Topics } from './topics.js';
 /** How often time limits are looked at; a publish overruns its own by at most this. */
 const SWEEPS_PER_LIMIT = 20;
 
-/** A channel that could not be opened on a living connection: rare, and nothing to hurry for. */
-const REOPEN_AFTER_MS = 1_000;
-
-export interface PublishingOptions {
+export interface PublishingOptions extends WindowLimits {
   observer: Pick<Observer, 'failed' | 'info'>;
-  windowMax: number;
-  windowBytesMax: number;
-  publishLimitMs: number;
 }
 
-interface PublishingChannel {
-  channel: ConfirmChannel;
-  inFlight: number;
-  retired: boolean;
-  /** Why RabbitMQ closed it. */
-  error: Error | undefined;
-}
-
-interface InFlight {
-  message: Outgoing;
-  deadlineMs: number;
-  /** Absent while its topic is being declared: it has not been sent. */
-  on: PublishingChannel | undefined;
-  returned: string | undefined;
-  resolve(outcome: PublishOutcome): void;
+interface Connection {
+  model: ChannelModel;
+  topics: Topics;
+  opening: boolean;
+  /** RabbitMQ's `max_message_size`. It tells by closing the channel of a message that exceeds it. */
+  bodyBytesMax: number;
 }
 
 const CONFIRMED: PublishOutcome = { kind: 'confirmed' };
 
 export class Publishing implements Publisher, ConnectionListener {
-  readonly #options: PublishingOptions;
-  /** By message id, in the order of their deadlines, since all have the same limit. */
-  readonly #inFlight = new Map<string, InFlight>();
-  #inFlightBytes = 0;
-  #connection: { model: ChannelModel; topics: Topics; opening: boolean } | undefined;
+  readonly #observer: Pick<Observer, 'failed' | 'info'>;
+  readonly #window: PublishWindow;
+  readonly #sweeper: NodeJS.Timeout;
+  readonly #readyCallbacks: (() => void)[] = [];
+  #connection: Connection | undefined;
   #channel: PublishingChannel | undefined;
   #blocked = false;
   #stopped = false;
-  readonly #sweeper: NodeJS.Timeout;
-  readonly #readyCallbacks: (() => void)[] = [];
-  #drained: (() => void) | undefined;
 
-  constructor(options: PublishingOptions) {
-    this.#options = options;
+  constructor({ observer, ...limits }: PublishingOptions) {
+    this.#observer = observer;
+    this.#window = new PublishWindow(limits);
     // One timer for all: a timer per message would cost more than the rest of its path.
-    const sweepEveryMs = Math.ceil(options.publishLimitMs / SWEEPS_PER_LIMIT);
-    this.#sweeper = setInterval(() => this.#sweep(performance.now()), sweepEveryMs).unref();
+    const sweepEveryMs = Math.ceil(limits.publishLimitMs / SWEEPS_PER_LIMIT);
+    this.#sweeper = setInterval(() => this.#sweep(), sweepEveryMs).unref();
   }
 
   get status(): RabbitStatus {
@@ -85,23 +75,19 @@ export class Publishing implements Publisher, ConnectionListener {
   }
 
   get room(): number {
-    if (!this.#open || this.#inFlightBytes >= this.#options.windowBytesMax) return 0;
-    return Math.max(0, this.#options.windowMax - this.#inFlight.size);
+    return this.#open ? this.#window.room : 0;
   }
 
   publish(message: Outgoing): Promise<PublishOutcome> {
     const refusal = this.#whyNotNow(message.messageId);
     if (refusal !== undefined) return Promise.resolve({ kind: 'unconfirmed', detail: refusal });
+    const bodyBytesMax = this.#connection?.bodyBytesMax ?? Number.POSITIVE_INFINITY;
+    if (message.body.length > bodyBytesMax) {
+      const detail = `message ${message.messageId} has a body of ${message.body.length} bytes, and RabbitMQ's max_message_size is ${bodyBytesMax}`;
+      return Promise.resolve({ kind: 'refused', detail });
+    }
     return new Promise((resolve) => {
-      const entry: InFlight = {
-        message,
-        deadlineMs: performance.now() + this.#options.publishLimitMs,
-        on: undefined,
-        returned: undefined,
-        resolve,
-      };
-      this.#inFlight.set(message.messageId, entry);
-      this.#inFlightBytes += message.body.length;
+      const entry = this.#window.add(message, resolve);
       if (this.#connection?.topics.isReady(message.topic)) this.#send(entry);
       else void this.#sendOnceDeclared(entry);
     });
@@ -113,7 +99,12 @@ export class Publishing implements Publisher, ConnectionListener {
 
   connected(model: ChannelModel): void {
     this.#blocked = false;
-    this.#connection = { model, topics: new Topics(model), opening: false };
+    this.#connection = {
+      model,
+      topics: new Topics(model),
+      opening: false,
+      bodyBytesMax: Number.POSITIVE_INFINITY,
+    };
     void this.#openChannel();
   }
 
@@ -122,12 +113,12 @@ export class Publishing implements Publisher, ConnectionListener {
     this.#channel = undefined;
     this.#blocked = false;
     // Those on channels have their outcome; what is left waits for a declaration that never comes.
-    this.#giveUp(() => true, `the connection to RabbitMQ ended: ${reason}`);
+    this.#window.giveUp(`the connection to RabbitMQ ended: ${reason}`);
   }
 
   blocked(reason: string): void {
     this.#blocked = true;
-    this.#options.observer.failed(
+    this.#observer.failed(
       'RabbitMQ takes no messages, publishing waits',
       new Error(`the connection is blocked: ${reason}`),
     );
@@ -135,21 +126,16 @@ export class Publishing implements Publisher, ConnectionListener {
 
   unblocked(): void {
     this.#blocked = false;
-    this.#options.observer.info('RabbitMQ takes messages again');
+    this.#observer.info('RabbitMQ takes messages again');
     this.#announceReady();
   }
 
   /** Takes no more messages, and gives those in flight up to `limitMs` for their outcome. */
   async stop(limitMs: number): Promise<void> {
     this.#stopped = true;
-    if (this.#inFlight.size > 0) {
-      const drained = new Promise<void>((resolve) => {
-        this.#drained = resolve;
-      });
-      await atMost(limitMs, drained);
-    }
+    await atMost(limitMs, this.#window.empty());
     clearInterval(this.#sweeper);
-    this.#giveUp(() => true, 'the broker stopped before RabbitMQ confirmed it');
+    this.#window.giveUp('the broker stopped before RabbitMQ confirmed it');
   }
 
   get #open(): boolean {
@@ -161,9 +147,9 @@ export class Publishing implements Publisher, ConnectionListener {
       if (this.#stopped) return 'the broker is stopping';
       if (this.status !== 'connected') return `RabbitMQ is ${this.status}`;
       if (this.#channel === undefined) return 'the channel to RabbitMQ is being opened';
-      return `the window is full: ${this.#inFlight.size} messages of ${this.#inFlightBytes} bytes are unconfirmed`;
+      return `the window is full: ${this.#window.description}`;
     }
-    if (this.#inFlight.has(messageId)) {
+    if (this.#window.find(messageId) !== undefined) {
       return `message ${messageId} is in flight already; its first publish has the outcome`;
     }
     return undefined;
@@ -174,17 +160,20 @@ export class Publishing implements Publisher, ConnectionListener {
   async #sendOnceDeclared(entry: InFlight): Promise<void> {
     const state = await this.#connection?.topics.assert(entry.message.topic);
     // Settled meanwhile: its limit has passed, or the connection has ended.
-    if (state === undefined || !this.#isInFlight(entry)) return;
+    if (state === undefined || !this.#window.holds(entry)) return;
     if (state.kind === 'ready') this.#send(entry);
-    else if (state.kind === 'refused') this.#settle(entry, state);
-    else this.#settle(entry, { kind: 'unconfirmed', detail: state.detail });
+    else if (state.kind === 'refused') this.#window.settle(entry, state);
+    else this.#window.settle(entry, { kind: 'unconfirmed', detail: state.detail });
   }
 
   #send(entry: InFlight): void {
     const { message } = entry;
     const on = this.#channel;
     if (on === undefined) {
-      this.#settle(entry, { kind: 'unconfirmed', detail: 'the channel closed before it was sent' });
+      this.#window.settle(entry, {
+        kind: 'unconfirmed',
+        detail: 'the channel closed before it was sent',
+      });
       return;
     }
     try {
@@ -212,54 +201,21 @@ export class Publishing implements Publisher, ConnectionListener {
       const kind = error instanceof IllegalOperationError ? 'unconfirmed' : 'refused';
       const reason = error instanceof Error ? error.message : String(error);
       const detail = `message ${message.messageId} could not be sent: ${reason}`;
-      this.#settle(entry, { kind, detail });
+      this.#window.settle(entry, { kind, detail });
     }
   }
 
   #confirmed(entry: InFlight, error: unknown): void {
     // Its limit has passed, or its channel closed: that was the outcome.
-    if (!this.#isInFlight(entry)) return;
+    if (!this.#window.holds(entry)) return;
     if (error !== null) {
       const detail = `RabbitMQ refused to take message ${entry.message.messageId} (nack): a queue of topic ${entry.message.topic} is full or failed`;
-      this.#settle(entry, { kind: 'nacked', detail });
+      this.#window.settle(entry, { kind: 'nacked', detail });
     } else if (entry.returned !== undefined) {
-      this.#settle(entry, { kind: 'returned', detail: entry.returned });
+      this.#window.settle(entry, { kind: 'returned', detail: entry.returned });
     } else {
-      this.#settle(entry, CONFIRMED);
+      this.#window.settle(entry, CONFIRMED);
     }
-  }
-
-  #isInFlight(entry: InFlight): boolean {
-    return this.#inFlight.get(entry.message.messageId) === entry;
-  }
-
-  #settle(entry: InFlight, outcome: PublishOutcome): void {
-    this.#inFlight.delete(entry.message.messageId);
-    this.#inFlightBytes -= entry.message.body.length;
-    const { on } = entry;
-    if (on !== undefined) {
-      on.inFlight--;
-      if (on.retired && on.inFlight === 0) closeQuietly(on.channel);
-    }
-    entry.resolve(outcome);
-    if (this.#inFlight.size === 0) this.#drained?.();
-  }
-
-  #giveUp(whether: (entry: InFlight) => boolean, detail: string): void {
-    for (const entry of this.#inFlight.values()) {
-      if (whether(entry)) this.#settle(entry, { kind: 'unconfirmed', detail });
-    }
-  }
-
-  #sweep(nowMs: number): void {
-    const late = new Set<PublishingChannel>();
-    for (const entry of this.#inFlight.values()) {
-      if (entry.deadlineMs > nowMs) break;
-      if (entry.on !== undefined) late.add(entry.on);
-      const detail = `RabbitMQ did not confirm message ${entry.message.messageId} within ${this.#options.publishLimitMs} ms`;
-      this.#settle(entry, { kind: 'unconfirmed', detail });
-    }
-    for (const channel of late) this.#retire(channel);
   }
 
   // ---- the channel
@@ -271,55 +227,54 @@ export class Publishing implements Publisher, ConnectionListener {
     try {
       const channel = await connection.model.createConfirmChannel();
       // The connection may have ended while this was on its way, and taken the channel with it.
-      if (this.#connection === connection) this.#use(channel, connection.topics);
+      if (this.#connection === connection) this.#use(channel, connection);
     } catch (error) {
-      if (this.#connection !== connection) return;
-      this.#options.observer.failed('opening a channel to RabbitMQ', error);
-      setTimeout(() => void this.#openChannel(), REOPEN_AFTER_MS).unref();
+      // The next sweep tries again.
+      if (this.#connection === connection) this.#observer.failed('opening a channel', error);
     } finally {
       connection.opening = false;
     }
   }
 
-  #use(channel: ConfirmChannel, topics: Topics): void {
+  #use(channel: ConfirmChannel, connection: Connection): void {
     const opened: PublishingChannel = { channel, inFlight: 0, retired: false, error: undefined };
     channel.on('error', (error) => {
       opened.error = error;
     });
     channel.on('handler-error', (error) => {
-      this.#options.observer.failed('handling an event of a RabbitMQ channel', error);
+      this.#observer.failed('handling an event of a RabbitMQ channel', error);
     });
     channel.on('return', ({ fields, properties }) => {
-      const entry = this.#inFlight.get(properties.messageId);
+      const entry = this.#window.find(properties.messageId);
       if (entry?.on !== opened) return;
       const { topic, routingKey } = entry.message;
       entry.returned = `no queue is bound to topic ${topic} for routing key '${routingKey}' (${returnReason(fields)})`;
     });
     // Ahead of the library's own listener, which would call every callback with an error that
     // looks like a nack.
-    channel.prependListener('close', () => this.#closed(opened, topics));
+    channel.prependListener('close', () => this.#closed(opened, connection));
     this.#channel = opened;
     this.#announceReady();
   }
 
-  #closed(closed: PublishingChannel, topics: Topics): void {
+  #closed(closed: PublishingChannel, connection: Connection): void {
     const { error } = closed;
     if (error !== undefined) {
-      this.#options.observer.failed('a channel to RabbitMQ', error);
-      learnFrom(error, topics);
+      this.#observer.failed('a channel to RabbitMQ', error);
+      learnFrom(error, connection);
     }
     if (this.#channel === closed) this.#channel = undefined;
     const reason = error?.message ?? 'the connection ended';
-    this.#giveUp((entry) => entry.on === closed, `the channel to RabbitMQ closed: ${reason}`);
+    this.#window.giveUp(`the channel to RabbitMQ closed: ${reason}`, closed);
     // Not at once: when the whole connection ends, that is known by then.
     setImmediate(() => void this.#openChannel());
   }
 
-  #retire(channel: PublishingChannel): void {
-    channel.retired = true;
-    if (channel.inFlight === 0) closeQuietly(channel.channel);
-    if (this.#channel !== channel) return;
-    this.#channel = undefined;
+  #sweep(): void {
+    for (const late of this.#window.expire(performance.now())) {
+      retire(late);
+      if (this.#channel === late) this.#channel = undefined;
+    }
     void this.#openChannel();
   }
 
@@ -329,16 +284,15 @@ export class Publishing implements Publisher, ConnectionListener {
   }
 }
 
-function closeQuietly(channel: ConfirmChannel): void {
-  // Rejects only when it has closed by itself.
-  channel.close().catch(() => undefined);
-}
-
-/** A publish that closed the channel: what its topic's exchange has to do with it. */
-function learnFrom(error: Error, topics: Topics): void {
+/**
+ * A publish closed the channel, for everybody: what not to publish again. RabbitMQ does not say
+ * which message it was.
+ */
+function learnFrom(error: Error, connection: Connection): void {
+  connection.bodyBytesMax = bodyBytesMaxNamedIn(error) ?? connection.bodyBytesMax;
   const topic = exchangeNamedIn(error);
   if (topic === undefined) return;
-  if (replyCodeOf(error) === 404) topics.forget(topic);
-  // Without this the next publish to it would close the next channel, for everybody.
-  if (replyCodeOf(error) === 403) topics.refuse(topic, `topic ${topic}: ${error.message}`);
+  if (replyCodeOf(error) === 404) connection.topics.forget(topic);
+  if (replyCodeOf(error) === 403)
+    connection.topics.refuse(topic, `topic ${topic}: ${error.message}`);
 }

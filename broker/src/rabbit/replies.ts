@@ -26,6 +26,15 @@ export function exchangeNamedIn(error: Error): string | undefined {
   return /exchange '([^']+)'/.exec(error.message)?.[1];
 }
 
+/**
+ * The configured `max_message_size`, when exceeding it closed the channel: "PRECONDITION_FAILED -
+ * message size 200000 is larger than configured max size 100000".
+ */
+export function bodyBytesMaxNamedIn(error: Error): number | undefined {
+  const text = /message size \d+.* max size (\d+)/.exec(error.message)?.[1];
+  return text === undefined ? undefined : Number(text);
+}
+
 /** What a `basic.return` carries beside the usual fields of a message, which its type leaves out. */
 export function returnReason(fields: object): string {
   const code = 'replyCode' in fields ? String(fields.replyCode) : '';

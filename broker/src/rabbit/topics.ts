@@ -1,5 +1,5 @@
-import type { ChannelModel } from 'amqplib';
-import { isRefusal } from './replies.js';
+import type { Channel, ChannelModel } from 'amqplib';
+import { isRefusal, replyCodeOf } from './replies.js';
 
 /** Asking again for a refused topic costs a channel; somebody who repairs it waits this long. */
 const REFUSED_FOR_MS = 5_000;
@@ -65,7 +65,7 @@ export class Topics {
 
   async #declare(topic: string): Promise<TopicState> {
     try {
-      await this.#declareOnItsOwnChannel(topic);
+      await this.#declareOrFind(topic);
       this.#ready.add(topic);
       return READY;
     } catch (error) {
@@ -81,12 +81,25 @@ export class Topics {
     }
   }
 
-  async #declareOnItsOwnChannel(topic: string): Promise<void> {
+  async #declareOrFind(topic: string): Promise<void> {
+    try {
+      await this.#onItsOwnChannel((channel) =>
+        channel.assertExchange(topic, 'topic', { durable: true }),
+      );
+    } catch (refusal) {
+      if (replyCodeOf(refusal) !== 403) throw refusal;
+      // A user who may not declare anything may still write to what somebody else has declared.
+      const found = this.#onItsOwnChannel((channel) => channel.checkExchange(topic));
+      await found.catch(() => Promise.reject(refusal));
+    }
+  }
+
+  async #onItsOwnChannel(declare: (channel: Channel) => Promise<unknown>): Promise<void> {
     const channel = await this.#model.createChannel();
     // A refusal rejects the declaration as well; without a listener Node would end the process.
     channel.on('error', () => undefined);
     try {
-      await channel.assertExchange(topic, 'topic', { durable: true });
+      await declare(channel);
     } finally {
       // Rejects when the refusal has closed it already. Nobody needs to wait for the handshake.
       channel.close().catch(() => undefined);
