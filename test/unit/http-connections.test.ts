@@ -275,7 +275,8 @@ test('a shutdown answers what is in flight, and then hangs up', async () => {
 });
 
 test('a shutdown does not wait for connections on which nothing happens', async () => {
-  const { server, connect } = await start(fakeDeps());
+  // A grace longer than the test: it must not be what ends them.
+  const { server, connect } = await start(fakeDeps(), { connections: { shutdownGraceMs: 60_000 } });
   const used = await connect();
   used.send(get('/livez'));
   await receives(used, 'alive');
