@@ -104,7 +104,7 @@ async function attemptOnce(delivery: Delivery, context: ConsumeContext): Promise
   const { group, retryDelaysMs } = context.settings;
   const parsed = parseDelivery(original, group);
   const envelope = parsed.kind === 'foreign' ? undefined : parsed.envelope;
-  const attemptsBefore = envelope?.attempts ?? attemptsOf(original.properties.headers ?? {});
+  const attemptsBefore = envelope?.attempts ?? attemptsOf(original.properties.headers ?? {}, group);
   const untried = (reason: DeadReason, cause: string): Attempt => ({
     kind: 'failed',
     next: { step: 'deadLetter', reason, attempts: attemptsBefore },

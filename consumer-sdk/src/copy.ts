@@ -13,7 +13,8 @@ export function copyProperties(
 ): Options.Publish {
   const { properties } = original;
   const before: Record<string, unknown> = properties.headers ?? {};
-  const firstFailedAt = before[HEADERS.firstFailedAt];
+  const failedHere = before[HEADERS.consumerGroup] === failure.group;
+  const firstFailedAt = failedHere ? before[HEADERS.firstFailedAt] : undefined;
   const headers: Record<string, unknown> = {
     ...passedOn(before),
     [HEADERS.attempts]: step.attempts,

@@ -112,15 +112,19 @@ function parseEnvelope(delivery: ConsumeMessage, group: string): Envelope | stri
     headers: ownHeaders(headers),
     producerGroup: appId,
     preparedAt,
-    attempts: attemptsOf(headers),
+    attempts: attemptsOf(headers, group),
     isExpected: String(headers[HEADERS.expects] ?? '')
       .split(',')
       .includes(group),
   };
 }
 
-/** Attempts that failed so far; what is not a count is none. */
-export function attemptsOf(headers: Readonly<Record<string, unknown>>): number {
+/**
+ * This group's attempts that failed so far; what is not a count is none. A dead letter that an
+ * operator published to the topic again carries the attempts of the group that gave up on it.
+ */
+export function attemptsOf(headers: Readonly<Record<string, unknown>>, group: string): number {
+  if (headers[HEADERS.consumerGroup] !== group) return 0;
   const attempts = headers[HEADERS.attempts];
   return Number.isSafeInteger(attempts) && Number(attempts) > 0 ? Number(attempts) : 0;
 }

@@ -75,6 +75,7 @@ test('a copy keeps what the producer sent and drops what RabbitMQ would act on',
 test('a copy of a copy remembers the first failure', () => {
   const original = delivery({ topic: 't', headers: {} });
   original.properties.headers![HEADERS.firstFailedAt] = 1000;
+  original.properties.headers![HEADERS.consumerGroup] = 'g';
   const step = { step: 'deadLetter', reason: 'exhausted', attempts: 2 } as const;
   const { headers } = copyProperties(original, step, { group: 'g', cause: 'x', now: 9000 });
   expect(headers).toMatchObject({
@@ -129,8 +130,23 @@ test('an attempts header that is no count is taken for no attempts', () => {
   for (const attempts of [-1, 1.5, '3', Number.NaN, null]) {
     const original = delivery({ topic: 't', headers: {} });
     original.properties.headers![HEADERS.attempts] = attempts;
+    original.properties.headers![HEADERS.consumerGroup] = 'g';
     expect(parseDelivery(original, 'g')).toMatchObject({ envelope: { attempts: 0 } });
   }
+});
+
+test("the failures of another group do not count as this group's", () => {
+  const original = delivery({ topic: 't', headers: {} });
+  Object.assign(original.properties.headers!, {
+    [HEADERS.attempts]: 10,
+    [HEADERS.firstFailedAt]: 1000,
+    [HEADERS.consumerGroup]: 'other',
+  });
+  expect(parseDelivery(original, 'g')).toMatchObject({ envelope: { attempts: 0 } });
+  expect(parseDelivery(original, 'other')).toMatchObject({ envelope: { attempts: 10 } });
+  const step = { step: 'retry', delayMs: 1, attempts: 1 } as const;
+  const { headers } = copyProperties(original, step, { group: 'g', cause: 'x', now: 9000 });
+  expect(headers[HEADERS.firstFailedAt]).toBe(9000);
 });
 
 test('a cause is short and never ends in half a character', () => {
