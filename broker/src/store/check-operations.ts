@@ -1,5 +1,5 @@
 import type { CheckToSave, DueCheck } from '../domain/ports.js';
-import type { State, StoreTime } from '../domain/transaction.js';
+import type { StoreTime } from '../domain/transaction.js';
 import { historyRows } from './history.js';
 import { parseDetails, STATE_COLUMNS, type StateRow, stateOf } from './rows.js';
 import { type Database, idBytes, idText, marks, type SqlValue } from './sql.js';
@@ -67,39 +67,44 @@ const saveCheck = `
       parked_reason = ?, parked_at = ?
   where id = ? and state = 'prepared' and checks = ? and unanswered = ?`;
 
-function checkColumns(from: CheckToSave['from'], to: State): SqlValue[] | undefined {
-  if (to.state === 'prepared') return [to.checks, to.unanswered, to.dueAt, null, null];
-  if (to.state === 'parked') return [from.checks + 1, 0, null, to.reason, to.parkedAt];
-  return undefined;
+/** `counts`: checks, unanswered. `due`: when, or why and since when it is parked. */
+function columnsOf({ id, from, to }: CheckToSave): { counts: SqlValue[]; due: SqlValue[] } {
+  switch (to.state) {
+    case 'prepared':
+      return { counts: [to.checks, to.unanswered], due: [to.dueAt, null, null] };
+    case 'parked':
+      return { counts: [from.checks + 1, 0], due: [null, to.reason, to.parkedAt] };
+    default:
+      throw new Error(`a check can not make ${id} ${to.state}`);
+  }
 }
 
+function checkValues(item: CheckToSave): SqlValue[] {
+  const { id, from, to, unansweredSince, alerted } = item;
+  const { counts, due } = columnsOf(item);
+  return [
+    to.state,
+    ...counts,
+    unansweredSince ?? null,
+    alerted ? 1 : 0,
+    ...due,
+    idBytes(id),
+    from.checks,
+    from.unanswered,
+  ];
+}
+
+/**
+ * History is written for rows that moved only: a result that came too late must not say "parked" of
+ * a row that is not, and a repeat after a lost reply moves nothing and so writes nothing twice.
+ */
 export async function saveChecks(database: Database, batch: readonly CheckToSave[]): Promise<void> {
   if (batch.length === 0) return;
   await database.transaction(async (sql) => {
-    for (const { id, from, to, unansweredSince, alerted } of batch) {
-      const columns = checkColumns(from, to);
-      if (columns === undefined) throw new Error(`a check can not make ${id} ${to.state}`);
-      const [checks, unanswered, dueAt, parkedReason, parkedAt] = columns as [
-        SqlValue,
-        SqlValue,
-        SqlValue,
-        SqlValue,
-        SqlValue,
-      ];
-      await sql.run(saveCheck, [
-        to.state,
-        checks,
-        unanswered,
-        unansweredSince ?? null,
-        alerted ? 1 : 0,
-        dueAt,
-        parkedReason,
-        parkedAt,
-        idBytes(id),
-        from.checks,
-        from.unanswered,
-      ]);
+    const moved: CheckToSave[] = [];
+    for (const item of batch) {
+      if ((await sql.run(saveCheck, checkValues(item))) === 1) moved.push(item);
     }
-    await sql.insertRows(historyRows(batch));
+    await sql.insertRows(historyRows(moved));
   });
 }

@@ -113,8 +113,12 @@ export async function saveForwards(
   }
   if (others.length === 0) return;
   await database.transaction(async (sql) => {
-    for (const item of others) await sql.run(saveForward(now), forwardValues(item));
-    await sql.insertRows(historyRows(others));
+    // As with checks: what came too late moved nothing, and its history would be untrue.
+    const moved: ForwardingToSave[] = [];
+    for (const item of others) {
+      if ((await sql.run(saveForward(now), forwardValues(item))) === 1) moved.push(item);
+    }
+    await sql.insertRows(historyRows(moved));
   });
 }
 
