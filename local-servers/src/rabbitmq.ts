@@ -151,6 +151,8 @@ export class PrivateRabbitmq {
 
   async #answers(): Promise<void> {
     const connection = await connect(this.url);
+    // Without a listener, losing this connection would end the process; the next attempt tells.
+    connection.on('error', () => {});
     // Every private RabbitMQ has the same user, so the login alone does not prove who answers.
     const answering: unknown = connection.connection.serverProperties.cluster_name;
     await connection.close();

@@ -1,9 +1,13 @@
+import { once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { freePorts, isFree } from './free-port.js';
 import type { ServerProcess } from './lifeline.js';
 
 /** Between two attempts to connect to a server that is starting. */
 const POLL_MS = 100;
+
+/** A server that accepts a connection while it is still starting may leave it without an answer. */
+const ATTEMPT_TIMEOUT_MS = 10_000;
 
 /** A collision of freely picked ports is rare; three in a row mean something else. */
 const PORT_ATTEMPTS_MAX = 3;
@@ -23,7 +27,7 @@ export async function waitUntilReady(
   for (;;) {
     let reason: unknown;
     try {
-      await connect();
+      await Promise.race([connect(), noAnswer()]);
       return;
     } catch (error) {
       reason = error;
@@ -42,6 +46,11 @@ ${server.logTail()}`,
     }
     await pause(POLL_MS);
   }
+}
+
+async function noAnswer(): Promise<never> {
+  await once(AbortSignal.timeout(ATTEMPT_TIMEOUT_MS), 'abort');
+  throw new Error(`no answer within ${ATTEMPT_TIMEOUT_MS} ms`);
 }
 
 /**
