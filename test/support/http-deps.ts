@@ -8,7 +8,16 @@ import {
   type TransactionView,
 } from '@escrowmq/protocol';
 import type { ApiKey } from '../../broker/src/http/api-keys.js';
-import type { HttpDeps } from '../../broker/src/http/server.js';
+import type { createHttpServer, HttpDeps } from '../../broker/src/http/server.js';
+
+export type HttpServer = ReturnType<typeof createHttpServer>;
+/** A request as `inject` takes it. */
+export interface Injected {
+  method?: 'GET' | 'POST' | 'PUT' | 'DELETE';
+  url?: string;
+  headers?: Record<string, string>;
+  payload?: string | object;
+}
 
 /** The group that owns every transaction of `fakeDeps`, and the id of the only one there is. */
 export const OWN_GROUP = 'accounts';
@@ -19,7 +28,7 @@ export const UNKNOWN_ID = '0198f3c2-7a10-7cc3-98c4-000000000000';
 export const PREPARE = { id: ID, producerGroup: OWN_GROUP, messages: [{ topic: 'user', data: 1 }] };
 
 /** Every call that got through, by name and arguments. */
-export type Calls = [name: string, ...args: unknown[]][];
+type Calls = [name: string, ...args: unknown[]][];
 
 export interface FakeDeps extends HttpDeps {
   calls: Calls;

@@ -1,7 +1,14 @@
 import { expect, test } from '@jest/globals';
-import type { FastifyInstance } from 'fastify';
 import { createHttpServer } from '../../broker/src/http/server.js';
-import { fakeDeps, ID, KEYS, OTHER_GROUP, OWN_GROUP, PREPARE } from '../support/http-deps.js';
+import {
+  fakeDeps,
+  type HttpServer,
+  ID,
+  KEYS,
+  OTHER_GROUP,
+  OWN_GROUP,
+  PREPARE,
+} from '../support/http-deps.js';
 
 const CALLERS = {
   noKey: undefined,
@@ -117,7 +124,7 @@ const DENIED: Record<number, string> = {
 };
 
 /** Every route the server has, but for the pages of the API description. */
-async function routesOf(server: FastifyInstance): Promise<string[]> {
+async function routesOf(server: HttpServer): Promise<string[]> {
   const routes: string[] = [];
   server.addHook('onRoute', ({ method, url }) => {
     if (url.startsWith('/docs') || method === 'HEAD') return;
@@ -210,9 +217,12 @@ test("another group's transaction looks exactly like one that does not exist", a
     url: `/v1/transactions/${ID}`,
     headers: { authorization: CALLERS.otherGroup },
   });
-  const absent = await createHttpServer(fakeDeps({ view: async () => undefined }), {
-    apiKeys: KEYS,
-  }).inject({ url: `/v1/transactions/${ID}`, headers: { authorization: CALLERS.ownGroup } });
+  const without = createHttpServer(fakeDeps({ view: async () => undefined }), { apiKeys: KEYS });
+  const absent = await without.inject({
+    url: `/v1/transactions/${ID}`,
+    headers: { authorization: CALLERS.ownGroup },
+  });
+  await without.close();
   expect(other.body).toBe(absent.body);
   await server.close();
 });

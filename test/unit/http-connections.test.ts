@@ -1,9 +1,8 @@
 import net, { type AddressInfo } from 'node:net';
 import { LIMITS } from '@escrowmq/protocol';
 import { afterEach, expect, test } from '@jest/globals';
-import type { FastifyInstance } from 'fastify';
 import { createHttpServer, type HttpDeps, type HttpOptions } from '../../broker/src/http/server.js';
-import { fakeDeps, ID, KEYS, PREPARE } from '../support/http-deps.js';
+import { fakeDeps, type HttpServer, ID, KEYS, PREPARE } from '../support/http-deps.js';
 import { until } from '../support/until.js';
 
 interface Client {
@@ -14,7 +13,7 @@ interface Client {
   send(text: string): void;
 }
 
-const open: { servers: FastifyInstance[]; sockets: net.Socket[] } = { servers: [], sockets: [] };
+const open: { servers: HttpServer[]; sockets: net.Socket[] } = { servers: [], sockets: [] };
 
 afterEach(async () => {
   for (const socket of open.sockets.splice(0)) socket.destroy();
@@ -205,7 +204,7 @@ test('a caller who hangs up in the middle of a body is no failure of the broker'
   expect(deps.calls).toEqual([]);
 });
 
-function connections(server: FastifyInstance): Promise<number> {
+function connections(server: HttpServer): Promise<number> {
   return new Promise((resolve, reject) => {
     server.server.getConnections((error, count) => (error ? reject(error) : resolve(count)));
   });

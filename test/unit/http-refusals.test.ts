@@ -1,10 +1,16 @@
 import { ERRORS, type ErrorCode, EscrowError, LIMITS, Problem } from '@escrowmq/protocol';
 import { expect, test } from '@jest/globals';
-import type { InjectOptions } from 'fastify';
 import { createHttpServer } from '../../broker/src/http/server.js';
-import { fakeDeps, ID, OWN_GROUP, PREPARE, UNKNOWN_ID } from '../support/http-deps.js';
+import {
+  fakeDeps,
+  ID,
+  type Injected,
+  OWN_GROUP,
+  PREPARE,
+  UNKNOWN_ID,
+} from '../support/http-deps.js';
 
-const post = (url: string, payload: unknown): InjectOptions => ({
+const post = (url: string, payload: unknown): Injected => ({
   method: 'POST',
   url,
   headers: { 'content-type': 'application/json' },
@@ -22,7 +28,7 @@ const withData = (data: string) =>
     `{"producerGroup":"${OWN_GROUP}","messages":[{"topic":"t","data":${data}}]}`,
   );
 
-type Line = [what: string, request: InjectOptions, code: ErrorCode, says: string];
+type Line = [what: string, request: Injected, code: ErrorCode, says: string];
 
 const LINES: Line[] = [
   // The body as a whole.

@@ -1,10 +1,9 @@
 import { expect, test } from '@jest/globals';
-import type { InjectOptions } from 'fastify';
 import { createHttpServer } from '../../broker/src/http/server.js';
 import { traceContextOf } from '../../broker/src/http/trace-context.js';
-import { fakeDeps, ID, PREPARE } from '../support/http-deps.js';
+import { fakeDeps, ID, type Injected, PREPARE } from '../support/http-deps.js';
 
-async function ask(request: InjectOptions, overrides: Parameters<typeof fakeDeps>[0] = {}) {
+async function ask(request: Injected, overrides: Parameters<typeof fakeDeps>[0] = {}) {
   const deps = fakeDeps(overrides);
   const server = createHttpServer(deps, { apiKeys: [] });
   const response = await server.inject(request);
@@ -34,7 +33,7 @@ test.each(['/v1/transactions', '/v1/messages'])('a repeat at %s is answered 200'
   expect(response.statusCode).toBe(200);
 });
 
-test.each<[string, InjectOptions]>([
+test.each<[string, Injected]>([
   ['nothing', {}],
   ['the content type alone', { headers: { 'content-type': 'application/json' } }],
   ['an empty object', { payload: {} }],

@@ -7,7 +7,7 @@ import { EscrowError } from '@escrowmq/protocol';
  * not play the producer: an operator's decision goes on record with a name and a reason.
  */
 
-export type Role = 'producer' | 'operator';
+type Role = 'producer' | 'operator';
 
 export interface ApiKey {
   /** For people: who holds it. */

@@ -72,7 +72,7 @@ function retryAfterSeconds(problem: Problem): number {
   return typeof given === 'number' && given > 0 ? Math.ceil(given) : RETRY_AFTER_DEFAULT_SECONDS;
 }
 
-export function sendProblem(reply: FastifyReply, error: EscrowError): FastifyReply {
+function sendProblem(reply: FastifyReply, error: EscrowError): FastifyReply {
   const problem = toProblem(error);
   if (problem.status === 503) reply.header('retry-after', retryAfterSeconds(problem));
   if (problem.status === 401) reply.header('www-authenticate', 'Bearer');

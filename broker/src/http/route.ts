@@ -15,7 +15,7 @@ export interface Call {
   untilGone(): AbortSignal;
 }
 
-export interface Answer {
+interface Answer {
   /** @default 200 */
   status?: number;
   /** Sent as JSON, or as it is when `contentType` is given. */
@@ -24,7 +24,7 @@ export interface Answer {
 }
 
 /** An answer in the API description; a string stands for a media type that is not JSON. */
-export interface AnswerDoc {
+interface AnswerDoc {
   description: string;
   schema: z.ZodType | string;
 }

@@ -73,7 +73,7 @@ export interface HttpDeps {
   observer: Pick<Observer, 'failed' | 'info'>;
 }
 
-export interface Accepted {
+interface Accepted {
   /** False for a repeat. */
   created: boolean;
   answer: TransactionAnswer;
