@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe } from '@jest/globals';
 import { emptyStore, type OpenForTest, type OpenStore } from '../support/store-fixtures.js';
+import { claimsContract } from './claims.contract.js';
+import { intakeContract } from './intake.contract.js';
 import { statesContract } from './states.contract.js';
 
 /**
@@ -21,5 +23,7 @@ export function storeContract(name: string, open: OpenForTest): void {
     afterAll(() => current?.store.close());
 
     statesContract(opened);
+    intakeContract(opened);
+    claimsContract(opened);
   });
 }

@@ -3,7 +3,7 @@ import type { Committed, StoreTime } from '../domain/transaction.js';
 import { lease } from './check-operations.js';
 import { historyRows } from './history.js';
 import { COMMITTED_COLUMNS, type CommittedRow, committedOf } from './rows.js';
-import { type Database, idBytes, marks, type Sql } from './sql.js';
+import { type Database, idBytes, idText, marks, type Sql } from './sql.js';
 
 /** Sizes first: the messages are read only for what is taken. Uses the index on (state, due_at). */
 const dueForwards = (now: string) => `
@@ -31,7 +31,11 @@ export async function claimDueForwards(
       })
       .map(({ id }) => Buffer.from(id));
     await sql.run(lease(now, ids.length), [claim.leaseMs, ...ids]);
-    return { now: first.store_now, due: await committedRows(sql, ids) };
+    // The rows come back in order of their ids; the claim has the oldest due first.
+    const place = new Map(ids.map((id, index) => [idText(id), index]));
+    const due = await committedRows(sql, ids);
+    due.sort((a, b) => (place.get(a.id) ?? 0) - (place.get(b.id) ?? 0));
+    return { now: first.store_now, due };
   });
 }
 

@@ -1,0 +1,320 @@
+import type { HistoryEvent } from '@escrowmq/protocol';
+import { describe, expect, test } from '@jest/globals';
+import type { CheckToSave, ForwardingToSave, Store } from '../../broker/src/domain/ports.js';
+import {
+  columnOf,
+  decide,
+  forward,
+  messages,
+  newId,
+  type OpenStore,
+  prepare,
+  rowOf,
+} from '../support/store-fixtures.js';
+import { until } from '../support/until.js';
+
+/** Prepared with its check due that long ago. */
+const overdue = (store: Store, agoMs: number, changes = {}) =>
+  prepare(store, { kind: { op: 'prepare', checkAfterMs: -agoMs }, ...changes });
+
+/** Committed and due for forwarding that long ago. */
+const overdueForward = (store: Store, agoMs: number, changes = {}) =>
+  prepare(store, { kind: { op: 'send', leaseMs: -agoMs }, ...changes });
+
+const CHECKS = { limit: 100, leaseMs: 60_000, exceptGroups: [] };
+const FORWARDS = { limit: 100, bytesMax: 1_000_000, leaseMs: 60_000 };
+const idsOf = (due: readonly { id: string }[]) => due.map(({ id }) => id);
+
+export function claimsContract(opened: () => OpenStore): void {
+  describe('claims of checks', () => {
+    test('a check is claimed with what its question needs', async () => {
+      const { store } = opened();
+      const id = await overdue(store, 5_000, {
+        businessKeys: ['order:1', 'phone:2'],
+        checkContext: 'shard-3',
+        preparedAt: 1_700_000_000_123,
+      });
+      const { state } = await rowOf(store, id);
+      const before = await store.now();
+      const { now, due } = await store.claimDueChecks(CHECKS);
+      expect(now).toBeGreaterThanOrEqual(before);
+      expect(due).toEqual([
+        {
+          id,
+          state,
+          producerGroup: 'accounts',
+          checkContext: 'shard-3',
+          businessKeys: ['order:1', 'phone:2'],
+          preparedAt: 1_700_000_000_123,
+          alerted: false,
+        },
+      ]);
+    });
+
+    test('the oldest are claimed first, up to the limit, and none that is not due', async () => {
+      const { store } = opened();
+      const third = await overdue(store, 1_000);
+      const first = await overdue(store, 3_000);
+      const second = await overdue(store, 2_000);
+      await overdue(store, -60_000);
+      const { due } = await store.claimDueChecks({ ...CHECKS, limit: 2 });
+      expect(idsOf(due)).toEqual([first, second]);
+      expect(idsOf((await store.claimDueChecks(CHECKS)).due)).toEqual([third]);
+    });
+
+    test('nobody else gets a claimed check until its lease is over', async () => {
+      const { store } = opened();
+      const id = await overdue(store, 1_000);
+      const claimed = await store.claimDueChecks({ ...CHECKS, leaseMs: 300 });
+      expect(idsOf(claimed.due)).toEqual([id]);
+      await until('the lease is over', async () => {
+        const again = await store.claimDueChecks({ ...CHECKS, leaseMs: 300 });
+        if (again.due.length === 0) return false;
+        expect(again.now - claimed.now).toBeGreaterThanOrEqual(300);
+        return true;
+      });
+    });
+
+    test('checks of busy groups stay due and do not use up the limit', async () => {
+      const { store } = opened();
+      const busy = await overdue(store, 3_000, { producerGroup: 'busy' });
+      const free = await overdue(store, 1_000);
+      const claim = { ...CHECKS, limit: 1, exceptGroups: ['busy', 'other'] };
+      expect(idsOf((await store.claimDueChecks(claim)).due)).toEqual([free]);
+      expect(idsOf((await store.claimDueChecks(CHECKS)).due)).toEqual([busy]);
+    });
+
+    test('what a check found is there for the next one', async () => {
+      const { store } = opened();
+      const id = await overdue(store, 1_000);
+      const [claimed] = (await store.claimDueChecks(CHECKS)).due;
+      if (claimed === undefined) throw new Error('nothing was due');
+      const dueAt = (await store.now()) - 1;
+      const to = { state: 'prepared', checks: 0, unanswered: 1, dueAt } as const;
+      const event = { at: dueAt, event: 'check', detail: { answer: 'none' } } as const;
+      await store.saveChecks([
+        { id, from: claimed.state, to, unansweredSince: 17, alerted: true, history: [event] },
+      ]);
+      const [next] = (await store.claimDueChecks(CHECKS)).due;
+      expect(next).toMatchObject({ id, state: to, unansweredSince: 17, alerted: true });
+      expect((await store.view(id))?.history).toEqual([event]);
+    });
+  });
+
+  describe('results of checks that come too late', () => {
+    const parkedNow = async (store: Store, id: string): Promise<CheckToSave> => {
+      const [claimed] = (await store.claimDueChecks(CHECKS)).due;
+      if (claimed?.id !== id) throw new Error(`claimed ${claimed?.id}`);
+      const parkedAt = await store.now();
+      const to = { state: 'parked', reason: 'unresolved', parkedAt } as const;
+      const history: HistoryEvent[] = [{ at: parkedAt, event: 'parked', detail: {} }];
+      return { id, from: claimed.state, to, alerted: true, history };
+    };
+
+    for (const decision of ['commit', 'rollback'] as const) {
+      test(`a ${decision} that arrives during a check wins over its result`, async () => {
+        const { store } = opened();
+        const id = await overdue(store, 1_000);
+        const result = await parkedNow(store, id);
+        await decide(store, id, decision);
+        const decided = await store.view(id);
+        await store.saveChecks([result]);
+        expect(await store.view(id)).toEqual(decided);
+      });
+    }
+
+    test('of two instances that checked one row, the second to save changes nothing', async () => {
+      const { store } = opened();
+      const id = await overdue(store, 1_000);
+      const late = await parkedNow(store, id);
+      const to = { state: 'prepared', checks: 1, unanswered: 0, dueAt: 17 } as const;
+      await store.saveChecks([{ id, from: late.from, to, alerted: false, history: [] }]);
+      const saved = await store.view(id);
+      await store.saveChecks([late]);
+      expect(await store.view(id)).toEqual(saved);
+    });
+
+    test('a stale result leaves the others of its batch alone', async () => {
+      const { store } = opened();
+      const decided = await overdue(store, 1_000);
+      const stale = await parkedNow(store, decided);
+      const open = await overdue(store, 1_000);
+      const good = await parkedNow(store, open);
+      await decide(store, decided, 'rollback');
+      await store.saveChecks([stale, good]);
+      expect((await rowOf(store, decided)).state.state).toBe('rolledBack');
+      expect((await rowOf(store, open)).state).toEqual(good.to);
+      expect((await store.view(open))?.history).toEqual(good.history);
+    });
+  });
+
+  describe('claims of forwards', () => {
+    test('a transaction is claimed with all that RabbitMQ is to be told', async () => {
+      const { store } = opened();
+      const content = {
+        messages: messages(3),
+        businessKeys: ['order:1'],
+        expects: ['index'],
+        trace: { traceparent: '00-abc', tracestate: 'a=1' },
+        preparedAt: 1_700_000_000_123,
+      };
+      const id = await overdueForward(store, 1_000, content);
+      const { due } = await store.claimDueForwards(FORWARDS);
+      const bytes = Buffer.byteLength(JSON.stringify(content.messages));
+      const rest = { pending: 0b111, attempts: 0, bytes, producerGroup: 'accounts' };
+      expect(due).toEqual([{ id, ...content, ...rest }]);
+      expect(await store.readCommitted([id])).toEqual(due);
+    });
+
+    test('the oldest are claimed first, up to the limit, and none that is not due', async () => {
+      const { store } = opened();
+      // Ids in another order than what is due: rows come back by their ids.
+      const at = Date.now();
+      const third = await overdueForward(store, 1_000, { id: newId(at - 9) });
+      const second = await overdueForward(store, 2_000, { id: newId(at - 6) });
+      const first = await overdueForward(store, 3_000, { id: newId(at - 3) });
+      await overdueForward(store, -60_000);
+      await overdue(store, 1_000);
+      const { due } = await store.claimDueForwards({ ...FORWARDS, limit: 2 });
+      expect(idsOf(due)).toEqual([first, second]);
+      expect(idsOf((await store.claimDueForwards(FORWARDS)).due)).toEqual([third]);
+    });
+
+    test('a claim takes no more bytes than asked for, but at least one transaction', async () => {
+      const { store } = opened();
+      const big = await overdueForward(store, 3_000, { messages: messages(20) });
+      const small = [await overdueForward(store, 2_000), await overdueForward(store, 1_000)];
+      const claim = async (bytesMax: number) =>
+        idsOf((await store.claimDueForwards({ ...FORWARDS, bytesMax })).due);
+      expect(await claim(1)).toEqual([big]);
+      const [{ bytes = 0 } = {}] = await store.readCommitted(small);
+      expect(await claim(bytes * 2 - 1)).toEqual([small[0]]);
+      expect(await claim(bytes * 2)).toEqual([small[1]]);
+    });
+
+    test('nobody else gets a claimed transaction until its lease is over or given up', async () => {
+      const { store } = opened();
+      const id = await overdueForward(store, 1_000);
+      const leased = { ...FORWARDS, leaseMs: 300 };
+      const claimed = await store.claimDueForwards(leased);
+      expect(idsOf(claimed.due)).toEqual([id]);
+      await until('the lease is over', async () => {
+        const again = await store.claimDueForwards(leased);
+        if (again.due.length === 0) return false;
+        expect(again.now - claimed.now).toBeGreaterThanOrEqual(300);
+        return true;
+      });
+      await store.releaseForwards([id]);
+      expect(idsOf((await store.claimDueForwards(FORWARDS)).due)).toEqual([id]);
+    });
+
+    test('giving up a lease moves nothing that is not committed', async () => {
+      const { store } = opened();
+      const prepared = await prepare(store);
+      const forwarded = await overdueForward(store, 0);
+      await forward(store, [forwarded]);
+      const before = await store.find([prepared, forwarded]);
+      await store.releaseForwards([prepared, forwarded]);
+      expect(await store.find([prepared, forwarded])).toEqual(before);
+      expect(await store.readCommitted([prepared, forwarded])).toEqual([]);
+    });
+  });
+
+  describe('results of forwarding', () => {
+    const partly = async (
+      store: Store,
+      id: string,
+      masks: { done: number; pending: number },
+    ): Promise<ForwardingToSave> => {
+      const dueAt = (await store.now()) + 1_000;
+      const to = { state: 'committed', pending: masks.pending, attempts: 1, dueAt } as const;
+      return { id, done: masks.done, unrouted: 0, to, lastFailure: 'nacked', history: [] };
+    };
+
+    for (const order of ['first', 'last'] as const) {
+      test(`two instances that confirm a part each end in forwarded, ${order} part first`, async () => {
+        const { store } = opened();
+        const id = await overdueForward(store, 0, { messages: messages(2) });
+        const saves = [
+          await partly(store, id, { done: 0b01, pending: 0b10 }),
+          await partly(store, id, { done: 0b10, pending: 0b01 }),
+        ];
+        for (const save of order === 'first' ? saves : saves.reverse()) {
+          expect((await rowOf(store, id)).state.state).toBe('committed');
+          await store.saveForwards([save]);
+        }
+        const { state } = await rowOf(store, id);
+        if (state.state !== 'forwarded') throw new Error(state.state);
+        expect(await columnOf(opened(), id, 'pending')).toBe(0);
+        expect(await columnOf(opened(), id, 'due_at')).toBeNull();
+        expect(await columnOf(opened(), id, 'settled_at')).toBe(state.forwardedAt);
+      });
+    }
+
+    test('a result for what is forwarded already changes nothing', async () => {
+      const { store } = opened();
+      const id = await overdueForward(store, 0, { messages: messages(2) });
+      await forward(store, [id]);
+      const before = await store.view(id);
+      const late = await partly(store, id, { done: 0b01, pending: 0b10 });
+      const at = await store.now();
+      const parked = {
+        state: 'parked',
+        reason: 'undeliverable',
+        pending: 2,
+        parkedAt: at,
+      } as const;
+      const event: HistoryEvent = { at, event: 'parked', detail: {} };
+      await store.saveForwards([late]);
+      await store.saveForwards([{ ...late, to: parked, history: [event] }]);
+      await forward(store, [id]);
+      expect(await store.view(id)).toEqual(before);
+    });
+
+    test('a message dropped because nobody was bound is done, and shown as unrouted', async () => {
+      const { store } = opened();
+      const id = await overdueForward(store, 0, { messages: messages(2) });
+      const forwardedAt = await store.now();
+      const event: HistoryEvent = { at: 17, event: 'unrouted', detail: { messages: [1] } };
+      const to = { state: 'forwarded', forwardedAt } as const;
+      await store.saveForwards([{ id, done: 0b11, unrouted: 0b10, to, history: [event] }]);
+      const view = await store.view(id);
+      expect(view?.state).toBe('forwarded');
+      expect(view?.messages.map(({ state }) => state)).toEqual(['forwarded', 'unrouted']);
+      expect(view?.history).toEqual([event]);
+    });
+
+    test('a batch saves whole, parked, failed and forwarded rows together', async () => {
+      const { store } = opened();
+      const ids = [
+        await overdueForward(store, 0),
+        await overdueForward(store, 0, { messages: messages(2) }),
+        await overdueForward(store, 0),
+      ] as const;
+      const parkedAt = await store.now();
+      const failed = await partly(store, ids[1], { done: 0b01, pending: 0b10 });
+      await store.saveForwards([
+        {
+          id: ids[0],
+          done: 0,
+          unrouted: 0,
+          to: { state: 'parked', reason: 'undeliverable', pending: 1, parkedAt },
+          lastFailure: 'NO_ROUTE',
+          history: [{ at: 1, event: 'parked', detail: { reason: 'undeliverable' } }],
+        },
+        failed,
+        { ...failed, id: ids[2], done: 1, to: { state: 'forwarded', forwardedAt: parkedAt } },
+      ]);
+      const states = await Promise.all(ids.map(async (id) => (await rowOf(store, id)).state));
+      expect(states).toEqual([
+        { state: 'parked', reason: 'undeliverable', pending: 1, parkedAt },
+        failed.to,
+        { state: 'forwarded', forwardedAt: expect.any(Number) },
+      ]);
+      expect((await store.view(ids[0]))?.forwarding).toEqual({
+        failedAttempts: 1,
+        lastFailure: 'NO_ROUTE',
+      });
+    });
+  });
+}
