@@ -15,8 +15,19 @@ interface Expected {
   receipt: ConsumerReceipt;
 }
 
-/** Only receipts that somebody waits for are kept: of a group in `expects`, on a message there is. */
-async function expectedOf(sql: Sql, batch: readonly ConsumerReceipt[]): Promise<Expected[]> {
+/**
+ * Only receipts that somebody waits for are kept: of a group in `expects`, on a message there is,
+ * of a transaction that was committed.
+ *
+ * The transactions stay locked, in order of their ids, until the receipts are saved. Without that,
+ * two groups that save the last two receipts at the same moment do not see each other's, and
+ * neither settles the transaction.
+ */
+async function expectedOf(
+  sql: Sql,
+  batch: readonly ConsumerReceipt[],
+  forUpdate: string,
+): Promise<Expected[]> {
   const named = batch.flatMap((receipt) => {
     const message = parseMessageId(receipt.messageId);
     return message === undefined
@@ -27,7 +38,8 @@ async function expectedOf(sql: Sql, batch: readonly ConsumerReceipt[]): Promise<
   if (ids.length === 0) return [];
   const rows = await sql.all<{ id: Uint8Array; details: string | null; message_count: number }>(
     `select id, details, message_count from escrow_transaction
-     where id in (${marks(ids.length)}) and receipts_wanted > 0`,
+     where id in (${marks(ids.length)}) and receipts_wanted > 0 and decision = 'commit'
+     order by id ${forUpdate}`,
     ids.map(idBytes),
   );
   const byId = new Map(rows.map((row) => [idText(row.id), row]));
@@ -37,6 +49,9 @@ async function expectedOf(sql: Sql, batch: readonly ConsumerReceipt[]): Promise<
     return parseDetails(row.details).expects?.includes(receipt.consumerGroup) ?? false;
   });
 }
+
+/** What an INT column holds: one absurd count must not stop the batch that it comes with. */
+const ATTEMPTS_MAX = 2 ** 31 - 1;
 
 /** A group that gave up and consumed later, from its dead letters, has consumed. */
 const consumedAfterAll = (now: string) => `
@@ -56,9 +71,9 @@ export async function saveReceipts(
   database: Database,
   batch: readonly ConsumerReceipt[],
 ): Promise<ReceiptsSaved> {
-  const { now } = database.dialect;
+  const { now, forUpdate } = database.dialect;
   return database.transaction(async (sql) => {
-    const expected = await expectedOf(sql, batch);
+    const expected = await expectedOf(sql, batch, forUpdate);
     if (expected.length === 0) return { settled: [] };
     await sql.insertRows({
       table: 'escrow_receipt',
@@ -77,7 +92,7 @@ export async function saveReceipts(
         receipt.consumerGroup,
         number,
         receipt.kind,
-        receipt.attempts ?? null,
+        receipt.attempts === undefined ? null : Math.min(receipt.attempts, ATTEMPTS_MAX),
         receipt.cause ?? null,
         0,
       ]),

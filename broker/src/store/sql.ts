@@ -10,6 +10,8 @@ export interface Dialect {
   readonly now: string;
   /** Ends a SELECT that claims rows: others skip what it locked. Empty where one writer is alone. */
   readonly skipLocked: string;
+  /** Ends a SELECT whose rows others may change only afterwards. Empty where one writer is alone. */
+  readonly forUpdate: string;
 }
 
 export interface RowsToInsert {

@@ -170,6 +170,7 @@ export function openMysqlDatabase(url: string): Database {
     dialect: {
       now: 'cast(unix_timestamp(now(3)) * 1000 as signed)',
       skipLocked: 'for update skip locked',
+      forUpdate: 'for update',
     },
     all: <Row>(text: string, values?: readonly SqlValue[]) =>
       repeating(() => outside.all<Row>(text, values)),

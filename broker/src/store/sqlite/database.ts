@@ -151,7 +151,11 @@ export function openSqliteDatabase(path: string): Database {
   }
 
   return {
-    dialect: { now: "cast(unixepoch('subsec') * 1000 as integer)", skipLocked: '' },
+    dialect: {
+      now: "cast(unixepoch('subsec') * 1000 as integer)",
+      skipLocked: '',
+      forUpdate: '',
+    },
     all: (text, values) => inTurn(() => direct.all(text, values)),
     run: (text, values) => inTurn(() => direct.run(text, values)),
     insertRows: (insert) => inTurn(() => direct.insertRows(insert)),
