@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { type Message, PermanentError } from '@escrowmq/consumer';
-import { HEADERS, queueName, retryQueueName } from '@escrowmq/protocol';
+import { HEADERS, queueName } from '@escrowmq/protocol';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { type ConsumerBench, openBench } from '../support/consumer-bench.js';
 import { amqpProperties, publish } from '../support/publish.js';
@@ -244,20 +244,4 @@ test('two instances of a group share the messages, and another group gets them a
   } finally {
     await other.close();
   }
-});
-
-test('what a retry queue holds survives the loss of the main queue', async () => {
-  let fail = true;
-  const received: string[] = [];
-  const settings = { ...names, retryDelaysMs: [400] };
-  await bench.consumer.subscribe(settings, ({ id }) => {
-    if (fail) throw new Error('not yet');
-    received.push(id);
-  });
-  const id = await publish(bench.channel, { ...names, data: 1 });
-  await bench.event('retryScheduled');
-  fail = false;
-  await bench.channel.deleteQueue(queueName(bench.topic, bench.group));
-  await until('it came again through the new queue', () => received.includes(id));
-  await bench.channel.deleteQueue(retryQueueName(bench.topic, bench.group, 400));
 });

@@ -61,6 +61,7 @@ async function expectCleanPool(): Promise<void> {
 test('work is applied once, and a second time is a duplicate', async () => {
   const message = newMessage();
   expect(await once(pool, message, (tx) => add(tx, 1))).toBe('applied');
+  await expectCleanPool();
   expect(await once(pool, message, (tx) => add(tx, 1))).toBe('duplicate');
   expect(await balance(1)).toBe(1);
   await expectCleanPool();

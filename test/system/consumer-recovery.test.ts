@@ -3,6 +3,7 @@ import { type PrivateRabbitmq, startPrivateRabbitmq } from '@escrowmq/local-serv
 import {
   deadLetterQueueName,
   HEADERS,
+  LIMITS,
   queueName,
   RECEIPTS_QUEUE,
   ReceiptBatch,
@@ -24,7 +25,7 @@ beforeAll(async () => {
 afterAll(() => rabbitmq.remove(), 60_000);
 
 beforeEach(async () => {
-  bench = await openBench(rabbitmq.url);
+  bench = await openBench(rabbitmq.url, [100]);
   names = { topic: bench.topic, group: bench.group };
 });
 afterEach(() => bench.close());
@@ -115,6 +116,25 @@ test('a queue deleted under the consumer is declared again and consumed', async 
   expect(bench.events.filter(({ event }) => event === 'connectionLost')).toEqual([]);
 });
 
+test('what a retry queue holds when its time is over waits for a main queue that is gone', async () => {
+  // RabbitMQ would look for the queue again after three minutes.
+  const setting = 'rabbit, dead_letter_worker_publisher_confirm_timeout';
+  await rabbitmq.ctl('eval', `application:set_env(${setting}, 500).`);
+  const queue = queueName(bench.topic, bench.group);
+  const settings = { ...names, retryDelaysMs: [100] };
+  const failing = await bench.consumer.subscribe(settings, () => {
+    throw new Error('not yet');
+  });
+  const id = await publishAnew('x');
+  await bench.event('retryScheduled');
+  await Promise.all([failing.close(), bench.channel.deleteQueue(queue)]);
+  const deletedAt = performance.now();
+  await until('its time is long over', () => performance.now() - deletedAt > 500);
+  const received: string[] = [];
+  await bench.consumer.subscribe(settings, (message) => received.push(message.id));
+  await until('it came again', () => received.includes(id));
+});
+
 test('a message stays while its dead-letter queue is gone, and is put away when it is back', async () => {
   const deadLetters = deadLetterQueueName(bench.topic, bench.group);
   await bench.consumer.subscribe(names, () => {
@@ -156,17 +176,22 @@ test('receipts of consumed messages arrive in batches, and only where they are e
 });
 
 test('close sends the receipts that are still waiting', async () => {
-  let calls = 0;
-  await bench.consumer.subscribe(names, () => {
-    calls += 1;
+  const { open, opened } = gate();
+  // More than one batch, so that some still wait when the last handler has finished.
+  const total = LIMITS.receiptsPerMessageMax + 100;
+  let started = 0;
+  await bench.consumer.subscribe({ ...names, concurrency: total }, async () => {
+    started += 1;
+    await opened;
   });
   await bench.channel.purgeQueue(RECEIPTS_QUEUE);
-  for (let n = 0; n < 5; n += 1) {
-    await publish(bench.channel, { ...names, expects: [bench.group] });
-  }
-  await until('all were handled', () => calls === 5);
-  await bench.consumer.close();
-  expect(await takeReceipts(5)).toHaveLength(5);
+  const message = { ...names, expects: [bench.group] };
+  await Promise.all(Array.from({ length: total }, () => publish(bench.channel, message)));
+  await until('all handlers run', () => started === total);
+  const closing = bench.consumer.close();
+  open();
+  await closing;
+  expect(await takeReceipts(total)).toHaveLength(total);
 });
 
 test('a dead letter that somebody waits for is told by a failed receipt with its cause', async () => {
@@ -202,7 +227,7 @@ test('close waits for handlers that run, takes nothing new, and leaves the queue
   let started = 0;
   let finished = 0;
   const subscription = await bench.consumer.subscribe(
-    { ...names, concurrency: 1, retryDelaysMs: [] },
+    { ...names, concurrency: 2, retryDelaysMs: [] },
     async () => {
       started += 1;
       await opened;
@@ -210,16 +235,18 @@ test('close waits for handlers that run, takes nothing new, and leaves the queue
     },
   );
   await publishAnew('running');
-  await publishAnew('waiting');
   await until('the handler runs', () => started === 1);
   const closing = subscription.close();
-  const queue = queueName(bench.topic, bench.group);
-  await until('nobody consumes the queue', async () => {
-    return (await bench.channel.checkQueue(queue)).consumerCount === 0;
-  });
+  // A connection and a confirm: many round trips, where closing without waiting takes two.
+  const first = await Promise.race([
+    closing.then(() => 'closed'),
+    publishAnew('waiting').then(() => 'published'),
+  ]);
+  expect(first).toBe('published');
   open();
   await closing;
   expect({ started, finished }).toEqual({ started: 1, finished: 1 });
+  const queue = queueName(bench.topic, bench.group);
   const left = await bench.take(queue);
   expect(left.content.toString()).toBe('"waiting"');
   expect(await bench.channel.get(queue)).toBe(false);
