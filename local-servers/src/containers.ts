@@ -111,6 +111,7 @@ type Endpoint = { path: string } | { host: string; port: number };
 function engineEndpoints(): Endpoint[] {
   const configured = process.env.DOCKER_HOST;
   if (configured !== undefined && configured !== '') {
+    if (!URL.canParse(configured)) return [];
     const url = new URL(configured);
     if (url.protocol === 'unix:') return [{ path: url.pathname }];
     // 2375 is the engine's registered port; the other protocols (ssh) testcontainers can't use.

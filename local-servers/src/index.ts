@@ -1,4 +1,5 @@
 export { mysqlForTests, rabbitmqForTests, type TestMysql, type TestServer } from './for-tests.js';
+export { freePorts } from './free-port.js';
 export {
   createMysqlDatabase,
   dropMysqlDatabases,
