@@ -40,8 +40,8 @@ export interface ProducerLimits {
    */
   connectionTimeoutMs: number;
   /**
-   * For a local transaction from its start to its COMMIT. When it passes, the connection is
-   * destroyed, which rolls back.
+   * For a local transaction from its start to its COMMIT. When it passes, the transaction
+   * is rolled back; a connection that is still busy then is closed.
    * @default 60000: longer than InnoDB's own lock wait (50 s), much shorter than barrier rows live
    */
   transactionTimeoutMs: number;

@@ -107,11 +107,7 @@ async function callBack<T>(run: Run, lease: Lease, callback: LocalWork<T>['callb
   });
   try {
     return await within((async () => callback(tx))(), run.deadline.leftMs, {
-      error: () => {
-        // Its statement may still be running; only closing the connection ends that.
-        lease.destroy();
-        return tookTooLong(run);
-      },
+      error: () => tookTooLong(run),
     });
   } finally {
     refuse(

@@ -49,10 +49,13 @@ afterEach(async () => {
   await proxy.close();
 });
 
-async function attempt(id: number): Promise<{ transactionId: string; outcome: unknown }> {
+async function attempt(
+  id: number,
+  from = pool,
+): Promise<{ transactionId: string; outcome: unknown }> {
   let transactionId = '';
   const outcome = await producer
-    .transaction(pool, message, async (tx) => {
+    .transaction(from, message, async (tx) => {
       transactionId = tx.transactionId;
       await tx.execute('insert into account (id) values (?)', [id]);
       return 'registered';
@@ -90,6 +93,22 @@ test('a COMMIT whose answer was lost is decided as a commit, every time', async 
     expect(await database.barrier(transactionId)).toBe('commit');
   }
   expect(await database.accounts()).toHaveLength(TRIALS);
+});
+
+test('a database that refuses the first question after a failed COMMIT is asked again', async () => {
+  let connections = 0;
+  const getConnection = async () => {
+    connections += 1;
+    if (connections === 2) throw new Error('too many connections');
+    return pool.getConnection();
+  };
+  const flaky: Pool = Object.assign(Object.create(pool), { getConnection });
+  const cut = proxy.cutNext(COMMIT, 'after');
+  const { transactionId, outcome } = await attempt(1, flaky);
+  await cut;
+  expect(outcome).toBe('registered');
+  expect(connections).toBe(3);
+  expect(verdictsOf(transactionId)).toEqual(['commit']);
 });
 
 test.each(['before', 'after'] as const)(

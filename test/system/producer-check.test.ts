@@ -18,6 +18,7 @@ import {
   SIGNING_SECRET,
   startProducerDatabase,
 } from '../support/producer-database.js';
+import { until } from '../support/until.js';
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 const { logger, records } = recordingLogger();
@@ -112,16 +113,15 @@ test('two checks that wait on a transaction that rolls back never contradict eac
   }
 });
 
-/** InnoDB says how many transactions wait for a lock; its list is refreshed every 100 ms. */
+/** Until that many inserts into this database's barrier are under way: they wait for the lock. */
 async function untilWaiting(count: number): Promise<void> {
-  const deadline = performance.now() + 900;
-  while (performance.now() < deadline) {
+  await until(`${count} checks wait`, async () => {
     const [rows] = await database.observer.query<RowDataPacket[]>(
-      `select count(*) as waiting from information_schema.innodb_trx
-       where trx_state = 'LOCK WAIT' and trx_query like '%escrow_barrier%'`,
+      `select count(*) as waiting from information_schema.processlist
+       where db = database() and info like 'insert into escrow_barrier%'`,
     );
-    if (rows[0]?.waiting >= count) return;
-  }
+    return rows[0]?.waiting === count;
+  });
 }
 
 test('the connection goes back with its settings as they were, also after a lock wait', async () => {
@@ -224,6 +224,14 @@ test('a missing table, no rights and a database that is down are unknown', async
   for (const options of [{ database: 'mysql' }, { database: 'information_schema' }, down]) {
     expect(await ask(handlerOf(database.pool(options)), id)).toBe('unknown');
   }
+});
+
+test('a connection on which a check failed is not given to anybody else', async () => {
+  const pool = database.pool({ database: 'mysql', connectionLimit: 1 });
+  await pool.query('set session innodb_lock_wait_timeout = 17');
+  expect(await ask(handlerOf(pool), id)).toBe('unknown');
+  // A new connection, with the server's default.
+  expect((await sessionOf(pool))?.lockWait).toBe(50);
 });
 
 test('a read-only database is no primary: unknown, even for a user who may write to it', async () => {
