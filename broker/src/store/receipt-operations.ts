@@ -138,7 +138,10 @@ interface UnsettledRow {
   details: string | null;
 }
 
-/** A key on which more than this is open at once is not a business key; the oldest are shown. */
+/**
+ * A key on which more than this is open at once is not a business key; the oldest are shown. For
+ * each key by itself: under one limit for all, a hot key made others look settled.
+ */
 const UNSETTLED_SHOWN_MAX = 200;
 
 export async function unsettledOn(
@@ -151,11 +154,13 @@ export async function unsettledOn(
   );
   if (businessKeys.length === 0) return answer;
   const rows = await database.all<UnsettledRow>(
-    `select k.business_key, t.id, t.producer_group, t.state, t.message_count, t.details
-     from escrow_business_key k join escrow_transaction t on t.id = k.transaction_id
-     where k.business_key in (${marks(businessKeys.length)}) and t.settled_at is null
-       ${producerGroup === undefined ? '' : 'and t.producer_group = ?'}
-     order by t.id limit ${UNSETTLED_SHOWN_MAX}`,
+    `select business_key, id, producer_group, state, message_count, details from (
+       select k.business_key, t.id, t.producer_group, t.state, t.message_count, t.details,
+         row_number() over (partition by k.business_key order by t.id) as place
+       from escrow_business_key k join escrow_transaction t on t.id = k.transaction_id
+       where k.business_key in (${marks(businessKeys.length)}) and t.settled_at is null
+         ${producerGroup === undefined ? '' : 'and t.producer_group = ?'}
+     ) as unsettled where place <= ${UNSETTLED_SHOWN_MAX} order by id`,
     [
       ...businessKeys.map((key) => Buffer.from(key)),
       ...(producerGroup === undefined ? [] : [producerGroup]),
