@@ -22,11 +22,16 @@ const finishedRows = (now: string) => `
   where id < ? and state in ('forwarded', 'rolledBack') and finished_at <= ${now} - ?
   order by id limit ?`;
 
+/**
+ * An id has a tombstone already when it was used again, which takes a clock that jumped. The first
+ * decision stands, and the purge goes on instead of failing on this row for ever.
+ */
 const entomb = (now: string, ids: number) => `
   insert into escrow_tombstone
     (id, producer_group, content_hash, decision, decided_at, decided_by, decision_reason, purged_at)
   select id, producer_group, content_hash, decision, decided_at, decided_by, decision_reason, ${now}
-  from escrow_transaction where id in (${marks(ids)})`;
+  from escrow_transaction
+  where id in (${marks(ids)}) and id not in (select id from escrow_tombstone)`;
 
 /** Rows that hang on a transaction go with it. */
 const DEPENDENTS = ['escrow_business_key', 'escrow_receipt', 'escrow_history'];
