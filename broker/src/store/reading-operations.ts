@@ -2,7 +2,6 @@ import type {
   Message,
   SearchAnswer,
   SearchQuery,
-  StateName,
   TransactionSummary,
   TransactionView,
 } from '@escrowmq/protocol';
@@ -117,23 +116,28 @@ export async function search(database: Database, query: SearchQuery): Promise<Se
   return { transactions: page, ...(more ? { cursor: last.id } : {}) };
 }
 
+/**
+ * Rows and what was purged, in one statement: a purge that ends between two of them would be
+ * counted twice.
+ */
+const ROWS_AND_COUNTERS = `
+  select state as name, count(*) as value from escrow_transaction group by state
+  union all
+  select name, value from escrow_counter`;
+
 export async function counts(database: Database): Promise<StoreCounts> {
-  const rows = await database.all<{ state: StateName; count: number | string }>(
-    'select state, count(*) as count from escrow_transaction group by state',
-  );
-  const byState = Object.fromEntries(STATES.map((state) => [state, 0])) as StoreCounts['byState'];
-  for (const { state, count } of rows) byState[state] = Number(count);
-  const counters = await database.all<{ name: string; value: number }>(
-    'select name, value from escrow_counter',
-  );
-  const counter = (name: string) => counters.find((row) => row.name === name)?.value ?? 0;
+  const rows = await database.all<{ name: string; value: number }>(ROWS_AND_COUNTERS);
+  const count = (name: string) => rows.find((row) => row.name === name)?.value ?? 0;
+  const byState = Object.fromEntries(
+    STATES.map((state) => [state, count(state)]),
+  ) as StoreCounts['byState'];
   const [oldest] = await database.all<{ at: number | null }>(
     `select min(prepared_at) as at from escrow_transaction
      where state in ('prepared', 'committed', 'parked')`,
   );
   return {
     byState,
-    purged: { forwarded: counter('purged.forwarded'), rolledBack: counter('purged.rolledBack') },
+    purged: { forwarded: count('purged.forwarded'), rolledBack: count('purged.rolledBack') },
     ...(typeof oldest?.at === 'number' ? { oldestOpenAt: oldest.at } : {}),
   };
 }
