@@ -1,7 +1,10 @@
 import { afterAll, beforeAll, beforeEach, describe } from '@jest/globals';
 import { emptyStore, type OpenForTest, type OpenStore } from '../support/store-fixtures.js';
-import { claimsContract } from './claims.contract.js';
+import { checksContract } from './checks.contract.js';
+import { forwardsContract } from './forwards.contract.js';
 import { intakeContract } from './intake.contract.js';
+import { receiptsContract } from './receipts.contract.js';
+import { retentionContract } from './retention.contract.js';
 import { statesContract } from './states.contract.js';
 
 /**
@@ -24,6 +27,9 @@ export function storeContract(name: string, open: OpenForTest): void {
 
     statesContract(opened);
     intakeContract(opened);
-    claimsContract(opened);
+    checksContract(opened);
+    forwardsContract(opened);
+    receiptsContract(opened);
+    retentionContract(opened);
   });
 }
