@@ -10,7 +10,7 @@ export interface HttpAnswer {
   body: any;
 }
 
-const agent = new Agent({ connections: 256, keepAliveTimeout: 1_000 });
+const agent = new Agent({ connections: 256, keepAliveTimeout: 100 });
 
 /** One call to the broker; rejects only when no answer came. */
 export async function call(

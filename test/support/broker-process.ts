@@ -1,11 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { freePorts } from '@escrowmq/local-servers';
+import { afterAll } from '@jest/globals';
 import { freshMysqlDatabase } from './servers.js';
 
 const MAIN = fileURLToPath(new URL('../../broker/dist/main.js', import.meta.url));
@@ -27,17 +28,6 @@ export interface BrokerProcess {
   start(): Promise<void>;
 }
 
-/** A port that was free a moment ago. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
-}
-
 /** A new store of either kind, and how to take it away again. */
 export async function freshStore(
   kind: StoreKind,
@@ -50,12 +40,18 @@ export async function freshStore(
   };
 }
 
+/** What a failed test left running ends with its file. */
+const running = new Set<ChildProcess>();
+afterAll(() => {
+  for (const child of running) child.kill('SIGKILL');
+});
+
 export async function startBrokerProcess(settings: {
   store: string;
   rabbitmq: string;
   environment?: Record<string, string>;
 }): Promise<BrokerProcess> {
-  const port = await freePort();
+  const [port] = await freePorts(1);
   const log: Record<string, unknown>[] = [];
   let child: ChildProcess | undefined;
 
@@ -71,6 +67,8 @@ export async function startBrokerProcess(settings: {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     child = started;
+    running.add(started);
+    started.once('exit', () => running.delete(started));
     // What it says on standard error is part of why it did not start.
     const errors: string[] = [];
     started.stderr?.on('data', (chunk) => errors.push(String(chunk)));
@@ -97,13 +95,13 @@ export async function startBrokerProcess(settings: {
   }
 
   async function end(signal: NodeJS.Signals): Promise<number | null> {
-    const running = child;
-    if (running === undefined || running.exitCode !== null || running.signalCode !== null) {
-      return running?.exitCode ?? null;
+    const current = child;
+    if (current === undefined || current.exitCode !== null || current.signalCode !== null) {
+      return current?.exitCode ?? null;
     }
-    running.kill(signal);
-    await once(running, 'exit');
-    return running.exitCode;
+    current.kill(signal);
+    await once(current, 'exit');
+    return current.exitCode;
   }
 
   await start();
