@@ -142,6 +142,20 @@ test('a handler that fails for a while gets the same receipts again', async () =
   expect(await leftInQueue()).toBe(0);
 });
 
+test('a store that is away uses up no deliveries, which RabbitMQ 4 limits', async () => {
+  let calls = 0;
+  await consume(async () => {
+    calls++;
+    throw new EscrowError('STORE_UNAVAILABLE', 'the store is away');
+  });
+  await send({ receipts: [receipt('m-1')] });
+  await until('the handler was called three times', () => calls === 3);
+  await rabbit.close();
+  const left = await onChannel(server.url, (channel) => channel.get(RECEIPTS_QUEUE));
+  if (left === false) throw new Error('the queue is empty');
+  expect(left.properties.headers?.['x-delivery-count']).toBe(1);
+});
+
 test('receipts that the handler can never take hold up no others, and are not lost', async () => {
   const taken = new Set<string>();
   let poisoned = 0;
@@ -175,6 +189,8 @@ test('closing waits for the handler, so that what it has taken does not come aga
   await send({ receipts: [receipt('m-1')] });
   await until('the handler is called', () => entered);
   const closed = rabbit.close();
+  // Connecting takes longer than all that close() would do if it did not wait.
+  await hasConsumer();
   release();
   await closed;
   expect(await leftInQueue()).toBe(0);

@@ -81,11 +81,15 @@ export class ReceiptConsumer implements ConnectionListener {
     const session = this.#session;
     if (session?.consumerTag === undefined || !session.open) return;
     const { channel, consumerTag, coalescer } = session;
+    async function finish(tag: string): Promise<void> {
+      await channel.cancel(tag);
+      await coalescer.idle();
+      // The end of the connection would overtake acknowledgements that are still being written;
+      // the end of their own channel comes after them.
+      await channel.close();
+    }
     try {
-      await atMost(
-        limitMs,
-        channel.cancel(consumerTag).then(() => coalescer.idle()),
-      );
+      await atMost(limitMs, finish(consumerTag));
     } catch (error) {
       this.#observer.failed('ending the consumption of receipts', error);
     }
