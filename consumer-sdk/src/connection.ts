@@ -7,8 +7,8 @@ import { type KeptOpen, keepOpen } from './keep-open.js';
 /**
  * A consumer has two connections, one to consume and one to publish retry copies, dead letters and
  * receipts. In a memory or disk alarm RabbitMQ stops reading from connections that publish; on a
- * shared one the acknowledgements would stand still as well, and with them the emptying of the
- * queues that the alarm waits for.
+ * shared one the acknowledgements stand still as well (tried: no second message arrived), and with
+ * them the emptying of the queues that the alarm waits for.
  */
 
 /** TCP and the AMQP handshake together. */

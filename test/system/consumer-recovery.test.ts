@@ -175,6 +175,30 @@ test('receipts of consumed messages arrive in batches, and only where they are e
   });
 });
 
+test('consuming goes on while RabbitMQ is short of memory, and receipts follow later', async () => {
+  const { open, opened } = gate();
+  let calls = 0;
+  // One at a time: the next message comes only when RabbitMQ has read the acknowledgement.
+  await bench.consumer.subscribe({ ...names, concurrency: 1 }, async () => {
+    calls += 1;
+    await opened;
+  });
+  await bench.channel.purgeQueue(RECEIPTS_QUEUE);
+  const message = { ...names, expects: [bench.group] };
+  await Promise.all(Array.from({ length: 10 }, () => publish(bench.channel, message)));
+  await until('the first handler runs', () => calls === 1);
+  await rabbitmq.ctl('set_vm_memory_high_watermark', '0');
+  try {
+    open();
+    expect(await bench.event('blocked')).toMatchObject({ connection: 'publishing' });
+    await until('all were handled', () => calls === 10);
+  } finally {
+    await rabbitmq.ctl('set_vm_memory_high_watermark', '0.4');
+  }
+  await bench.event('unblocked');
+  expect(await takeReceipts(10)).toHaveLength(10);
+});
+
 test('close sends the receipts that are still waiting', async () => {
   const { open, opened } = gate();
   // More than one batch, so that some still wait when the last handler has finished.
