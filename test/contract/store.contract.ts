@@ -2,10 +2,13 @@ import { afterAll, beforeAll, beforeEach, describe } from '@jest/globals';
 import { emptyStore, type OpenForTest, type OpenStore } from '../support/store-fixtures.js';
 import { checksContract } from './checks.contract.js';
 import { forwardsContract } from './forwards.contract.js';
+import { groupsContract } from './groups.contract.js';
 import { intakeContract } from './intake.contract.js';
+import { readingContract } from './reading.contract.js';
 import { receiptsContract } from './receipts.contract.js';
 import { retentionContract } from './retention.contract.js';
 import { statesContract } from './states.contract.js';
+import { valuesContract } from './values.contract.js';
 
 /**
  * What every store must do, whatever database is under it. Each test begins with an empty store.
@@ -31,5 +34,8 @@ export function storeContract(name: string, open: OpenForTest): void {
     forwardsContract(opened);
     receiptsContract(opened);
     retentionContract(opened);
+    readingContract(opened);
+    groupsContract(opened);
+    valuesContract(opened);
   });
 }
