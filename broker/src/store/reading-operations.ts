@@ -5,7 +5,7 @@ import type {
   TransactionSummary,
   TransactionView,
 } from '@escrowmq/protocol';
-import { messageIdOf, STATES } from '@escrowmq/protocol';
+import { messageIdOf, STATES, Topic } from '@escrowmq/protocol';
 import { bodyOf, contentTypeOf } from '../domain/outgoing.js';
 import type { StoreCounts } from '../domain/ports.js';
 import { hasMessage } from '../domain/transaction.js';
@@ -94,8 +94,9 @@ export async function search(database: Database, query: SearchQuery): Promise<Se
   if (query.state !== undefined) where('state = ?', query.state);
   if (query.producerGroup !== undefined) where('producer_group = ?', query.producerGroup);
   if (query.topic !== undefined) {
-    // Names of topics hold no comma, so one that does could only match two neighbours.
-    if (query.topic.includes(',')) return { transactions: [] };
+    // What can't be a topic is the name of none: with a comma it would match two neighbours, and
+    // the column holds ASCII only.
+    if (!Topic.safeParse(query.topic).success) return { transactions: [] };
     // Not LIKE, which takes letters of either case for the same on SQLite.
     where('instr(topics, ?) > 0', `,${query.topic},`);
   }
