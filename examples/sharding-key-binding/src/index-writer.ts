@@ -11,7 +11,7 @@ export interface IndexWriterDeps {
 }
 
 /** A database that restarts is back within these; each distinct delay costs a queue per index. */
-const RETRY_DELAYS_MS = [500, 2_000, 10_000];
+export const RETRY_DELAYS_MS = [500, 2_000, 10_000];
 
 /** Consumes registrations for every index, each with a consumer group of its own. */
 export async function startIndexWriters({

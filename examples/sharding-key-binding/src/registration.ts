@@ -2,6 +2,8 @@ import type { Producer } from '@escrowmq/producer';
 import { INDEXES, type User } from './indexes.js';
 import type { Shards } from './shards.js';
 
+/** Every instance of the producer service can answer for every other. */
+export const PRODUCER_GROUP = 'accounts';
 export const TOPIC = 'user';
 export const ROUTING_KEY = 'registered';
 
