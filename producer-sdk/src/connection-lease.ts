@@ -16,14 +16,14 @@ export interface Lease {
  * A connection within `limitMs`. One that the pool hands over later goes straight back: a wait
  * that were only given up would keep the connection for ever.
  *
- * @throws {EscrowError} STORE_UNAVAILABLE when the time is over, or the driver's error
+ * @throws {EscrowError} DATABASE_UNAVAILABLE when the time is over, or the driver's error
  */
 export async function acquire(pool: Pool, limitMs: number): Promise<Lease> {
   assert(!('promise' in pool), "needs a pool of 'mysql2/promise'; of another, pool.promise()");
   const connection = await within(pool.getConnection(), limitMs, {
     error: () =>
       new EscrowError(
-        'STORE_UNAVAILABLE',
+        'DATABASE_UNAVAILABLE',
         `the pool gave no database connection within ${Math.round(limitMs)} ms; nothing was written`,
       ),
     giveBack: (late) => late.release(),

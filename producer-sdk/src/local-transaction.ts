@@ -27,7 +27,7 @@ const ROLLBACK_MS_MAX = 2_000;
  * Gets a connection and opens the transaction with its barrier row and savepoint.
  *
  * @throws {EscrowError} ALREADY_ROLLED_BACK when a check decided first, INVALID_CONFIGURATION when
- *   the barrier table is missing, STORE_UNAVAILABLE, or the driver's error. Nothing was committed.
+ *   the barrier table is missing, DATABASE_UNAVAILABLE, or the driver's error. Nothing was committed.
  */
 export async function openTransaction(
   pool: Pool,
@@ -137,7 +137,7 @@ function bounded(lease: Lease, sql: string, limitMs: number): Promise<unknown> {
 
 function unanswered(what: string, limitMs: number): EscrowError {
   return new EscrowError(
-    'STORE_UNAVAILABLE',
+    'DATABASE_UNAVAILABLE',
     `the local database did not answer ${what} within ${Math.round(limitMs)} ms`,
   );
 }

@@ -4,6 +4,8 @@ import {
   BusinessKeyAnswer,
   LIMITS,
   type MessageInput,
+  maySettle,
+  type OperationTrace,
   type PrepareInput,
   PrepareRequest,
   ProducerGroupAnswer,
@@ -26,9 +28,9 @@ import { type ProducerOptions, parseLimit, parseProducerOptions } from './option
 import { runTransaction } from './transaction.js';
 
 /** What `prepare` takes: the messages and how their transaction is found and checked. */
-export type PrepareOptions = Omit<PrepareInput, 'producerGroup'>;
+export type PrepareOptions = Omit<PrepareInput, 'producerGroup'> & { trace?: OperationTrace };
 /** What `send` takes. */
-export type SendOptions = Omit<SendInput, 'producerGroup'>;
+export type SendOptions = Omit<SendInput, 'producerGroup'> & { trace?: OperationTrace };
 
 /** Options of `transaction`, beside its messages. */
 export interface TransactionOptions
@@ -38,6 +40,8 @@ export interface TransactionOptions
    * every check. @default none: the check handler has one `database`
    */
   database?: string;
+  /** W3C trace context that the messages carry to their consumers. @default none */
+  trace?: OperationTrace;
 }
 
 export interface Producer {
@@ -64,8 +68,8 @@ export interface Producer {
   /** Sends messages that hang on no local transaction: prepare and commit in one step. */
   send(options: SendOptions): Promise<TransactionAnswer>;
   /**
-   * Waits until nothing on a business key is unsettled, until something on it is parked (only a
-   * person can settle that), or until `waitMs` have passed; look at `settled`.
+   * Waits until nothing on a business key can settle by itself any more, or until `waitMs` have
+   * passed; look at `settled`. What is parked, or only misses groups that gave up, is not waited for.
    *
    * @param options.waitMs milliseconds, any number of long polls @default 30000
    */
@@ -133,9 +137,10 @@ export function createProducer(options: ProducerOptions): Producer {
   }
 
   const idOf = (id: string) => parse(TransactionId, id, 'id');
-  const parsePrepare = (request: PrepareOptions & { id: string }) => ({
+  const parsePrepare = ({ trace, ...request }: PrepareOptions & { id: string }) => ({
     ...parse(PrepareRequest, { ...request, producerGroup }, 'the prepare'),
     id: idOf(request.id),
+    ...(trace === undefined ? {} : { trace }),
   });
   const verdict = (op: 'commit' | 'rollback', id: string) =>
     operations.run({ op, id }, verdictTimeoutMs);
@@ -175,8 +180,8 @@ export function createProducer(options: ProducerOptions): Producer {
         },
         Math.max(limitMs, requestTimeoutMs),
       );
-      const isParked = answer.transactions.some(({ state }) => state === 'parked');
-      if (answer.settled || isParked || !(await deadline.pause(POLL_PAUSE_MS))) return answer;
+      const more = answer.transactions.some(maySettle);
+      if (!more || !(await deadline.pause(POLL_PAUSE_MS))) return answer;
     }
   }
 
@@ -199,11 +204,15 @@ export function createProducer(options: ProducerOptions): Producer {
           requestTimeoutMs,
         ),
       ),
-    send: (request) =>
+    send: ({ trace, ...request }) =>
       start(async () => {
         const id = idOf(request.id ?? uuidv7());
         const parsed = parse(SendRequest, { ...request, producerGroup }, 'the send');
-        return operations.run({ op: 'send', ...parsed, id }, requestTimeoutMs);
+        const operation = { op: 'send', ...parsed, id } as const;
+        return operations.run(
+          trace === undefined ? operation : { ...operation, trace },
+          requestTimeoutMs,
+        );
       }),
     waitForBusinessKey: (key, { waitMs = LIMITS.waitMsMax } = {}) =>
       start(() => waitForBusinessKey(key, waitMs)),

@@ -4,13 +4,20 @@ import { TransactionId } from './names.js';
 import { Problem } from './problem.js';
 import { PrepareRequest, SendRequest, TransactionAnswer } from './transactions.js';
 
-const operation = { op: z.string() };
+/**
+ * The W3C trace context of one operation; without it, that of the request's headers counts. A
+ * batch carries calls of many traces.
+ */
+const trace = z
+  .strictObject({ traceparent: z.string().max(100), tracestate: z.string().max(512).optional() })
+  .optional();
+export type OperationTrace = NonNullable<z.infer<typeof trace>>;
 
 /** One operation of a batch. Those on one id run in the order given. */
 export const BatchOperation = z
   .discriminatedUnion('op', [
-    PrepareRequest.extend({ ...operation, op: z.literal('prepare') }),
-    SendRequest.extend({ ...operation, op: z.literal('send') }),
+    PrepareRequest.extend({ op: z.literal('prepare'), trace }),
+    SendRequest.extend({ op: z.literal('send'), trace }),
     z.strictObject({ op: z.literal('commit'), id: TransactionId }),
     z.strictObject({ op: z.literal('rollback'), id: TransactionId }),
   ])

@@ -33,3 +33,13 @@ export const BusinessKeyAnswer = z
   })
   .meta({ id: 'BusinessKeyAnswer' });
 export type BusinessKeyAnswer = z.infer<typeof BusinessKeyAnswer>;
+
+/**
+ * Whether a transaction on a key may still settle by itself, so that waiting for it makes sense:
+ * it is not parked, and somebody other than groups that gave up is still to come.
+ */
+export function maySettle(transaction: BusinessKeyAnswer['transactions'][number]): boolean {
+  const { state, waitingFor, failed } = transaction;
+  if (state === 'parked') return false;
+  return !(failed.length > 0 && waitingFor.length === 0);
+}

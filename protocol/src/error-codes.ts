@@ -23,6 +23,7 @@ export const ERRORS = {
   TRANSACTION_NOT_FOUND: { status: 404, retryable: false, title: 'No such transaction' },
   PRODUCER_GROUP_NOT_FOUND: { status: 404, retryable: false, title: 'No such producer group' },
   ROUTE_NOT_FOUND: { status: 404, retryable: false, title: 'No such route' },
+  REQUEST_TIMEOUT: { status: 408, retryable: true, title: 'The request did not arrive in time' },
   STATE_CONFLICT: {
     status: 409,
     retryable: false,
@@ -63,6 +64,11 @@ export const ERRORS = {
   BROKER_UNREACHABLE: { status: 0, retryable: true, title: 'No broker address answered' },
   INVALID_CONFIGURATION: { status: 0, retryable: false, title: 'A setting is missing or wrong' },
   SCHEMA_TOO_NEW: { status: 0, retryable: false, title: 'The database belongs to a newer version' },
+  DATABASE_UNAVAILABLE: {
+    status: 0,
+    retryable: true,
+    title: "The producer's or consumer's own database does not answer",
+  },
   ALREADY_ROLLED_BACK: {
     status: 0,
     retryable: false,

@@ -24,7 +24,12 @@ function headerNameProblem(headerName: string): string | undefined {
 }
 
 export const MessageHeaders = z
-  .record(z.string(), z.union([textOfBytes(LIMITS.headerValueBytesMax), z.number(), z.boolean()]))
+  .record(
+    z.string(),
+    z.union([textOfBytes(LIMITS.headerValueBytesMax), z.number(), z.boolean()], {
+      error: `header values are strings of at most ${LIMITS.headerValueBytesMax} bytes, numbers or booleans`,
+    }),
+  )
   .superRefine((headers, context) => {
     const names = Object.keys(headers);
     if (names.length > LIMITS.headersPerMessageMax) {

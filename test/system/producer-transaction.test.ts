@@ -407,7 +407,7 @@ test('a pool without a free connection fails the call, and the late connection i
   const held = await single.getConnection();
   const hasty = producerOf({ connectionTimeoutMs: 100 });
   const thrown = await failure(hasty.transaction(single, message, async () => undefined));
-  expect(thrown).toMatchObject({ code: 'STORE_UNAVAILABLE' });
+  expect(thrown).toMatchObject({ code: 'DATABASE_UNAVAILABLE' });
   expect(atBroker().state).toBe('rolledBack');
   held.release();
   await hasty.transaction(single, message, (tx) => insert(tx, 1));

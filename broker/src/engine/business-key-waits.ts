@@ -1,4 +1,4 @@
-import { type BusinessKeyAnswer, EscrowError } from '@escrowmq/protocol';
+import { type BusinessKeyAnswer, EscrowError, maySettle } from '@escrowmq/protocol';
 import type { Observer, Store } from '../domain/ports.js';
 
 /**
@@ -38,12 +38,6 @@ interface Wait {
   found(transactions: Transactions): void;
 }
 
-/** Still moves by itself: not parked, and not only waiting for groups that gave up. */
-function moves({ state, waitingFor, failed }: Transactions[number]): boolean {
-  if (state === 'parked') return false;
-  return !(failed.length > 0 && waitingFor.length === 0);
-}
-
 export function createBusinessKeyWaits({
   store,
   observer,
@@ -80,7 +74,7 @@ export function createBusinessKeyWaits({
     async wait({ businessKey, waitMs, producerGroup, signal }) {
       const unsettled = await store.unsettledOn([businessKey], producerGroup);
       let latest = unsettled.get(businessKey) ?? [];
-      if (latest.some(moves) && waitMs > 0 && !signal.aborted) {
+      if (latest.some(maySettle) && waitMs > 0 && !signal.aborted) {
         if (waits.size >= WAITS_MAX) {
           throw new EscrowError(
             'BROKER_BUSY',
@@ -99,7 +93,7 @@ export function createBusinessKeyWaits({
             producerGroup,
             found(transactions) {
               latest = transactions;
-              if (!transactions.some(moves)) end();
+              if (!transactions.some(maySettle)) end();
             },
           };
           const limit = setTimeout(end, waitMs);

@@ -5,6 +5,7 @@ import {
   type BatchResult,
   EscrowError,
   LIMITS,
+  type OperationTrace,
   parse,
   toProblem,
 } from '@escrowmq/protocol';
@@ -129,6 +130,9 @@ function requireBytes(given: unknown, number: number, bytesMax: number): void {
   );
 }
 
+const traceOf = (own: OperationTrace | undefined, ofRequest: TraceContext): TraceContext =>
+  own === undefined ? ofRequest : traceContextOf(own);
+
 /** Never rejects: a failure is a result. */
 async function runOne(
   operation: BatchOperation,
@@ -150,13 +154,13 @@ async function apply(
 ): Promise<BatchResult> {
   switch (operation.op) {
     case 'prepare': {
-      const { op, ...request } = operation;
-      const { created, answer } = await deps.prepare(request, trace);
+      const { op, trace: own, ...request } = operation;
+      const { created, answer } = await deps.prepare(request, traceOf(own, trace));
       return { status: created ? 201 : 200, answer };
     }
     case 'send': {
-      const { op, ...request } = operation;
-      const { created, answer } = await deps.send(request, trace);
+      const { op, trace: own, ...request } = operation;
+      const { created, answer } = await deps.send(request, traceOf(own, trace));
       return { status: created ? 201 : 200, answer };
     }
     case 'commit':

@@ -113,6 +113,20 @@ export function answerError(
   return sendProblem(reply, fromFastify(error, request) ?? toEscrowError(error, what, report));
 }
 
+function errorOfClient(code: unknown): EscrowError {
+  switch (code) {
+    case 'ERR_HTTP_REQUEST_TIMEOUT':
+      return new EscrowError(
+        'REQUEST_TIMEOUT',
+        'the request did not arrive in time; send it again',
+      );
+    case 'HPE_HEADER_OVERFLOW':
+      return new EscrowError('INVALID_REQUEST', 'the request line and headers are too large');
+    default:
+      return new EscrowError('INVALID_REQUEST', 'this is not a well-formed HTTP/1.1 request');
+  }
+}
+
 /**
  * Answers what is not even HTTP, or did not arrive in time, and hangs up. There is no request
  * yet, so the answer is written to the socket by hand.
@@ -123,18 +137,7 @@ export function answerClientError(error: Error, socket: Socket): void {
     socket.destroy();
     return;
   }
-  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') {
-    // No problem document: a slow network is nobody's mistake, and the caller may try again.
-    socket.end(
-      `HTTP/1.1 408 ${STATUS_CODES[408]}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`,
-    );
-    return;
-  }
-  const detail =
-    code === 'HPE_HEADER_OVERFLOW'
-      ? 'the request line and headers are too large'
-      : 'this is not a well-formed HTTP/1.1 request';
-  const problem = toProblem(new EscrowError('INVALID_REQUEST', detail));
+  const problem = toProblem(errorOfClient(code));
   const body = JSON.stringify(problem);
   socket.end(
     `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\nconnection: close\r\n` +

@@ -1,4 +1,3 @@
-import type { IncomingHttpHeaders } from 'node:http';
 import type { TraceContext } from '../domain/transaction.js';
 
 /*
@@ -25,8 +24,11 @@ function isTracestate(value: string): boolean {
   );
 }
 
+/** What a request's headers, or an operation of a batch, say of their trace. */
+type TraceFields = Readonly<Record<string, unknown>>;
+
 /** The trace context of a request; empty without a well-formed `traceparent`. */
-export function traceContextOf(headers: IncomingHttpHeaders): TraceContext {
+export function traceContextOf(headers: TraceFields): TraceContext {
   const { traceparent, tracestate } = headers;
   if (typeof traceparent !== 'string' || !TRACEPARENT.test(traceparent)) return {};
   if (typeof tracestate !== 'string' || tracestate === '' || !isTracestate(tracestate)) {
