@@ -19,6 +19,7 @@ export interface ConsumerBench {
   event<Name extends ConsumerEvent['event']>(
     name: Name,
     count?: number,
+    timeoutMs?: number,
   ): Promise<Extract<ConsumerEvent, { event: Name }>>;
   close(): Promise<void>;
 }
@@ -54,9 +55,9 @@ export async function openBench(
     events,
     take,
     takeDeadLetter: () => take(deadLetterQueueName(topic, group)),
-    async event(name, count = 1) {
+    async event(name, count = 1, timeoutMs?: number) {
       const named = () => events.filter(({ event }) => event === name);
-      await until(`${name} was logged ${count} times`, () => named().length >= count);
+      await until(`${name} was logged ${count} times`, () => named().length >= count, timeoutMs);
       return named()[count - 1] as never;
     },
     async close() {
