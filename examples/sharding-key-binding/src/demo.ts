@@ -89,6 +89,12 @@ function show({ rows, differences }: Verdict): void {
   if (more > 0) process.stdout.write(`and ${more} more\n`);
 }
 
+/** The message, and those of its causes: a call that got no answer says why there. */
+function sentenceOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause === undefined ? error.message : `${error.message}: ${sentenceOf(error.cause)}`;
+}
+
 /** Rejects when the user or the system asks for an end. */
 function interrupted(): Promise<never> {
   return new Promise((_, reject) => {
@@ -113,7 +119,7 @@ async function main(): Promise<number> {
     show(verdict);
     if (verdict.differences.length > 0) failure = 'the databases do not agree';
   } catch (error) {
-    failure = error instanceof Error ? error.message : String(error);
+    failure = sentenceOf(error);
     process.stdout.write(`\n${failure}\n`);
   }
   await crew.killAll();

@@ -35,7 +35,7 @@ async function startHalted(scene: Scene, haltAt: HaltPoint): Promise<Halted> {
 /** All four at a time: each of them mostly waits for the broker to ask. */
 export async function leaveVerdictsOpen(scene: Scene): Promise<void> {
   scene.narrator.step(
-    `4 to 6. Four more producers come to a halt inside ${PER_STEP} transactions each.`,
+    `6 to 9. Four more producers come to a halt inside ${PER_STEP} registrations each.`,
   );
   await Promise.all([
     killBeforeVerdict(scene),
@@ -50,9 +50,9 @@ async function killBeforeVerdict(scene: Scene): Promise<void> {
   const { producer, users, ids } = await startHalted(scene, 'verdict');
   await producer.child.kill();
   ledger.registered.push(...users);
-  narrator.say('4. One was killed between its local COMMIT and its verdict.');
+  narrator.say('6. One was killed between its local COMMIT and its verdict.');
   await waitForEach(scene, ids, (view) => decidedByCheck(view) === 'commit');
-  narrator.say('4. The broker asked another producer, which answered commit: forwarded.');
+  narrator.say('6. The broker asked another producer, which answered commit: forwarded.');
 }
 
 async function killBeforeCommit(scene: Scene): Promise<void> {
@@ -60,9 +60,9 @@ async function killBeforeCommit(scene: Scene): Promise<void> {
   const { producer, ids } = await startHalted(scene, 'localCommit');
   await producer.child.kill();
   ledger.rolledBack += ids.length;
-  narrator.say('5. One was killed before its local COMMIT: its database has rolled back.');
+  narrator.say('7. One was killed before its local COMMIT: its database has rolled back.');
   await waitForEach(scene, ids, (view) => decidedByCheck(view) === 'rollback');
-  narrator.say('5. The broker asked another producer, which answered rollback: dropped.');
+  narrator.say('7. The broker asked another producer, which answered rollback: dropped.');
 }
 
 async function checkWhileOpen(scene: Scene): Promise<void> {
@@ -73,8 +73,8 @@ async function checkWhileOpen(scene: Scene): Promise<void> {
     halted.ids,
     ({ checks, decision }) => checks.unknown > 0 || decision !== undefined,
   );
-  narrator.say('6. The broker asked while local transactions were still open. They commit now.');
-  await noteAnswers(scene, halted);
+  narrator.say('8. The broker asked while local transactions were still open. They commit now.');
+  await noteAnswers(scene, 8, halted);
 }
 
 /** The race the other way round: the check decides first, and the local transaction learns it. */
@@ -82,12 +82,12 @@ async function checkBeforeBegin(scene: Scene): Promise<void> {
   const { narrator } = scene;
   const halted = await startHalted(scene, 'begin');
   await waitForEach(scene, halted.ids, ({ decision }) => decision !== undefined);
-  narrator.say('6. The broker asked before local transactions had begun. They begin now.');
-  await noteAnswers(scene, halted);
+  narrator.say('9. The broker asked before local transactions had begun. They begin now.');
+  await noteAnswers(scene, 9, halted);
 }
 
 /** Lets the producer go on, notes what it answers to its callers, and ends it. */
-async function noteAnswers(scene: Scene, halted: Halted): Promise<void> {
+async function noteAnswers(scene: Scene, step: number, halted: Halted): Promise<void> {
   const { narrator, ledger } = scene;
   halted.producer.goOn();
   const counts = { acknowledged: 0, refused: 0 };
@@ -106,7 +106,7 @@ async function noteAnswers(scene: Scene, halted: Halted): Promise<void> {
     }
   }
   narrator.say(
-    `6. Of those, ${counts.acknowledged} were acknowledged and ${counts.refused} refused with nothing written.`,
+    `${step}. Then ${counts.acknowledged} were acknowledged, and ${counts.refused} refused with nothing written.`,
   );
   await halted.producer.child.stop();
 }

@@ -27,7 +27,7 @@ export interface Child {
   resume(): void;
   /** SIGKILL; resolves when it is dead. */
   kill(): Promise<void>;
-  /** SIGTERM; resolves when it has ended by itself. @throws Error when it does not in time */
+  /** SIGTERM; resolves when it has ended in order. @throws Error when it does not */
   stop(): Promise<void>;
   /** Rejects when the process ends and nobody asked it to; never resolves. */
   readonly died: Promise<never>;
@@ -51,6 +51,7 @@ export function startChild({ name, module, log, env = {} }: ChildOptions): Child
   closeSync(output);
 
   let isEndWanted = false;
+  // Rejects when the process could not even be started.
   const exited = once(child, 'exit');
   const died = exited.then(([code, signal]) => {
     if (isEndWanted) return new Promise<never>(() => {});
@@ -69,7 +70,8 @@ export function startChild({ name, module, log, env = {} }: ChildOptions): Child
   return {
     name,
     died,
-    send: (message) => void child.send(message),
+    // One that is dead can't be told anything; `died` says so already.
+    send: (message) => void child.send(message, () => {}),
     onMessage: (listener) => void child.on('message', listener),
     pause: () => void child.kill('SIGSTOP'),
     resume: () => void child.kill('SIGCONT'),
@@ -80,6 +82,8 @@ export function startChild({ name, module, log, env = {} }: ChildOptions): Child
       } finally {
         await end('SIGKILL');
       }
+      if (child.exitCode === 0) return;
+      throw new Error(`${name} could not end in order (exit code ${child.exitCode}); see ${log}`);
     },
   };
 }

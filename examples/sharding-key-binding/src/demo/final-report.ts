@@ -5,7 +5,7 @@ import { readIndexEntries, readUsers } from './read-shards.js';
 import { readStore } from './read-store.js';
 import type { Scene } from './scene.js';
 import { judge, type Verdict } from './verdict.js';
-import { waitFor } from './wait-for.js';
+import { STEP_MS_MAX, waitFor, within } from './wait-for.js';
 
 /**
  * A transaction that the killed broker had in hand is taken up again when its lease of 30 s has
@@ -40,8 +40,8 @@ export async function reportInTheEnd(scene: Scene): Promise<Verdict> {
     users: await readUsers(shards),
     entries: await readIndexEntries(shards),
     repeated: await countRepeated(shards),
-    deadLetters: await readDeadLetters(url),
-    waiting: await countWaiting(url),
+    deadLetters: await within('the dead letters', STEP_MS_MAX, readDeadLetters(url)),
+    waiting: await within('the lengths of the queues', STEP_MS_MAX, countWaiting(url)),
     broker: readStore(broker.storePath),
     lookUps,
   };

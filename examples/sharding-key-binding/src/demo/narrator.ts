@@ -21,9 +21,11 @@ const LINE_INTERVAL_MS = 2_000;
 export function createNarrator(out: NodeJS.WriteStream): Narrator {
   const startedAt = performance.now();
   const clock = () => `${((performance.now() - startedAt) / 1000).toFixed(1).padStart(5)} s`;
-  const say = (sentence: string) => void out.write(`${clock()}    ${sentence}\n`);
+  // On a terminal a live line may stand where this sentence goes; it is drawn again below.
+  const clear = out.isTTY ? '\r\x1b[K' : '';
+  const say = (sentence: string) => void out.write(`${clear}${clock()}    ${sentence}\n`);
   return {
-    step: (headline) => void out.write(`\n${clock()}  ${headline}\n`),
+    step: (headline) => void out.write(`${clear}\n${clock()}  ${headline}\n`),
     say,
     progress(label, total) {
       const live = out.isTTY;
@@ -43,10 +45,7 @@ export function createNarrator(out: NodeJS.WriteStream): Narrator {
           if (live) out.write(`\r${clock()}    ${text()}\x1b[K`);
           else if (done < total) say(text());
         },
-        end() {
-          if (live) out.write('\r\x1b[K');
-          say(text());
-        },
+        end: () => say(text()),
       };
     },
   };

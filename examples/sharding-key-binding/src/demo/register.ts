@@ -10,12 +10,16 @@ const ANSWER_MS_MAX = 120_000;
 
 /** Asks a producer service to register a user. @throws when it is killed meanwhile */
 export async function register(producerUrl: string, user: User): Promise<RegistrationAnswer> {
-  const response = await fetch(`${producerUrl}/users`, {
-    method: 'POST',
-    body: JSON.stringify(user),
-    signal: AbortSignal.timeout(ANSWER_MS_MAX),
-  });
-  return (await response.json()) as RegistrationAnswer;
+  try {
+    const response = await fetch(`${producerUrl}/users`, {
+      method: 'POST',
+      body: JSON.stringify(user),
+      signal: AbortSignal.timeout(ANSWER_MS_MAX),
+    });
+    return (await response.json()) as RegistrationAnswer;
+  } catch (cause) {
+    throw new Error(`user ${user.userId}: the producer service gave no answer`, { cause });
+  }
 }
 
 /** Registers a user who must be registered in the end, and notes it. */

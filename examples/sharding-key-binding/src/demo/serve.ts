@@ -32,7 +32,6 @@ export function serve<Settings>(start: (settings: Settings) => Promise<Serving>)
 
   async function end(): Promise<void> {
     await serving?.close();
-    process.disconnect();
     process.exit(0);
   }
 }
