@@ -109,8 +109,9 @@ async function insertAll(database: Database, batch: readonly NewTransaction[]): 
   const keys = batch.flatMap(({ id, businessKeys }) =>
     businessKeys.map((key) => [Buffer.from(key), idBytes(id)]),
   );
-  if (keys.length === 0) {
-    // One statement is its own transaction; most batches have no keys and save two round trips.
+  const old = batch.filter(({ mayBePurged }) => mayBePurged).map(({ id }) => id);
+  if (keys.length === 0 && old.length === 0) {
+    // One statement is its own transaction; most batches are like that and save two round trips.
     return database.insertRows(transactions);
   }
   return database.transaction(async (sql) => {
@@ -121,6 +122,10 @@ async function insertAll(database: Database, batch: readonly NewTransaction[]): 
       rows: keys,
       onDuplicate: 'fail',
     });
+    // After the insert, never before: a purge that ends in between would free the id. Now either
+    // the row was there and the insert failed, or its tombstone shows.
+    const [tombstone] = await tombstonesOf(sql, old);
+    if (tombstone !== undefined) throw new DuplicateKey(`${idText(tombstone.id)} has a tombstone`);
   });
 }
 
@@ -134,9 +139,18 @@ async function taken(sql: Sql, batch: readonly NewTransaction[]): Promise<Map<st
      where id in (${marks(ids.length)})`,
     ids.map(idBytes),
   );
-  return new Map(
+  const known = new Map<string, Taken>(
     rows.map((row) => [idText(row.id), { found: foundRow(row), hash: row.content_hash }]),
   );
+  const old = batch.filter(({ id, mayBePurged }) => mayBePurged && !known.has(id));
+  const tombstones = await tombstonesOf(
+    sql,
+    old.map(({ id }) => id),
+  );
+  for (const row of tombstones) {
+    known.set(idText(row.id), { found: foundTombstone(row), hash: row.content_hash });
+  }
+  return known;
 }
 
 const compared = (transaction: NewTransaction, { found, hash }: Taken): Inserted =>
@@ -151,18 +165,6 @@ export async function insert(
   batch: readonly NewTransaction[],
 ): Promise<Inserted[]> {
   const results = new Map<string, Inserted>();
-  const old = batch.filter((transaction) => transaction.mayBePurged);
-  const tombstones = await tombstonesOf(
-    database,
-    old.map(({ id }) => id),
-  );
-  for (const row of tombstones) {
-    const transaction = old.find(({ id }) => id === idText(row.id));
-    if (transaction === undefined) continue;
-    const known = { found: foundTombstone(row), hash: row.content_hash };
-    results.set(transaction.id, compared(transaction, known));
-  }
-
   for (;;) {
     const rest = batch.filter(({ id }) => !results.has(id));
     if (rest.length === 0) break;
@@ -258,7 +260,8 @@ async function lookUp(
     part.map(({ id, producerGroup }): [string, VerdictResult] => {
       const there = found.get(id);
       const foreign = producerGroup !== undefined && there?.producerGroup !== producerGroup;
-      if (there === undefined || foreign) return [id, { kind: 'unknown' }];
+      // Without a decision it was prepared after the UPDATE had looked for it.
+      if (there?.decision === undefined || foreign) return [id, { kind: 'unknown' }];
       return [id, moved.has(id) ? { kind: 'moved' } : { kind: 'decided', found: there }];
     }),
   );
