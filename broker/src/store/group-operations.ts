@@ -83,8 +83,7 @@ export async function saveGroup(
   group: GroupToSave,
 ): Promise<{ group: ProducerGroup; secretMade: boolean }> {
   const { now } = database.dialect;
-  let secretMade = await create(database, group);
-  if (!secretMade) {
+  if (!(await create(database, group))) {
     await database.run(changeGroup(now), [
       JSON.stringify(group.checkUrls),
       JSON.stringify(group.checkPolicy),
@@ -92,11 +91,12 @@ export async function saveGroup(
     ]);
     if (group.rotate) {
       const current = (await findGroup(database, group.name))?.signingSecrets[0] ?? '';
-      const values = [current, group.newSecret, group.name, current];
-      secretMade = (await database.run(rotateSecret(now), values)) === 1;
+      await database.run(rotateSecret(now), [current, group.newSecret, group.name, current]);
     }
   }
   const saved = await findGroup(database, group.name);
   if (saved === undefined) throw new Error(`producer group ${group.name} vanished while saved`);
-  return { group: saved, secretMade };
+  // Secrets are random, so the row itself tells whether ours was taken. What the statements say
+  // would be wrong after a lost reply: repeated, they find the group or the rotation there already.
+  return { group: saved, secretMade: saved.signingSecrets.includes(group.newSecret) };
 }
