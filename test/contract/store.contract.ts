@@ -4,6 +4,7 @@ import { checksContract } from './checks.contract.js';
 import { forwardsContract } from './forwards.contract.js';
 import { groupsContract } from './groups.contract.js';
 import { intakeContract } from './intake.contract.js';
+import { interleavingContract } from './interleaving.contract.js';
 import { readingContract } from './reading.contract.js';
 import { receiptsContract } from './receipts.contract.js';
 import { retentionContract } from './retention.contract.js';
@@ -37,5 +38,6 @@ export function storeContract(name: string, open: OpenForTest): void {
     readingContract(opened);
     groupsContract(opened);
     valuesContract(opened);
+    interleavingContract(opened);
   });
 }
