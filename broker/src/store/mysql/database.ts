@@ -1,13 +1,7 @@
 import { EscrowError } from '@escrowmq/protocol';
 import mysql from 'mysql2/promise';
-import {
-  type Database,
-  DuplicateKey,
-  marks,
-  type RowsToInsert,
-  type Sql,
-  type SqlValue,
-} from '../sql.js';
+import { type Database, marks, type RowsToInsert, type Sql, type SqlValue } from '../sql.js';
+import { kindOf, repeating } from './errors.js';
 
 /**
  * MySQL 8 or MariaDB 10.11 over a pool. Every session is set up the same way: READ COMMITTED,
@@ -25,85 +19,29 @@ const SESSION_STATEMENTS = [
 /** Measured on two cores: two to four connections saturate batched writes; the rest is for reads. */
 const CONNECTIONS_MAX = 10;
 const CONNECT_TIMEOUT_MS = 5_000;
-/** A statement that takes longer is cut off with its connection, and repeated. */
+/** Twice InnoDB's own limit for a lock, which is the longest that a healthy statement waits. */
 const STATEMENT_TIMEOUT_MS = 10_000;
-const DEADLOCK_ATTEMPTS_MAX = 6;
-/** A pool hands out connections that died while idle; the second or third is fresh. */
-const CONNECTION_ATTEMPTS_MAX = 3;
 const MIGRATION_LOCK_WAIT_S = 60;
-
-const DUPLICATE_ENTRY = 1062;
-/** Lock wait timeout and deadlock: InnoDB asks for the transaction to be run again. */
-const RUN_AGAIN = new Set([1205, 1213]);
-/** Too many connections, shutting down, disk or table full, read-only, killed, timed out. */
-const UNAVAILABLE_ERRNO = new Set([
-  1021, 1040, 1053, 1114, 1158, 1159, 1160, 1161, 1203, 1290, 1792, 1836, 1927, 3169,
-]);
-const UNAVAILABLE_CODE =
-  /^(ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOST|ENET|PROTOCOL_|POOL_|HANDSHAKE_)/;
-
-interface MysqlError extends Error {
-  code?: string;
-  errno?: number;
-  fatal?: boolean;
-}
-
-const isMysqlError = (error: unknown): error is MysqlError => error instanceof Error;
-
-function kindOf(error: unknown): 'duplicate' | 'runAgain' | 'unavailable' | 'other' {
-  if (!isMysqlError(error)) return 'other';
-  if (error.errno === DUPLICATE_ENTRY) return 'duplicate';
-  if (error.errno !== undefined && RUN_AGAIN.has(error.errno)) return 'runAgain';
-  if (error.errno !== undefined && UNAVAILABLE_ERRNO.has(error.errno)) return 'unavailable';
-  if (error.fatal === true || UNAVAILABLE_CODE.test(error.code ?? '')) return 'unavailable';
-  return /closed state|Pool is closed/.test(error.message) ? 'unavailable' : 'other';
-}
-
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** Repeats `work` while InnoDB asks for it or the connection was lost; bounded. */
-async function repeating<T>(work: () => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await work();
-    } catch (error) {
-      const kind = kindOf(error);
-      if (kind === 'duplicate') throw new DuplicateKey(String(error), { cause: error });
-      if (kind === 'other') throw error;
-      const attemptsMax = kind === 'runAgain' ? DEADLOCK_ATTEMPTS_MAX : CONNECTION_ATTEMPTS_MAX;
-      if (attempt >= attemptsMax) {
-        const code = isMysqlError(error) ? (error.code ?? error.message) : 'unknown';
-        throw new EscrowError(
-          'STORE_UNAVAILABLE',
-          `the MySQL store does not answer (${code}); it was tried ${attempt} times`,
-          { cause: error },
-        );
-      }
-      // Jitter, so that the two sides of a deadlock do not meet again.
-      await pause(5 + Math.random() * 20 * attempt);
-    }
-  }
-}
+/** An ALTER of a large table takes as long as it takes; a dead connection is noticed in the end. */
+const MIGRATION_TIMEOUT_MS = 60 * 60 * 1000;
 
 interface Queryable {
   query(options: {
     sql: string;
     values: readonly unknown[];
-    timeout?: number;
+    timeout: number;
   }): Promise<[unknown, unknown]>;
 }
 
-/** Statements on one connection, or on whichever the pool gives. */
-function sqlOn(queryable: Queryable, timeoutMs: number | undefined): Sql {
-  const timeout = timeoutMs === undefined ? {} : { timeout: timeoutMs };
+function sqlOn(connection: Queryable, timeout: number): Sql {
   async function run(sql: string, values: readonly SqlValue[] = []): Promise<number> {
-    const [result] = await queryable.query({ sql, values, ...timeout });
+    const [result] = await connection.query({ sql, values, timeout });
     return (result as mysql.ResultSetHeader).affectedRows;
   }
   return {
     run,
     async all<Row>(sql: string, values: readonly SqlValue[] = []) {
-      const [rows] = await queryable.query({ sql, values, ...timeout });
+      const [rows] = await connection.query({ sql, values, timeout });
       return rows as Row[];
     },
     async insertRows(insert) {
@@ -122,8 +60,16 @@ function insertText({ table, columns, expressions, rows, onDuplicate }: RowsToIn
     .join(', ')}${ignoring}`;
 }
 
-/** Opens no connection yet; the first statement does. */
-export function openMysqlDatabase(url: string): Database {
+/**
+ * Opens no connection yet; the first statement does.
+ *
+ * @param statementTimeoutMs what takes longer is cut off with its connection, and repeated: a
+ * server that stopped answering must not keep the pool's connections
+ */
+export function openMysqlDatabase(
+  url: string,
+  statementTimeoutMs: number = STATEMENT_TIMEOUT_MS,
+): Database {
   const pool = mysql.createPool({
     uri: url,
     connectionLimit: CONNECTIONS_MAX,
@@ -144,27 +90,30 @@ export function openMysqlDatabase(url: string): Database {
     }
   });
 
-  const outside = sqlOn(pool as unknown as Queryable, STATEMENT_TIMEOUT_MS);
-
   /** The connection goes back exactly once: released after an orderly end, else destroyed. */
   async function onConnection<T>(
-    work: (connection: mysql.PoolConnection) => Promise<T>,
+    work: (sql: Sql) => Promise<T>,
+    timeoutMs = statementTimeoutMs,
   ): Promise<T> {
     const connection = await pool.getConnection();
+    const sql = sqlOn(connection as unknown as Queryable, timeoutMs);
     try {
-      const result = await work(connection);
+      const result = await work(sql);
       connection.release();
       return result;
     } catch (error) {
       if (kindOf(error) === 'unavailable') connection.destroy();
       else
-        await connection.query('rollback').then(
+        await sql.run('rollback').then(
           () => connection.release(),
           () => connection.destroy(),
         );
       throw error;
     }
   }
+
+  const alone = <T>(work: (sql: Sql) => Promise<T>): Promise<T> =>
+    repeating(() => onConnection(work));
 
   return {
     dialect: {
@@ -173,24 +122,19 @@ export function openMysqlDatabase(url: string): Database {
       forUpdate: 'for update',
     },
     all: <Row>(text: string, values?: readonly SqlValue[]) =>
-      repeating(() => outside.all<Row>(text, values)),
-    run: (text, values) => repeating(() => outside.run(text, values)),
-    insertRows: (insert) => repeating(() => outside.insertRows(insert)),
+      alone((sql) => sql.all<Row>(text, values)),
+    run: (text, values) => alone((sql) => sql.run(text, values)),
+    insertRows: (insert) => alone((sql) => sql.insertRows(insert)),
     transaction: (work) =>
-      repeating(() =>
-        onConnection(async (connection) => {
-          await connection.query('start transaction');
-          const result = await work(
-            sqlOn(connection as unknown as Queryable, STATEMENT_TIMEOUT_MS),
-          );
-          await connection.query('commit');
-          return result;
-        }),
-      ),
+      alone(async (sql) => {
+        await sql.run('start transaction');
+        const result = await work(sql);
+        await sql.run('commit');
+        return result;
+      }),
     withMigrationLock: (work) =>
       repeating(() =>
-        onConnection(async (connection) => {
-          const sql = sqlOn(connection as unknown as Queryable, undefined);
+        onConnection(async (sql) => {
           const [lock] = await sql.all<{ held: number | null }>(
             "select get_lock(concat('escrowmq:', left(database(), 50)), ?) as held",
             [MIGRATION_LOCK_WAIT_S],
@@ -206,7 +150,7 @@ export function openMysqlDatabase(url: string): Database {
           } finally {
             await sql.all("select release_lock(concat('escrowmq:', left(database(), 50)))");
           }
-        }),
+        }, MIGRATION_TIMEOUT_MS),
       ),
     close: () => pool.end(),
   };
