@@ -24,17 +24,41 @@ export async function openStore(url: string): Promise<Store> {
   return createStore(database);
 }
 
+const wrongUrl = () =>
+  new EscrowError(
+    'INVALID_CONFIGURATION',
+    'ESCROW_STORE must be sqlite:<path> or mysql://user:password@host:port/database, with %xx for ' +
+      'characters of the password that mean something in an URL',
+  );
+
 function openDatabase(url: string) {
   if (url.startsWith('sqlite:')) {
     const path = url.slice('sqlite:'.length).replace(/^\/\/(?=\/)/, '');
+    // SQLite would take no path for a database that is gone when it is closed.
+    if (path === '') throw wrongUrl();
     return { database: openSqliteDatabase(path), migrations: sqliteMigrations };
   }
-  if (url.startsWith('mysql:') || url.startsWith('mariadb:')) {
-    const mysqlUrl = url.replace(/^mariadb:/, 'mysql:');
+  const mysqlUrl = url.replace(/^mariadb:/, 'mysql:');
+  if (isMysqlUrl(mysqlUrl)) {
     return { database: openMysqlDatabase(mysqlUrl), migrations: mysqlMigrations };
   }
-  throw new EscrowError(
-    'INVALID_CONFIGURATION',
-    'ESCROW_STORE must be sqlite:<path> or mysql://user:password@host:port/database',
-  );
+  throw wrongUrl();
+}
+
+/** Checked before the driver sees it, whose errors carry the URL and with it the password. */
+function isMysqlUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false;
+  const { protocol, hostname, pathname, username, password } = new URL(text);
+  if (protocol !== 'mysql:' || hostname === '' || pathname.length < 2) return false;
+  return isDecodable(`${username}${password}${pathname}`);
+}
+
+/** Every % begins an escape, and the bytes are UTF-8. */
+function isDecodable(text: string): boolean {
+  try {
+    decodeURIComponent(text);
+    return true;
+  } catch {
+    return false;
+  }
 }

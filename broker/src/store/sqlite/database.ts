@@ -53,23 +53,29 @@ function translate(error: unknown): unknown {
   });
 }
 
+function whyNotOpened(error: unknown): string {
+  const code = sqliteCode(error);
+  if (code?.startsWith('SQLITE_BUSY')) {
+    return 'another process has it open; a SQLite store serves one broker, several brokers share ESCROW_STORE=mysql://…';
+  }
+  if (code === 'SQLITE_NOTADB') return 'the file is not a SQLite database';
+  return `${code ?? String(error)}; the folder must exist and be writable`;
+}
+
 function open(path: string): SqliteConnection {
+  let connection: SqliteConnection | undefined;
   try {
-    const connection = openSqlite(path);
+    connection = openSqlite(path);
     for (const pragma of PRAGMAS) connection.exec(pragma);
     return connection;
   } catch (error) {
-    const code = sqliteCode(error);
-    if (code === undefined) throw error;
-    const why = code.startsWith('SQLITE_BUSY')
-      ? 'another process has it open; a SQLite store serves one broker, several brokers share ESCROW_STORE=mysql://…'
-      : `SQLite says ${code}; the folder must exist and be writable`;
+    connection?.close();
+    // The driver itself is missing, and said so.
+    if (error instanceof EscrowError) throw error;
     throw new EscrowError(
       'INVALID_CONFIGURATION',
-      `can not open the SQLite store ${path}: ${why}`,
-      {
-        cause: error,
-      },
+      `can not open the SQLite store ${path}: ${whyNotOpened(error)}`,
+      { cause: error },
     );
   }
 }

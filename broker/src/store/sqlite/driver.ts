@@ -53,7 +53,8 @@ function openBuiltIn(path: string): SqliteConnection {
 
 /** SQLite's own result code, whichever library reports it. */
 export function sqliteCode(error: unknown): string | undefined {
-  if (!(error instanceof Error)) return undefined;
+  // By its shape: errors of built-in modules may be of another realm, unknown to `instanceof`.
+  if (typeof error !== 'object' || error === null) return undefined;
   if ('errcode' in error && typeof error.errcode === 'number') {
     return NAMES[error.errcode] ?? NAMES[error.errcode & 0xff];
   }
@@ -72,6 +73,7 @@ const NAMES: Record<number, string> = {
   13: 'SQLITE_FULL',
   14: 'SQLITE_CANTOPEN',
   19: 'SQLITE_CONSTRAINT',
+  26: 'SQLITE_NOTADB',
   1555: 'SQLITE_CONSTRAINT_PRIMARYKEY',
   2067: 'SQLITE_CONSTRAINT_UNIQUE',
 };
