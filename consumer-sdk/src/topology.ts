@@ -3,6 +3,7 @@ import {
   EscrowError,
   queueName,
   RECEIPTS_QUEUE,
+  RECEIPTS_QUEUE_ARGUMENTS,
   retryQueueName,
 } from '@escrowmq/protocol';
 import type { Channel } from 'amqplib';
@@ -72,7 +73,7 @@ export function queuesOf({ topic, group, retryDelaysMs }: GroupTopology): QueueD
   const dead = deadLetterQueueName(topic, group);
   return [
     // The broker declares it with the same arguments; whoever comes first makes it.
-    { name: RECEIPTS_QUEUE, arguments: QUORUM },
+    { name: RECEIPTS_QUEUE, arguments: RECEIPTS_QUEUE_ARGUMENTS },
     { name: dead, arguments: { ...QUORUM, 'x-delivery-limit': DEAD_LETTER_DELIVERY_LIMIT } },
     {
       name: main,

@@ -26,7 +26,7 @@ export const HEADERS = {
   consumerGroup: 'escrow-consumer-group',
   /** Why the last attempt failed. */
   cause: 'escrow-cause',
-  /** Why it is a dead letter: exhausted, permanent, or not a message of ours. */
+  /** Why it is a dead letter: exhausted, permanent, redelivered, foreign or unreadable. */
   deadReason: 'escrow-dead-reason',
 } as const;
 

@@ -5,6 +5,7 @@ import {
   createCoalescer,
   isEscrowError,
   RECEIPTS_QUEUE,
+  RECEIPTS_QUEUE_ARGUMENTS,
   ReceiptBatch,
 } from '@escrowmq/protocol';
 import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib';
@@ -139,7 +140,7 @@ export class ReceiptConsumer implements ConnectionListener {
 
     await channel.assertQueue(RECEIPTS_QUEUE, {
       durable: true,
-      arguments: { 'x-queue-type': 'quorum' },
+      arguments: RECEIPTS_QUEUE_ARGUMENTS,
     });
     await channel.prefetch(PREFETCH);
     const { consumerTag } = await channel.consume(RECEIPTS_QUEUE, (delivery) =>
