@@ -120,13 +120,19 @@ export const Messages = z
 export const messageIdOf = (transactionId: string, number: number) => `${transactionId}-${number}`;
 
 const MESSAGE_ID =
-  /^([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})-([0-9]{1,2})$/;
+  /^([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})-(0|[1-9][0-9]?)$/;
 
-/** The transaction and number behind a message id, or `undefined` for a foreign one. */
+/**
+ * The transaction and number behind a message id, or `undefined` for a foreign one. Only what
+ * `messageIdOf` makes counts: two texts for one message would get past those who drop repeats.
+ */
 export function parseMessageId(
   messageId: string,
 ): { transactionId: string; number: number } | undefined {
   const match = MESSAGE_ID.exec(messageId);
   if (match?.[1] === undefined || match[2] === undefined) return undefined;
-  return { transactionId: match[1], number: Number(match[2]) };
+  const number = Number(match[2]);
+  return number < LIMITS.messagesPerTransactionMax
+    ? { transactionId: match[1], number }
+    : undefined;
 }
