@@ -8,7 +8,8 @@ import {
   type TransactionView,
 } from '@escrowmq/protocol';
 import type { ApiKey } from '../../broker/src/http/api-keys.js';
-import type { createHttpServer, HttpDeps } from '../../broker/src/http/server.js';
+import type { HttpDeps } from '../../broker/src/http/deps.js';
+import type { createHttpServer } from '../../broker/src/http/server.js';
 
 export type HttpServer = ReturnType<typeof createHttpServer>;
 /** A request as `inject` takes it. */

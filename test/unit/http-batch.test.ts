@@ -1,6 +1,7 @@
 import { BatchAnswer, EscrowError } from '@escrowmq/protocol';
 import { expect, test } from '@jest/globals';
-import { createHttpServer, type HttpDeps } from '../../broker/src/http/server.js';
+import type { HttpDeps } from '../../broker/src/http/deps.js';
+import { createHttpServer } from '../../broker/src/http/server.js';
 import {
   type FakeDeps,
   fakeDeps,

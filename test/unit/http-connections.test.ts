@@ -1,7 +1,8 @@
 import net, { type AddressInfo } from 'node:net';
 import { LIMITS } from '@escrowmq/protocol';
 import { afterEach, expect, test } from '@jest/globals';
-import { createHttpServer, type HttpDeps, type HttpOptions } from '../../broker/src/http/server.js';
+import type { HttpDeps } from '../../broker/src/http/deps.js';
+import { createHttpServer, type HttpOptions } from '../../broker/src/http/server.js';
 import { fakeDeps, type HttpServer, ID, KEYS, PREPARE } from '../support/http-deps.js';
 import { until } from '../support/until.js';
 

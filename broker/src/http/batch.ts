@@ -12,9 +12,9 @@ import {
 import { z } from 'zod';
 import type { TraceContext } from '../domain/transaction.js';
 import { type Caller, groupOf, requireGroup } from './api-keys.js';
+import type { HttpDeps } from './deps.js';
 import { toEscrowError } from './problems.js';
 import type { Route } from './route.js';
-import type { HttpDeps } from './server.js';
 import { traceContextOf } from './trace-context.js';
 
 type BatchDeps = Pick<HttpDeps, 'prepare' | 'send' | 'decide' | 'observer'>;

@@ -1,8 +1,8 @@
 import { BusinessKey, BusinessKeyAnswer, BusinessKeyQuery, parse } from '@escrowmq/protocol';
 import { z } from 'zod';
 import { groupOf } from './api-keys.js';
+import type { HttpDeps } from './deps.js';
 import type { Route } from './route.js';
-import type { HttpDeps } from './server.js';
 
 /** What is still unsettled on a caller's own id, now or after a wait. */
 export function businessKeyRoutes(deps: Pick<HttpDeps, 'waitForBusinessKey'>): Route[] {

@@ -1,6 +1,6 @@
 import { z } from 'zod';
+import type { HttpDeps } from './deps.js';
 import type { Route } from './route.js';
-import type { HttpDeps } from './server.js';
 
 const Liveness = z.object({ alive: z.literal(true) }).meta({ id: 'Liveness' });
 

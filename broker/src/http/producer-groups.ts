@@ -7,8 +7,8 @@ import {
 } from '@escrowmq/protocol';
 import { z } from 'zod';
 import { requireGroup } from './api-keys.js';
+import type { HttpDeps } from './deps.js';
 import type { Call, Route } from './route.js';
-import type { HttpDeps } from './server.js';
 
 type ProducerGroupDeps = Pick<HttpDeps, 'registerGroup' | 'findGroup'>;
 

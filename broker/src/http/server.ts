@@ -1,22 +1,6 @@
 import { isUtf8 } from 'node:buffer';
-import {
-  type BusinessKeyAnswer,
-  type Decision,
-  EscrowError,
-  LIMITS,
-  type PrepareRequest,
-  type ProducerGroupAnswer,
-  type ProducerGroupRequest,
-  type ResolveRequest,
-  type SearchAnswer,
-  type SearchQuery,
-  type SendRequest,
-  type TransactionAnswer,
-  type TransactionView,
-} from '@escrowmq/protocol';
+import { EscrowError, LIMITS } from '@escrowmq/protocol';
 import fastify, { type FastifyInstance } from 'fastify';
-import type { Observer } from '../domain/ports.js';
-import type { TraceContext } from '../domain/transaction.js';
 import type { ApiKey } from './api-keys.js';
 import { batchRoutes } from './batch.js';
 import { businessKeyRoutes } from './business-keys.js';
@@ -27,6 +11,7 @@ import {
   PARAM_CHARS_MAX,
   trackConnections,
 } from './connections.js';
+import type { HttpDeps } from './deps.js';
 import { describeApi, openApiRoute } from './openapi.js';
 import { operationsRoutes } from './operations.js';
 import { answerClientError, answerError, type ReportFailure } from './problems.js';
@@ -35,49 +20,6 @@ import { addRoutes, notFound } from './register.js';
 import type { Route } from './route.js';
 import { createShutdown } from './shutdown.js';
 import { transactionRoutes } from './transactions.js';
-
-/** What the broker can do, as the HTTP floor needs it. Rejections are `EscrowError`s. */
-export interface HttpDeps {
-  prepare(request: PrepareRequest, trace: TraceContext): Promise<Accepted>;
-  send(request: SendRequest, trace: TraceContext): Promise<Accepted>;
-  /**
-   * With `producerGroup`, another group's transaction is as good as absent. Rejects with
-   * `TRANSACTION_NOT_FOUND`, or `STATE_CONFLICT` with the decision on record in its details.
-   */
-  decide(verdict: {
-    id: string;
-    decision: Decision;
-    producerGroup?: string;
-  }): Promise<TransactionAnswer>;
-  resolve(id: string, request: ResolveRequest): Promise<TransactionAnswer>;
-  view(id: string): Promise<TransactionView | undefined>;
-  search(query: SearchQuery): Promise<SearchAnswer>;
-  registerGroup(
-    name: string,
-    request: ProducerGroupRequest,
-  ): Promise<{ created: boolean; answer: ProducerGroupAnswer }>;
-  /** Without the secret. */
-  findGroup(name: string): Promise<ProducerGroupAnswer | undefined>;
-  /**
-   * When `signal` aborts, the wait ends at once: with what is known by then, or by rejecting with
-   * the signal's reason.
-   */
-  waitForBusinessKey(
-    key: string,
-    waitMs: number,
-    producerGroup: string | undefined,
-    signal: AbortSignal,
-  ): Promise<BusinessKeyAnswer>;
-  readiness(): Promise<{ ready: boolean; degraded: boolean; checks: Record<string, string> }>;
-  metrics(): Promise<{ contentType: string; body: string }>;
-  observer: Pick<Observer, 'failed' | 'info'>;
-}
-
-interface Accepted {
-  /** False for a repeat. */
-  created: boolean;
-  answer: TransactionAnswer;
-}
 
 export interface HttpOptions {
   /** None: everybody who reaches the broker may do everything. */

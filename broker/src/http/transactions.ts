@@ -13,8 +13,8 @@ import {
 } from '@escrowmq/protocol';
 import { z } from 'zod';
 import { groupOf, requireGroup } from './api-keys.js';
+import type { HttpDeps } from './deps.js';
 import type { Call, Route } from './route.js';
-import type { HttpDeps } from './server.js';
 import { traceContextOf } from './trace-context.js';
 
 type TransactionDeps = Pick<

@@ -1,0 +1,58 @@
+import type {
+  BusinessKeyAnswer,
+  Decision,
+  PrepareRequest,
+  ProducerGroupAnswer,
+  ProducerGroupRequest,
+  ResolveRequest,
+  SearchAnswer,
+  SearchQuery,
+  SendRequest,
+  TransactionAnswer,
+  TransactionView,
+} from '@escrowmq/protocol';
+import type { Observer } from '../domain/ports.js';
+import type { TraceContext } from '../domain/transaction.js';
+
+/** What the broker can do, as the HTTP floor needs it. Rejections are `EscrowError`s. */
+export interface HttpDeps {
+  prepare(request: PrepareRequest, trace: TraceContext): Promise<Accepted>;
+  send(request: SendRequest, trace: TraceContext): Promise<Accepted>;
+  /**
+   * With `producerGroup`, another group's transaction is as good as absent. Rejects with
+   * `TRANSACTION_NOT_FOUND`, or `STATE_CONFLICT` with the decision on record in its details.
+   */
+  decide(verdict: {
+    id: string;
+    decision: Decision;
+    producerGroup?: string;
+  }): Promise<TransactionAnswer>;
+  resolve(id: string, request: ResolveRequest): Promise<TransactionAnswer>;
+  view(id: string): Promise<TransactionView | undefined>;
+  search(query: SearchQuery): Promise<SearchAnswer>;
+  registerGroup(
+    name: string,
+    request: ProducerGroupRequest,
+  ): Promise<{ created: boolean; answer: ProducerGroupAnswer }>;
+  /** Without the secret. */
+  findGroup(name: string): Promise<ProducerGroupAnswer | undefined>;
+  /**
+   * When `signal` aborts, the wait ends at once: with what is known by then, or by rejecting with
+   * the signal's reason.
+   */
+  waitForBusinessKey(
+    key: string,
+    waitMs: number,
+    producerGroup: string | undefined,
+    signal: AbortSignal,
+  ): Promise<BusinessKeyAnswer>;
+  readiness(): Promise<{ ready: boolean; degraded: boolean; checks: Record<string, string> }>;
+  metrics(): Promise<{ contentType: string; body: string }>;
+  observer: Pick<Observer, 'failed' | 'info'>;
+}
+
+interface Accepted {
+  /** False for a repeat. */
+  created: boolean;
+  answer: TransactionAnswer;
+}
