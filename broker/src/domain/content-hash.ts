@@ -16,10 +16,16 @@ function canonical(value: unknown): string {
 /**
  * SHA-256 over the parsed request without its trace context, so that a repeat from another span is
  * still the same. `op` is part of it: a prepare does not repeat a send.
+ *
+ * @param checkAfterMs as the caller gave it; a group's default may change between two repeats
  */
-export function contentHash(content: Content, op: 'prepare' | 'send'): Buffer {
+export function contentHash(
+  content: Content,
+  op: 'prepare' | 'send',
+  checkAfterMs?: number,
+): Buffer {
   const { trace, ...what } = content;
   return createHash('sha256')
-    .update(`${op}\n${canonical(what)}`)
+    .update(`${op}\n${canonical({ ...what, checkAfterMs })}`)
     .digest();
 }

@@ -158,10 +158,11 @@ export function createIntake(deps: IntakeDeps): Intake {
     const kind = kindOf(group);
     const content = contentOf(id, request, trace);
     const messagesJson = JSON.stringify(content.messages);
+    const checkAfterMs = 'checkAfterMs' in request ? request.checkAfterMs : undefined;
     const result = await inserts.call({
       ...content,
       ...(await checkIdTime(id)),
-      contentHash: contentHash(content, kind.op),
+      contentHash: contentHash(content, kind.op, checkAfterMs),
       preparedAt: clock.now(),
       messagesJson,
       bytes: Buffer.byteLength(messagesJson),
