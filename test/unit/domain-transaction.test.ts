@@ -1,0 +1,250 @@
+import { isDeepStrictEqual } from 'node:util';
+import { HEADERS, type Message } from '@escrowmq/protocol';
+import { describe, expect, test } from '@jest/globals';
+import fc from 'fast-check';
+import { contentHash } from '../../broker/src/domain/content-hash.js';
+import { bodyOf, contentTypeOf, outgoingOf } from '../../broker/src/domain/outgoing.js';
+import {
+  allMessages,
+  type Committed,
+  type Content,
+  hasMessage,
+  messageBit,
+  withoutMessages,
+} from '../../broker/src/domain/transaction.js';
+
+const MESSAGES_MAX = 32;
+const FULL = 2 ** 32 - 1;
+
+describe('masks', () => {
+  const aNumber = fc.nat(MESSAGES_MAX - 1);
+  const aMask = fc.nat(FULL);
+
+  test('a mask of all messages has each of them and no other, up to bit 31', () => {
+    for (let count = 1; count <= MESSAGES_MAX; count += 1) {
+      const mask = allMessages(count);
+      const has = Array.from({ length: MESSAGES_MAX }, (_, number) => hasMessage(mask, number));
+      expect(has).toEqual(Array.from({ length: MESSAGES_MAX }, (_, number) => number < count));
+    }
+    expect(allMessages(MESSAGES_MAX)).toBe(FULL);
+  });
+
+  test('clearing a message takes its bit and leaves the others, unsigned', () => {
+    fc.assert(
+      fc.property(aMask, aNumber, aNumber, (mask, cleared, other) => {
+        const left = withoutMessages(mask, messageBit(cleared));
+        expect(left).toBeGreaterThanOrEqual(0);
+        expect(hasMessage(left, cleared)).toBe(false);
+        if (other !== cleared) expect(hasMessage(left, other)).toBe(hasMessage(mask, other));
+      }),
+    );
+    expect(withoutMessages(FULL, messageBit(0))).toBe(FULL - 1);
+    expect(withoutMessages(FULL, messageBit(31))).toBe(2 ** 31 - 1);
+  });
+
+  test('clearing each message in any order ends with none', () => {
+    const order = fc.shuffledSubarray(
+      Array.from({ length: MESSAGES_MAX }, (_, number) => number),
+      { minLength: MESSAGES_MAX },
+    );
+    fc.assert(
+      fc.property(order, (numbers) => {
+        const left = numbers.reduce(
+          (mask, number) => withoutMessages(mask, messageBit(number)),
+          FULL,
+        );
+        expect(left).toBe(0);
+      }),
+    );
+  });
+});
+
+const MESSAGE: Message = {
+  topic: 'user',
+  routingKey: 'registered',
+  data: { userId: 7, name: 'a' },
+  headers: { tenant: 'a', count: 1 },
+  ifUnrouted: 'retry',
+};
+
+const { data: _, ...withoutJson } = MESSAGE;
+
+const CONTENT: Content = {
+  id: '0198f3c2-7a10-7cc3-98c4-dc0c0c07398f',
+  producerGroup: 'accounts',
+  businessKeys: ['phone:1'],
+  expects: ['phone-index'],
+  checkContext: 'shard-3',
+  messages: [MESSAGE],
+  trace: {},
+};
+
+describe('content hash', () => {
+  const hash = (content: Content, op: 'prepare' | 'send' = 'prepare', checkAfterMs?: number) =>
+    contentHash(content, op, checkAfterMs).toString('hex');
+
+  /** The same value with the members of every object in reverse order. */
+  function reversed(value: unknown): unknown {
+    if (Array.isArray(value)) return value.map(reversed);
+    if (typeof value !== 'object' || value === null) return value;
+    const members = Object.entries(value).reverse();
+    return Object.fromEntries(members.map(([key, member]) => [key, reversed(member)]));
+  }
+
+  test('the order of members does not matter, at any depth', () => {
+    expect(hash(reversed(CONTENT) as Content)).toBe(hash(CONTENT));
+    fc.assert(
+      fc.property(fc.jsonValue(), (data) => {
+        const content = { ...CONTENT, messages: [{ ...MESSAGE, data }] };
+        expect(hash(reversed(content) as Content)).toBe(hash(content));
+      }),
+    );
+  });
+
+  test('the trace does not matter: a repeat comes from another span', () => {
+    expect(hash({ ...CONTENT, trace: { traceparent: '00-a-b-01' } })).toBe(hash(CONTENT));
+  });
+
+  test('a field that is absent and one that is undefined are the same', () => {
+    const message = { ...MESSAGE, contentType: undefined } as unknown as Message;
+    expect(hash({ ...CONTENT, messages: [message] })).toBe(hash(CONTENT));
+  });
+
+  const withMessage = (changes: Partial<Message>): Content => ({
+    ...CONTENT,
+    messages: [{ ...MESSAGE, ...changes }],
+  });
+  const { checkContext: _, ...withoutContext } = CONTENT;
+
+  /** One for each member, so that a new member without one does not compile. */
+  const DIFFERENT: Record<Exclude<keyof Content | keyof Message, 'trace'>, Content> = {
+    id: { ...CONTENT, id: '0198f3c2-7a10-7cc3-98c4-dc0c0c073990' },
+    producerGroup: { ...CONTENT, producerGroup: 'billing' },
+    businessKeys: { ...CONTENT, businessKeys: ['phone:2'] },
+    expects: { ...CONTENT, expects: [] },
+    checkContext: withoutContext,
+    messages: { ...CONTENT, messages: [MESSAGE, MESSAGE] },
+    topic: withMessage({ topic: 'order' }),
+    routingKey: withMessage({ routingKey: '' }),
+    data: withMessage({ data: { userId: '7', name: 'a' } }),
+    dataBase64: { ...CONTENT, messages: [{ ...withoutJson, dataBase64: '' }] },
+    contentType: withMessage({ contentType: 'text/plain' }),
+    headers: withMessage({ headers: { tenant: 'a', count: '1' } }),
+    ifUnrouted: withMessage({ ifUnrouted: 'drop' }),
+  };
+
+  test('every other field matters, and a prepare is no send', () => {
+    const hashes = [
+      hash(CONTENT),
+      hash(CONTENT, 'send'),
+      hash(CONTENT, 'prepare', 5),
+      ...Object.values(DIFFERENT).map((content) => hash(content)),
+    ];
+    expect(new Set(hashes).size).toBe(hashes.length);
+  });
+
+  test('the order of messages, and of items in data, matters', () => {
+    const other = { ...MESSAGE, topic: 'order' };
+    expect(hash({ ...CONTENT, messages: [MESSAGE, other] })).not.toBe(
+      hash({ ...CONTENT, messages: [other, MESSAGE] }),
+    );
+    expect(hash(withMessage({ data: [1, 2] }))).not.toBe(hash(withMessage({ data: [2, 1] })));
+  });
+
+  test('two different JSON values never have the same text', () => {
+    fc.assert(
+      fc.property(fc.jsonValue(), fc.jsonValue(), (one, other) => {
+        // As they come out of a body: -0 is 0 there.
+        const [a, b]: unknown[] = JSON.parse(JSON.stringify([one, other]));
+        const same = hash(withMessage({ data: a })) === hash(withMessage({ data: b }));
+        expect(same).toBe(isDeepStrictEqual(a, b));
+      }),
+      { numRuns: 500 },
+    );
+  });
+});
+
+describe('outgoing messages', () => {
+  const committed = (messages: Message[], changes: Partial<Committed> = {}): Committed => ({
+    ...CONTENT,
+    messages,
+    preparedAt: 1_700_000_000_999,
+    pending: 1,
+    attempts: 0,
+    bytes: 1,
+    ...changes,
+  });
+
+  test('a message carries everything that a consumer without the SDK needs', () => {
+    const transaction = committed([MESSAGE, MESSAGE], {
+      expects: ['phone-index', 'email-index'],
+      trace: { traceparent: '00-a-b-01', tracestate: 'v=1' },
+    });
+    expect(outgoingOf(transaction, 1, MESSAGE)).toEqual({
+      topic: 'user',
+      routingKey: 'registered',
+      body: Buffer.from('{"userId":7,"name":"a"}'),
+      messageId: `${CONTENT.id}-1`,
+      contentType: 'application/json',
+      type: 'registered',
+      producerGroup: 'accounts',
+      timestampSeconds: 1_700_000_000,
+      headers: {
+        tenant: 'a',
+        count: 1,
+        traceparent: '00-a-b-01',
+        tracestate: 'v=1',
+        'escrow-transaction-id': CONTENT.id,
+        'escrow-message-number': 1,
+        'escrow-message-count': 2,
+        'escrow-topic': 'user',
+        'escrow-routing-key': 'registered',
+        'escrow-prepared-at': 1_700_000_000_999,
+        'escrow-expects': 'phone-index,email-index',
+      },
+    });
+  });
+
+  test('what is not there is not sent: no trace, nobody expected', () => {
+    const { headers } = outgoingOf(committed([MESSAGE], { expects: [] }), 0, MESSAGE);
+    expect(Object.keys(headers)).not.toContain('traceparent');
+    expect(Object.keys(headers)).not.toContain('tracestate');
+    expect(Object.keys(headers)).not.toContain(HEADERS.expects);
+  });
+
+  test('without a routing key the type is the topic', () => {
+    const message = { ...MESSAGE, routingKey: '' };
+    expect(outgoingOf(committed([message]), 0, message)).toMatchObject({
+      routingKey: '',
+      type: 'user',
+    });
+  });
+
+  test('headers of ours win over any of the same name', () => {
+    const message = { ...MESSAGE, headers: { [HEADERS.messageNumber]: 99, traceparent: 'forged' } };
+    const trace = { traceparent: 'true' };
+    const { headers } = outgoingOf(committed([message], { trace }), 0, message);
+    expect(headers).toMatchObject({ [HEADERS.messageNumber]: 0, traceparent: 'true' });
+  });
+
+  test('JSON goes as it is, null and false too', () => {
+    fc.assert(
+      fc.property(fc.jsonValue(), (value) => {
+        expect(bodyOf({ ...MESSAGE, data: value }).toString()).toBe(JSON.stringify(value));
+      }),
+    );
+  });
+
+  test('bytes arrive as they were, with their content type or as any bytes', () => {
+    fc.assert(
+      fc.property(fc.uint8Array(), (bytes) => {
+        const message = { ...withoutJson, dataBase64: Buffer.from(bytes).toString('base64') };
+        expect([...bodyOf(message)]).toEqual([...bytes]);
+      }),
+    );
+    const bytes = { ...withoutJson, dataBase64: 'YQ==' };
+    expect(contentTypeOf(bytes)).toBe('application/octet-stream');
+    expect(contentTypeOf({ ...bytes, contentType: 'image/png' })).toBe('image/png');
+    expect(contentTypeOf(MESSAGE)).toBe('application/json');
+  });
+});
