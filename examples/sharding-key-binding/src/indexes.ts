@@ -33,7 +33,7 @@ export const EMAIL_INDEX: Index = {
   businessKeyOf: (email) => `email:${email}`,
 };
 
-export const IDENTITY_INDEX: Index = {
+const IDENTITY_INDEX: Index = {
   group: 'identity-index',
   table: 'identity_index',
   valueOf: (user) => user.identityCard,

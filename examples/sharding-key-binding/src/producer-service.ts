@@ -24,9 +24,9 @@ export interface ProducerService {
 
 export const CHECK_PATH = '/escrow-check';
 
-/** The answer to `POST /users`. */
+/** The answer to `POST /users`: 201 with the transaction's id, or a refusal with a `code`. */
 export interface RegistrationAnswer {
-  /** There unless the attempt never had one, or the caller may not rely on it. */
+  /** Of the transaction that registered the user, or that found the e-mail taken. */
   transactionId?: string;
   /** Absent when the user is registered. */
   code?: string;

@@ -1,6 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { within } from './wait-for.js';
 
@@ -55,7 +55,7 @@ export function startChild({ name, module, log, env = {} }: ChildOptions): Child
   const exited = once(child, 'exit');
   const died = exited.then(([code, signal]) => {
     if (isEndWanted) return new Promise<never>(() => {});
-    throw new Error(`${name} ended by itself (${signal ?? `exit code ${code}`}); see ${log}`);
+    throw new Error(`${name} ended by itself (${ending(code, signal)})${lastLines(log)}`);
   });
   // Whoever is interested races against it; nobody has to be.
   died.catch(() => {});
@@ -83,7 +83,20 @@ export function startChild({ name, module, log, env = {} }: ChildOptions): Child
         await end('SIGKILL');
       }
       if (child.exitCode === 0) return;
-      throw new Error(`${name} could not end in order (exit code ${child.exitCode}); see ${log}`);
+      const { exitCode, signalCode } = child;
+      throw new Error(
+        `${name} did not end in order (${ending(exitCode, signalCode)})${lastLines(log)}`,
+      );
     },
   };
+}
+
+const ending = (code: unknown, signal: unknown) => String(signal ?? `exit code ${code}`);
+
+/** Enough for an error with its stack. The folder is deleted when the demo ends. */
+const LOG_CHARS_SHOWN = 1_500;
+
+function lastLines(log: string): string {
+  const text = readFileSync(log, 'utf8').slice(-LOG_CHARS_SHOWN).trim();
+  return text === '' ? '' : `; the end of its log:\n${text}`;
 }
