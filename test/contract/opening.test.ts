@@ -69,7 +69,10 @@ describe.each(kinds)('migrations on $name', ({ url: freshUrl, open, migrations }
     if (complete === undefined) throw new Error('there is no migration');
     for (let cut = 1; cut <= complete.statements.length; cut++) {
       const statements = [...complete.statements.slice(0, cut), 'this is no SQL'];
-      await expect(migrate(database, [{ ...complete, statements }])).rejects.toThrow();
+      // Not toThrow(): errors of the SQLite driver are of another realm.
+      await expect(migrate(database, [{ ...complete, statements }])).rejects.toMatchObject({
+        message: expect.stringMatching(/syntax/),
+      });
       expect(await versions(database)).toEqual([]);
     }
     await migrate(database, migrations);

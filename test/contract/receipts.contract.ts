@@ -178,8 +178,10 @@ export function receiptsContract(opened: () => OpenStore): void {
         expects: ['a', 'b', 'c'],
         businessKeys: ['k1', 'k2'],
       };
-      const id = await forwardedTransaction(store, content);
-      const prepared = await prepare(store, { businessKeys: ['k2'], producerGroup: 'orders' });
+      const at = Date.now();
+      const id = await forwardedTransaction(store, { id: newId(at - 1), ...content });
+      const orders = { businessKeys: ['k2'], producerGroup: 'orders' };
+      const prepared = await prepare(store, { id: newId(at), ...orders });
       const done = await forwardedTransaction(store, { businessKeys: ['k1', 'k3'] });
       await store.saveReceipts([
         ...[0, 1].map((number) => receipt(id, number, 'a')),

@@ -1,0 +1,236 @@
+import net, { type AddressInfo, type Socket } from 'node:net';
+import { type PrivateMysql, startPrivateMysql } from '@escrowmq/local-servers';
+import { CheckPolicy } from '@escrowmq/protocol';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { byProducer } from '../../broker/src/domain/transaction.js';
+import { openMysqlDatabase } from '../../broker/src/store/mysql/database.js';
+import { createStore } from '../../broker/src/store/store.js';
+import { freshMysqlDatabase } from '../support/servers.js';
+import {
+  messages,
+  newTransaction,
+  type OpenStore,
+  openMysqlForTest,
+  prepare,
+  rowOf,
+} from '../support/store-fixtures.js';
+import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
+import { until } from '../support/until.js';
+
+describe('a reply that is lost after the statement ran', () => {
+  let proxy: TcpProxy;
+  let behindProxy: OpenStore;
+  let direct: OpenStore;
+
+  beforeAll(async () => {
+    const url = new URL(await freshMysqlDatabase());
+    proxy = await startTcpProxy({ host: url.hostname, port: Number(url.port) });
+    direct = await openMysqlForTest(url.href);
+    url.port = String(proxy.port);
+    behindProxy = await openMysqlForTest(url.href);
+  });
+  afterAll(async () => {
+    await behindProxy.store.close();
+    await direct.store.close();
+    await proxy.close();
+  });
+
+  /** The next statement with this text runs, and its answer never arrives. */
+  const loseAnswerTo = (statement: string) => proxy.cutNext(Buffer.from(statement), 'after');
+  /** The command byte tells this statement from others that hold the word. */
+  const COMMIT = '\x03commit';
+
+  test('a verdict is told apart from another by its token: it moved the row itself', async () => {
+    const { store } = behindProxy;
+    const moved = await prepare(direct.store);
+    const repeated = await prepare(direct.store);
+    const verdict = (id: string) => ({ id, decision: 'commit', decidedBy: byProducer }) as const;
+    await direct.store.decide([verdict(repeated)], 0);
+    const lost = loseAnswerTo("set state = 'committed'");
+    const results = await store.decide([verdict(moved), verdict(repeated)], 0);
+    await lost;
+    expect(results.map(({ kind }) => kind)).toEqual(['moved', 'decided']);
+  });
+
+  test('a prepare is there once, and answered as a repeat of itself', async () => {
+    // Cut off inside its transaction the first attempt is undone; after the commit it stands.
+    for (const [statement, expected] of [
+      ['insert into escrow_transaction', 'created'],
+      [COMMIT, 'repeated'],
+    ] as const) {
+      const transaction = newTransaction({ businessKeys: [`order:${expected}`] });
+      const lost = loseAnswerTo(statement);
+      const [result] = await behindProxy.store.insert([transaction]);
+      await lost;
+      expect(result?.kind).toBe(expected);
+      const unsettled = await direct.store.unsettledOn(transaction.businessKeys);
+      expect([...unsettled.values()].flat().map(({ id }) => id)).toEqual([transaction.id]);
+    }
+  });
+
+  test('a parked row has one line of history for it', async () => {
+    const id = await prepare(direct.store, {
+      messages: messages(2),
+      kind: { op: 'send', leaseMs: 0 },
+    });
+    const parkedAt = await direct.store.now();
+    const to = { state: 'parked', reason: 'undeliverable', pending: 2, parkedAt } as const;
+    const history = [{ at: parkedAt, event: 'parked', detail: {} } as const];
+    const lost = loseAnswerTo(COMMIT);
+    await behindProxy.store.saveForwards([{ id, done: 1, unrouted: 0, to, history }]);
+    await lost;
+    const view = await direct.store.view(id);
+    expect(view).toMatchObject({ state: 'parked', history, forwarding: { failedAttempts: 1 } });
+  });
+
+  test('a purge is counted once', async () => {
+    const id = await prepare(direct.store);
+    await direct.store.decide([{ id, decision: 'rollback', decidedBy: byProducer }], 0);
+    const before = (await direct.store.counts()).purged;
+    const lost = loseAnswerTo(COMMIT);
+    await behindProxy.store.purgeFinished({ olderThanMs: 0, limit: 100 });
+    await lost;
+    const after = (await direct.store.counts()).purged;
+    expect(after.rolledBack).toBe(before.rolledBack + 1);
+    expect((await direct.store.find([id])).get(id)?.kind).toBe('tombstone');
+  });
+
+  test('whoever creates a producer group learns its secret', async () => {
+    const lost = loseAnswerTo('insert into escrow_producer_group');
+    const saved = await behindProxy.store.saveGroup({
+      name: 'accounts',
+      checkUrls: [],
+      checkPolicy: CheckPolicy.parse({}),
+      newSecret: 'whsec_1',
+      rotate: false,
+    });
+    await lost;
+    expect(saved).toMatchObject({ secretMade: true, group: { signingSecrets: ['whsec_1'] } });
+  });
+});
+
+describe('a MySQL that goes away', () => {
+  let mysql: PrivateMysql;
+
+  beforeAll(async () => {
+    mysql = await startPrivateMysql();
+  });
+  afterAll(() => mysql.remove());
+
+  test('makes every call fail as STORE_UNAVAILABLE, and the same store works when it is back', async () => {
+    const { store } = await openMysqlForTest(await mysql.createDatabase());
+    const id = await prepare(store);
+    const before = await rowOf(store, id);
+    await mysql.kill();
+    const verdict = { id, decision: 'commit', decidedBy: byProducer } as const;
+    const calls = [
+      store.now(),
+      store.insert([newTransaction(), newTransaction({ businessKeys: ['order:1'] })]),
+      store.decide([verdict], 0),
+      store.claimDueChecks({ limit: 1, leaseMs: 1, exceptGroups: [] }),
+      store.counts(),
+    ];
+    for (const result of await Promise.allSettled(calls)) {
+      expect(result).toMatchObject({
+        status: 'rejected',
+        reason: { code: 'STORE_UNAVAILABLE', message: expect.stringMatching(/ECONN|PROTOCOL/) },
+      });
+    }
+    await mysql.restart();
+    await until('the store answers again', () =>
+      store.now().then(
+        () => true,
+        () => false,
+      ),
+    );
+    expect(await rowOf(store, id)).toEqual(before);
+    expect(await store.decide([verdict], 0)).toEqual([{ kind: 'moved' }]);
+    await store.close();
+  });
+
+  test('finds work under way when it is restarted, and nothing is lost or done twice', async () => {
+    const { store } = await openMysqlForTest(await mysql.createDatabase());
+    const acknowledged: string[] = [];
+    let stop = false;
+    const worker = async () => {
+      while (!stop) {
+        const transaction = newTransaction({ businessKeys: ['k'] });
+        const result = await store.insert([transaction]).catch(() => undefined);
+        if (result?.[0]?.kind === 'created') acknowledged.push(transaction.id);
+      }
+    };
+    const workers = [worker(), worker(), worker(), worker()];
+    await until('some are acknowledged', () => acknowledged.length > 20);
+    await mysql.kill();
+    await mysql.restart();
+    const soFar = acknowledged.length;
+    await until('more are acknowledged', () => acknowledged.length > soFar + 20);
+    stop = true;
+    await Promise.all(workers);
+    const found = await store.find(acknowledged);
+    expect(found.size).toBe(acknowledged.length);
+    await store.close();
+  });
+});
+
+test('a MySQL that stops answering costs each call its limit, not the whole pool', async () => {
+  const url = new URL(await freshMysqlDatabase());
+  await (await openMysqlForTest(url.href)).store.close();
+  const proxy = await startFreezer({ host: url.hostname, port: Number(url.port) });
+  url.port = String(proxy.port);
+  const store = createStore(openMysqlDatabase(url.href, 200));
+  // More than the pool has connections.
+  const calls = () => Promise.allSettled(Array.from({ length: 12 }, () => store.now()));
+  expect((await calls()).map(({ status }) => status)).toEqual(Array(12).fill('fulfilled'));
+  proxy.freeze();
+  const frozen = calls();
+  // The first attempts are cut off, then new connections are made, which answer.
+  await until('the connections are given up', () => proxy.closedByClient() >= 10);
+  proxy.thaw();
+  expect((await frozen).map(({ status }) => status)).toEqual(Array(12).fill('fulfilled'));
+  await store.close();
+  await proxy.close();
+});
+
+/** A proxy that can keep everything to itself, as a network that swallows packets does. */
+async function startFreezer(target: { host: string; port: number }) {
+  const sockets = new Set<Socket>();
+  let frozen = false;
+  let closed = 0;
+  const server = net.createServer((client) => {
+    const upstream = net.connect(target);
+    let swallowed = false;
+    const pass = (to: Socket) => (chunk: Buffer) => {
+      swallowed ||= frozen;
+      if (!swallowed) to.write(chunk);
+    };
+    client.on('data', pass(upstream));
+    upstream.on('data', pass(client));
+    client.on('close', () => {
+      if (swallowed) closed += 1;
+      upstream.destroy();
+    });
+    upstream.on('close', () => client.destroy());
+    for (const socket of [client, upstream]) {
+      sockets.add(socket);
+      socket.on('error', () => socket.destroy());
+      socket.on('close', () => sockets.delete(socket));
+    }
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return {
+    port: (server.address() as AddressInfo).port,
+    freeze: () => {
+      frozen = true;
+    },
+    thaw: () => {
+      frozen = false;
+    },
+    closedByClient: () => closed,
+    close: () =>
+      new Promise<void>((resolve) => {
+        server.close(() => resolve());
+        for (const socket of sockets) socket.destroy();
+      }),
+  };
+}
