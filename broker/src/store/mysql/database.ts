@@ -22,28 +22,39 @@ const CONNECT_TIMEOUT_MS = 5_000;
 /** Twice InnoDB's own limit for a lock, which is the longest that a healthy statement waits. */
 const STATEMENT_TIMEOUT_MS = 10_000;
 const MIGRATION_LOCK_WAIT_S = 60;
-/** An ALTER of a large table takes as long as it takes; a dead connection is noticed in the end. */
-const MIGRATION_TIMEOUT_MS = 60 * 60 * 1000;
 
-interface Queryable {
-  query(options: {
-    sql: string;
-    values: readonly unknown[];
-    timeout: number;
-  }): Promise<[unknown, unknown]>;
+/**
+ * What the promise resolves with, or ETIMEDOUT. Not the driver's own timeout, whose timer goes on
+ * when the connection is lost and keeps the process from its end.
+ */
+async function within<T>(limitMs: number | undefined, work: Promise<T>): Promise<T> {
+  if (limitMs === undefined) return work;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => {
+      const message = `no answer to a statement in ${limitMs} ms`;
+      reject(Object.assign(new Error(message), { code: 'ETIMEDOUT' }));
+    }, limitMs);
+  });
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
-function sqlOn(connection: Queryable, timeout: number): Sql {
-  async function run(sql: string, values: readonly SqlValue[] = []): Promise<number> {
-    const [result] = await connection.query({ sql, values, timeout });
-    return (result as mysql.ResultSetHeader).affectedRows;
-  }
+function sqlOn(connection: mysql.PoolConnection, limitMs: number | undefined): Sql {
+  const query = async (sql: string, values: readonly SqlValue[]): Promise<unknown> => {
+    // The driver only reads them.
+    const [result] = await within(limitMs, connection.query(sql, values as SqlValue[]));
+    return result;
+  };
+  const run: Sql['run'] = async (sql, values = []) =>
+    ((await query(sql, values)) as mysql.ResultSetHeader).affectedRows;
   return {
     run,
-    async all<Row>(sql: string, values: readonly SqlValue[] = []) {
-      const [rows] = await connection.query({ sql, values, timeout });
-      return rows as Row[];
-    },
+    all: async <Row>(sql: string, values: readonly SqlValue[] = []) =>
+      (await query(sql, values)) as Row[],
     async insertRows(insert) {
       if (insert.rows.length > 0) await run(insertText(insert), insert.rows.flat());
     },
@@ -93,10 +104,10 @@ export function openMysqlDatabase(
   /** The connection goes back exactly once: released after an orderly end, else destroyed. */
   async function onConnection<T>(
     work: (sql: Sql) => Promise<T>,
-    timeoutMs = statementTimeoutMs,
+    limitMs: number | undefined,
   ): Promise<T> {
     const connection = await pool.getConnection();
-    const sql = sqlOn(connection as unknown as Queryable, timeoutMs);
+    const sql = sqlOn(connection, limitMs);
     try {
       const result = await work(sql);
       connection.release();
@@ -113,7 +124,7 @@ export function openMysqlDatabase(
   }
 
   const alone = <T>(work: (sql: Sql) => Promise<T>): Promise<T> =>
-    repeating(() => onConnection(work));
+    repeating(() => onConnection(work, statementTimeoutMs));
 
   return {
     dialect: {
@@ -150,7 +161,8 @@ export function openMysqlDatabase(
           } finally {
             await sql.all("select release_lock(concat('escrowmq:', left(database(), 50)))");
           }
-        }, MIGRATION_TIMEOUT_MS),
+          // An ALTER of a large table takes as long as it takes.
+        }, undefined),
       ),
     close: () => pool.end(),
   };
