@@ -164,9 +164,11 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
   /** Forwards what fits now and lets go of the rest. */
   function forwardNow(transactions: readonly Committed[], leaseEndsAt: number): void {
     for (const transaction of transactions) {
+      // A slow read may come after recovery took the same row: it keeps its lease and its turn.
+      if (inHand.has(transaction.id)) continue;
       const late = performance.now() > leaseEndsAt - LEASE_MARGIN_MS;
       if (late || publisher.room < transaction.messages.length) letGo(transaction.id);
-      else if (!inHand.has(transaction.id)) void forward(transaction);
+      else void forward(transaction);
     }
   }
 
