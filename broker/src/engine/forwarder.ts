@@ -62,6 +62,8 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
   const { store, publisher, held, clock, policy, observer } = deps;
   /** Transactions being published here; none is taken up twice at a time. */
   const inHand = new Set<string>();
+  /** Reads under way of what was moved here and was not in memory. */
+  let reading = 0;
   let onProgress: (() => void)[] = [];
 
   const saves = createCoalescer<ForwardingToSave, undefined>({
@@ -88,6 +90,11 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
 
   const progress = () => new Promise<void>((resolve) => onProgress.push(resolve));
 
+  function progressed(): void {
+    for (const wake of onProgress) wake();
+    onProgress = [];
+  }
+
   /** Due at once, for recovery. Should this fail, the lease's end does the same, later. */
   function letGo(id: string): void {
     releases.call(id).catch((error) => observer.failed('release a committed transaction', error));
@@ -113,8 +120,7 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
       observer.failed('record forwarded messages', error);
     } finally {
       inHand.delete(transaction.id);
-      for (const wake of onProgress) wake();
-      onProgress = [];
+      progressed();
     }
   }
 
@@ -173,10 +179,14 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
   }
 
   async function readAndForward(ids: string[], leaseEndsAt: number): Promise<void> {
+    reading += 1;
     try {
       forwardNow(await store.readCommitted(ids), leaseEndsAt);
     } catch (error) {
       observer.failed('read committed transactions', error);
+    } finally {
+      reading -= 1;
+      progressed();
     }
   }
 
@@ -214,7 +224,7 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
       return due.length;
     },
     async idle() {
-      while (inHand.size > 0) await progress();
+      while (inHand.size > 0 || reading > 0) await progress();
       await Promise.all([saves.idle(), releases.idle()]);
     },
   };
