@@ -15,6 +15,9 @@ export function tell(message: FromChild): void {
 /** Waits for the settings, starts, tells the demo, and ends in order on SIGTERM. */
 export function serve<Settings>(start: (settings: Settings) => Promise<Serving>): void {
   let serving: Serving | undefined;
+  // Until the settings are here there is nothing else that keeps this process alive, and a
+  // listener alone does not since Node 22: die-with-parent.ts has let go of the channel.
+  process.channel?.ref();
   process.on('message', (message: ToChild<Settings>) => {
     if (message.type === 'goOn') serving?.goOn?.();
     else void begin(message.settings);
