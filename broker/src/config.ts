@@ -77,7 +77,7 @@ const Environment = z.object({
   ESCROW_API_KEYS: ApiKeys.prefault(''),
   ESCROW_CALLBACK_ALLOW: z.string().default(''),
   ESCROW_LOG_LEVEL: z.enum(['error', 'warn', 'info', 'debug']).default('info'),
-  ESCROW_LOG_FORMAT: z.enum(['json', 'text']).default('json'),
+  ESCROW_LOG_FORMAT: z.enum(['json', 'text']).optional(),
   ESCROW_TRANSACTION_BYTES_MAX: integer(1024, LIMITS.batchBytesMax).default(
     LIMITS.transactionBytesMax,
   ),
@@ -146,9 +146,10 @@ const isLoopback = (host: string) =>
 
 /**
  * @throws INVALID_CONFIGURATION that names the variable and what would be right
- * @example parseConfig(process.env)
+ * @param onTerminal somebody reads along: then the log is for people unless it is said otherwise
+ * @example parseConfig(process.env, process.stdout.isTTY)
  */
-export function parseConfig(environment: Variables): Config {
+export function parseConfig(environment: Variables, onTerminal = false): Config {
   const values = withFiles(environment);
   // An empty variable means "not set", as compose files write it.
   const given = Object.fromEntries(Object.entries(values).filter(([, value]) => value !== ''));
@@ -158,6 +159,7 @@ export function parseConfig(environment: Variables): Config {
     throw invalid(said.join('\n'));
   }
   const env = parsed.data;
+  const format = env.ESCROW_LOG_FORMAT ?? (onTerminal ? 'text' : 'json');
   const onLoopback = isLoopback(env.ESCROW_LISTEN.host);
   if (!onLoopback && env.ESCROW_API_KEYS.length === 0) {
     throw invalid(
@@ -173,7 +175,7 @@ export function parseConfig(environment: Variables): Config {
     rabbitmqUrl: env.ESCROW_RABBITMQ,
     apiKeys: env.ESCROW_API_KEYS,
     callbackAllow: env.ESCROW_CALLBACK_ALLOW,
-    log: { level: env.ESCROW_LOG_LEVEL, json: env.ESCROW_LOG_FORMAT === 'json' },
+    log: { level: env.ESCROW_LOG_LEVEL, json: format === 'json' },
     transactionBytesMax: env.ESCROW_TRANSACTION_BYTES_MAX,
     heldBytesMax: env.ESCROW_HELD_BYTES_MAX,
     undeliverableAttemptsMax: env.ESCROW_UNROUTED_ATTEMPTS_MAX,

@@ -8,7 +8,7 @@ import { safeUrl } from './observe/redact.js';
 /** The process: configuration, start, signals, exit codes. */
 function configOrExit(): Config {
   try {
-    return parseConfig(process.env);
+    return parseConfig(process.env, process.stdout.isTTY);
   } catch (error) {
     if (!isEscrowError(error)) throw error;
     process.stderr.write(`${error.message}\n`);
