@@ -101,8 +101,11 @@ export function createIntake(deps: IntakeDeps): Intake {
     const sent: NewTransaction[] = [];
     batch.forEach((transaction, index) => {
       if (results[index]?.kind !== 'created') return;
+      const { kind } = transaction;
+      // A send without a lease is recovered from the store: held, it would only push out others.
+      if (kind.op === 'send' && kind.leaseMs === 0) return;
       held.put(transaction);
-      if (transaction.kind.op === 'send') sent.push(transaction);
+      if (kind.op === 'send') sent.push(transaction);
     });
     for (const [leaseMs, ids] of byLease(sent)) forwarder.forwardMoved(ids, startedAt + leaseMs);
     return results;
@@ -218,7 +221,7 @@ export function createIntake(deps: IntakeDeps): Intake {
 function byLease(sent: readonly NewTransaction[]): Map<number, string[]> {
   const byMs = new Map<number, string[]>();
   for (const { id, kind } of sent) {
-    if (kind.op !== 'send' || kind.leaseMs === 0) continue;
+    if (kind.op !== 'send') continue;
     const ids = byMs.get(kind.leaseMs);
     if (ids === undefined) byMs.set(kind.leaseMs, [id]);
     else ids.push(id);
