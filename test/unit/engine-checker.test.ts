@@ -1,0 +1,379 @@
+import { type CheckPolicy, type CheckRequest, EscrowError } from '@escrowmq/protocol';
+import { describe, expect, test } from '@jest/globals';
+import type {
+  CheckOutcome,
+  CheckToSave,
+  DueCheck,
+  ProducerGroup,
+  Verdict,
+} from '../../broker/src/domain/ports.js';
+import { type CheckerDeps, createChecker } from '../../broker/src/engine/checker.js';
+import {
+  clockAt,
+  currentId,
+  NOW,
+  producerGroup,
+  recordingObserver,
+} from '../support/engine-fakes.js';
+import { deferred, whatIsReady } from '../support/ready.js';
+
+const ENDPOINT = 'http://127.0.0.1:1/check';
+const HOUR_MS = 3_600_000;
+const CONCURRENT_MAX = 64;
+
+const answered = (decision: 'commit' | 'rollback' | 'unknown'): CheckOutcome => ({
+  kind: 'answered',
+  decision,
+  endpoint: ENDPOINT,
+  tookMs: 12,
+});
+const unanswered: CheckOutcome = {
+  kind: 'unanswered',
+  endpoint: ENDPOINT,
+  tookMs: 3_000,
+  detail: 'no answer within 3000 ms',
+};
+
+const dueCheck = (changes: Partial<DueCheck> = {}): DueCheck => ({
+  id: currentId(),
+  state: { state: 'prepared', checks: 0, unanswered: 0, dueAt: NOW },
+  producerGroup: 'accounts',
+  businessKeys: ['phone:1'],
+  preparedAt: NOW - 10_000,
+  alerted: false,
+  ...changes,
+});
+
+interface Options {
+  policy?: Partial<CheckPolicy>;
+  group?: ProducerGroup | undefined;
+  ask?(request: CheckRequest): Promise<CheckOutcome>;
+  decide?: CheckerDeps['decide'];
+  saveChecks?(batch: readonly CheckToSave[]): Promise<void>;
+  busyGroups?: string[];
+  now?: number;
+}
+
+function checking(due: DueCheck[], outcome: CheckOutcome, options: Options = {}) {
+  const asked: CheckRequest[] = [];
+  const saved: CheckToSave[] = [];
+  const verdicts: Verdict[] = [];
+  const history: { id: string; event: string; detail: Record<string, unknown> }[] = [];
+  const claims: object[] = [];
+  const observer = recordingObserver();
+  const group = 'group' in options ? options.group : producerGroup(options.policy);
+  const checker = createChecker({
+    store: {
+      async claimDueChecks(claim) {
+        claims.push(claim);
+        return { now: NOW, due: due.splice(0, claim.limit) };
+      },
+      async saveChecks(batch) {
+        await options.saveChecks?.(batch);
+        saved.push(...batch);
+      },
+      async appendHistory(entries) {
+        history.push(
+          ...entries.map(({ id, event }) => ({ id, event: event.event, detail: event.detail })),
+        );
+      },
+    },
+    asker: {
+      ask(_, request) {
+        asked.push(request);
+        return options.ask?.(request) ?? Promise.resolve(outcome);
+      },
+      busyGroups: () => options.busyGroups ?? [],
+    },
+    findGroup: async () => group,
+    async decide(verdict) {
+      verdicts.push(verdict);
+      if (options.decide !== undefined) return options.decide(verdict);
+      return { id: verdict.id, state: verdict.decision === 'commit' ? 'committed' : 'rolledBack' };
+    },
+    clock: clockAt(options.now),
+    random: () => 0.5,
+    observer,
+  });
+  return { checker, asked, saved, verdicts, history, claims, observer };
+}
+
+/** One transaction, one check, and what became of it. */
+async function checkOf(item: DueCheck, outcome: CheckOutcome, options: Options = {}) {
+  const parts = checking([item], outcome, options);
+  await parts.checker.checkOnce();
+  await parts.checker.idle();
+  return parts;
+}
+
+describe('the question', () => {
+  test('it carries what the producer needs to find its transaction', async () => {
+    const item = dueCheck({
+      checkContext: 'shard-3',
+      state: { state: 'prepared', checks: 2, unanswered: 3, dueAt: NOW },
+    });
+    const { asked } = await checkOf(item, answered('commit'));
+    expect(asked).toEqual([
+      {
+        id: item.id,
+        producerGroup: 'accounts',
+        checkContext: 'shard-3',
+        businessKeys: ['phone:1'],
+        preparedAt: NOW - 10_000,
+        attempt: 6,
+      },
+    ]);
+  });
+
+  test('a context that was not given is not sent', async () => {
+    const { asked } = await checkOf(dueCheck(), answered('commit'));
+    expect(Object.keys(asked[0]!)).not.toContain('checkContext');
+  });
+});
+
+describe('answers', () => {
+  test.each(['commit', 'rollback'] as const)('%s decides as any verdict does', async (decision) => {
+    const item = dueCheck();
+    const { verdicts, saved, history, observer } = await checkOf(item, answered(decision));
+    expect(verdicts).toEqual([{ id: item.id, decision, decidedBy: { by: `check ${ENDPOINT}` } }]);
+    expect(saved).toEqual([]);
+    expect(history).toEqual([
+      {
+        id: item.id,
+        event: 'check',
+        detail: { answer: decision, tookMs: 12, endpoint: ENDPOINT },
+      },
+    ]);
+    expect(observer.counts).toEqual([['checks', { outcome: decision }, 1]]);
+  });
+
+  test('"unknown" spends one attempt and puts the next check off', async () => {
+    const item = dueCheck({
+      state: { state: 'prepared', checks: 1, unanswered: 4, dueAt: NOW },
+      unansweredSince: NOW - HOUR_MS,
+      alerted: true,
+    });
+    const { verdicts, saved } = await checkOf(item, answered('unknown'));
+    expect(verdicts).toEqual([]);
+    expect(saved).toEqual([
+      {
+        id: item.id,
+        from: item.state,
+        to: { state: 'prepared', checks: 2, unanswered: 0, dueAt: NOW + 20_000 },
+        alerted: false,
+        history: [
+          {
+            at: NOW,
+            event: 'check',
+            detail: { answer: 'unknown', tookMs: 12, endpoint: ENDPOINT },
+          },
+        ],
+      },
+    ]);
+  });
+
+  test('the last "unknown" parks with an alert, and rolls nothing back', async () => {
+    const item = dueCheck({ state: { state: 'prepared', checks: 2, unanswered: 0, dueAt: NOW } });
+    const options = { policy: { unknownMax: 3 } };
+    const { verdicts, saved, observer } = await checkOf(item, answered('unknown'), options);
+    expect(verdicts).toEqual([]);
+    expect(saved).toMatchObject([
+      {
+        to: { state: 'parked', reason: 'unresolved', parkedAt: NOW },
+        history: [{ event: 'check' }, { event: 'parked', detail: { reason: 'unresolved' } }],
+      },
+    ]);
+    expect(observer.alerts).toEqual([
+      {
+        kind: 'parked',
+        transactionId: item.id,
+        producerGroup: 'accounts',
+        detail: 'answered "unknown" 3 times',
+      },
+    ]);
+  });
+
+  test('an answer against the decision on record changes nothing and is recorded', async () => {
+    const item = dueCheck();
+    const conflict = new EscrowError('STATE_CONFLICT', 'it is rolledBack');
+    const { history, saved, observer } = await checkOf(item, answered('commit'), {
+      decide: () => Promise.reject(conflict),
+    });
+    expect(history).toMatchObject([{ id: item.id, event: 'conflict' }]);
+    expect(saved).toEqual([]);
+    expect(observer.failures).toEqual([
+      [`a check contradicts the decision on ${item.id}`, conflict],
+    ]);
+  });
+
+  test('an answer that could not be recorded is reported, and asked for again', async () => {
+    const item = dueCheck();
+    const away = new EscrowError('STORE_UNAVAILABLE', 'away');
+    const { history, observer } = await checkOf(item, answered('commit'), {
+      decide: () => Promise.reject(away),
+    });
+    expect(history).toEqual([]);
+    expect(observer.failures).toEqual([[`check ${item.id}`, away]]);
+  });
+});
+
+describe('no answer', () => {
+  test('it spends nothing, is saved, and the next check comes later', async () => {
+    const item = dueCheck({ state: { state: 'prepared', checks: 1, unanswered: 1, dueAt: NOW } });
+    const { verdicts, saved, observer } = await checkOf(item, unanswered);
+    expect(verdicts).toEqual([]);
+    expect(saved).toEqual([
+      {
+        id: item.id,
+        from: item.state,
+        to: { state: 'prepared', checks: 1, unanswered: 2, dueAt: NOW + 20_000 },
+        unansweredSince: NOW,
+        alerted: false,
+        history: [
+          {
+            at: NOW,
+            event: 'check',
+            detail: {
+              answer: 'none',
+              tookMs: 3_000,
+              endpoint: ENDPOINT,
+              detail: 'no answer within 3000 ms',
+            },
+          },
+        ],
+      },
+    ]);
+    expect(observer.alerts).toEqual([]);
+    expect(observer.counts).toEqual([['checks', { outcome: 'none' }, 1]]);
+  });
+
+  test('the attempts that "unknown" would have are never used up by it', async () => {
+    const item = dueCheck({
+      state: { state: 'prepared', checks: 14, unanswered: 9_999, dueAt: NOW },
+    });
+    const { saved } = await checkOf(item, unanswered);
+    expect(saved).toMatchObject([{ to: { state: 'prepared', checks: 14, unanswered: 10_000 } }]);
+  });
+
+  test.each([
+    ['not before alertAfter', HOUR_MS - 1, false, [], false],
+    ['at alertAfter', HOUR_MS, false, ['checkUnanswered'], true],
+    ['only once', 2 * HOUR_MS, true, [], true],
+  ])('an alert is raised %s', async (_, sinceMs, alerted, alerts, savedAs) => {
+    const unansweredSince = NOW - sinceMs;
+    const { saved, observer } = await checkOf(dueCheck({ unansweredSince, alerted }), unanswered);
+    expect(observer.alerts.map(({ kind }) => kind)).toEqual(alerts);
+    expect(saved).toMatchObject([{ unansweredSince, alerted: savedAs }]);
+  });
+
+  test('a group with alertAfter 0 is told at once', async () => {
+    const policy = { alertAfterMs: 0 };
+    const { observer, saved } = await checkOf(dueCheck(), unanswered, { policy });
+    expect(observer.alerts).toMatchObject([
+      { kind: 'checkUnanswered', detail: 'no answer within 3000 ms' },
+    ]);
+    expect(saved).toMatchObject([{ alerted: true }]);
+  });
+
+  test('a group that vanished is no answer, and nobody is asked', async () => {
+    const item = dueCheck();
+    const { asked, saved, verdicts } = await checkOf(item, answered('rollback'), {
+      group: undefined,
+    });
+    expect(asked).toEqual([]);
+    expect(verdicts).toEqual([]);
+    expect(saved).toMatchObject([
+      {
+        to: { state: 'prepared', checks: 0, unanswered: 1, dueAt: NOW + 10_000 },
+        history: [{ detail: { detail: 'producer group accounts is not registered' } }],
+      },
+    ]);
+  });
+
+  test('a result that can not be saved is reported, and the check comes again', async () => {
+    const item = dueCheck();
+    const error = new Error('the store is away');
+    const { observer, checker, saved } = await checkOf(item, unanswered, {
+      saveChecks: () => Promise.reject(error),
+    });
+    expect(observer.failures).toEqual([[`check ${item.id}`, error]]);
+    expect(saved).toEqual([]);
+    expect(await checker.checkOnce()).toBe(0);
+  });
+});
+
+describe('a pass', () => {
+  test('it begins as many as are due and does not wait for their answers', async () => {
+    const answer = deferred<CheckOutcome>();
+    const { checker, saved } = checking([dueCheck(), dueCheck()], unanswered, {
+      ask: () => answer.promise,
+    });
+    expect(await checker.checkOnce()).toBe(2);
+    expect(await checker.checkOnce()).toBe(0);
+    expect(saved).toEqual([]);
+    answer.resolve(unanswered);
+    await checker.idle();
+    expect(saved).toHaveLength(2);
+  });
+
+  test('busy groups are passed over, so that a slow one holds up nobody', async () => {
+    const { checker, claims } = checking([], unanswered, { busyGroups: ['slow'] });
+    await checker.checkOnce();
+    expect(claims).toEqual([{ limit: CONCURRENT_MAX, leaseMs: 45_000, exceptGroups: ['slow'] }]);
+  });
+
+  test('no more than the limit are under way, and each that ends makes room', async () => {
+    const due = Array.from({ length: CONCURRENT_MAX + 6 }, () => dueCheck());
+    const answers: ReturnType<typeof deferred<CheckOutcome>>[] = [];
+    const { checker, asked, claims } = checking(due, unanswered, {
+      ask() {
+        const answer = deferred<CheckOutcome>();
+        answers.push(answer);
+        return answer.promise;
+      },
+    });
+    expect(await checker.checkOnce()).toBe(CONCURRENT_MAX);
+    expect(await checker.checkOnce()).toBe(0);
+    expect(claims).toHaveLength(1);
+    await whatIsReady();
+    expect(asked).toHaveLength(CONCURRENT_MAX);
+
+    for (const answer of answers.slice(0, 5)) answer.resolve(unanswered);
+    await whatIsReady();
+    expect(await checker.checkOnce()).toBe(5);
+    expect(claims[1]).toMatchObject({ limit: 5 });
+    await whatIsReady();
+    for (const answer of answers) answer.resolve(unanswered);
+    await checker.idle();
+    expect(await checker.checkOnce()).toBe(1);
+    await whatIsReady();
+    answers.at(-1)!.resolve(unanswered);
+    await checker.idle();
+  });
+
+  test('results of one moment are saved together', async () => {
+    const sizes: number[] = [];
+    const { checker } = checking([dueCheck(), dueCheck(), dueCheck()], answered('unknown'), {
+      saveChecks: async (batch) => {
+        sizes.push(batch.length);
+      },
+    });
+    await checker.checkOnce();
+    await checker.idle();
+    expect(sizes).toEqual([3]);
+  });
+
+  test('a check that fails takes no other with it', async () => {
+    const [bad, good] = [dueCheck(), dueCheck()];
+    const { checker, saved, observer } = checking([bad, good], unanswered, {
+      ask: (request) =>
+        request.id === bad.id
+          ? Promise.reject(new Error('a mistake'))
+          : Promise.resolve(unanswered),
+    });
+    await checker.checkOnce();
+    await checker.idle();
+    expect(saved.map(({ id }) => id)).toEqual([good.id]);
+    expect(observer.failures.map(([what]) => what)).toEqual([`check ${bad.id}`]);
+  });
+});
