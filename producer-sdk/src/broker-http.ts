@@ -18,8 +18,12 @@ interface BrokerRequest<T> {
   body?: string;
   /** Reads the parsed JSON of a 2xx answer; throws when it is not what a broker answers. */
   read(value: unknown): T;
-  /** For long polls, which take longer. @default the settings' attemptTimeoutMs */
-  attemptTimeoutMs?: number;
+  /**
+   * For long polls: how long one attempt may take. They have connections of their own, so that
+   * callers who wait for something never hold up those who prepare and commit.
+   * @default no long poll: the settings' attemptTimeoutMs
+   */
+  longPollMs?: number;
   /** @default true; false where a repeat would do something twice */
   repeatable?: boolean;
 }
@@ -42,18 +46,21 @@ type Attempt<T> = { answer: T } | { refusal: EscrowError } | { failure: Failure 
 
 /** A transaction's view holds its whole history; what is longer comes from no broker. */
 const ANSWER_BYTES_MAX = 16 * 1024 * 1024;
+/** Each long poll holds a connection; what comes on top waits for one, as long as its own limit. */
+const LONG_POLLS_MAX = 256;
 /** Enough of an unexpected answer to see what sent it. */
 const EXCERPT_CHARS = 200;
 
 export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
-  const pools = settings.brokerOrigins.map(
-    (origin) =>
+  const addresses = settings.brokerOrigins.map((origin) => {
+    const open = (connections: number) =>
       new Pool(origin, {
-        connections: settings.connectionsPerBrokerMax,
+        connections,
         maxResponseSize: ANSWER_BYTES_MAX,
         connect: { timeout: settings.attemptTimeoutMs },
-      }),
-  );
+      });
+    return { calls: open(settings.connectionsPerBrokerMax), longPolls: open(LONG_POLLS_MAX) };
+  });
   const headers: Record<string, string> = { accept: 'application/json' };
   if (settings.apiKey !== undefined) headers.authorization = `Bearer ${settings.apiKey}`;
   let preferred = 0;
@@ -61,11 +68,11 @@ export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
   let isClosed = false;
 
   function unreachable(timeoutMs: number): EscrowError {
-    const addresses = settings.brokerOrigins.join(', ');
+    const tried = settings.brokerOrigins.join(', ');
     const said = lastFailure instanceof Error ? `; the last failure: ${lastFailure.message}` : '';
     return new EscrowError(
       'BROKER_UNREACHABLE',
-      `no broker address gave an answer within ${timeoutMs} ms (${addresses})${said}`,
+      `no broker address gave an answer within ${timeoutMs} ms (${tried})${said}`,
       { cause: lastFailure },
     );
   }
@@ -95,10 +102,11 @@ export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
 
   async function call<T>(request: BrokerRequest<T>, timeoutMs: number): Promise<T> {
     const deadline = new Deadline(timeoutMs);
-    const limitMs = request.attemptTimeoutMs ?? settings.attemptTimeoutMs;
-    const resting = pools.map(() => ({ failures: 0, until: 0 }));
+    const limitMs = request.longPollMs ?? settings.attemptTimeoutMs;
+    const resting = addresses.map(() => ({ failures: 0, until: 0 }));
     for (let index = preferred; ; index = soonest(resting, index)) {
-      const pool = pools[index] as Pool;
+      const { calls, longPolls } = addresses[index] as (typeof addresses)[number];
+      const pool = request.longPollMs === undefined ? calls : longPolls;
       const rest = resting[index] as Resting;
       if (!(await deadline.pause(Math.max(0, rest.until - performance.now())))) break;
       const attempted = await attempt(pool, request, Math.min(limitMs, deadline.leftMs));
@@ -121,7 +129,9 @@ export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
     unreachable,
     async close() {
       isClosed = true;
-      await Promise.all(pools.map((pool) => pool.destroy()));
+      await Promise.all(
+        addresses.flatMap(({ calls, longPolls }) => [calls.destroy(), longPolls.destroy()]),
+      );
     },
   };
 }

@@ -31,7 +31,7 @@ export interface ProducerLimits {
   operationsWaitingMax: number;
   /**
    * Connections per broker address.
-   * @default 8: batches use one at a time, the rest serve queries and long polls
+   * @default 8: batches use one at a time, the rest serve queries; long polls have their own
    */
   connectionsPerBrokerMax: number;
   /**

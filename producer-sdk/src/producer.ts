@@ -176,7 +176,7 @@ export function createProducer(options: ProducerOptions): Producer {
           method: 'GET',
           path: `${path}?waitMs=${pollMs}`,
           read: (value) => BusinessKeyAnswer.parse(value),
-          attemptTimeoutMs: limitMs,
+          longPollMs: limitMs,
         },
         Math.max(limitMs, requestTimeoutMs),
       );

@@ -8,6 +8,7 @@ import {
   type Scripted,
   startFakeBroker,
 } from '../support/fake-broker.js';
+import { until } from '../support/until.js';
 
 const open: { close(): Promise<void> }[] = [];
 afterEach(async () => {
@@ -234,6 +235,20 @@ test('a parked transaction ends the wait: only a person can settle it', async ()
   const answer = await producerOf([fake]).waitForBusinessKey('phone:1');
   expect(answer.settled).toBe(false);
   expect(fake.requests).toHaveLength(1);
+});
+
+test('callers who wait for business keys do not hold up a prepare', async () => {
+  const waits = 50;
+  const fake = await broker(...Array.from({ length: waits }, () => 'hang' as const));
+  const producer = producerOf([fake]);
+  const waiting = Array.from({ length: waits }, (_, n) =>
+    producer.waitForBusinessKey(`phone:${n}`, { waitMs: 300 }).catch(() => undefined),
+  );
+  await until('all wait at the broker', () => fake.requests.length >= waits);
+  await producer.prepare({ messages: [{ topic: 'user', data: 1 }] });
+  expect(fake.operations()).toHaveLength(1);
+  await producer.close();
+  await Promise.all(waiting);
 });
 
 test('a call that rotates the secret is not repeated, another registration is', async () => {

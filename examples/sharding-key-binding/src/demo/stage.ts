@@ -49,9 +49,6 @@ export interface StageOptions {
  */
 const CHECK_POLICY = { firstDelayMs: 2_000, delayMsMax: 2_000, unknownMax: 1_000 };
 
-/** Each look-up that waits holds a connection. */
-const LOOK_UPS_AT_A_TIME_MAX = 200;
-
 export async function openStage(options: StageOptions): Promise<Stage> {
   const { crew, say } = options;
   const servers = await startServers(say);
@@ -61,11 +58,7 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     startBroker({ crew, dir, rabbitmqUrl: rabbitmq.url }),
     createTables(shards),
   ]);
-  const client = createProducer({
-    brokers: [broker.url],
-    producerGroup: PRODUCER_GROUP,
-    connectionsPerBrokerMax: LOOK_UPS_AT_A_TIME_MAX,
-  });
+  const client = createProducer({ brokers: [broker.url], producerGroup: PRODUCER_GROUP });
 
   const group = { checkPolicy: CHECK_POLICY };
   const { signingSecret = '' } = await client.registerGroup({ ...group, checkUrls: [] });
