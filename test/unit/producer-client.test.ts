@@ -240,9 +240,9 @@ test('a parked transaction ends the wait: only a person can settle it', async ()
 test('callers who wait for business keys do not hold up a prepare', async () => {
   const waits = 50;
   const fake = await broker(...Array.from({ length: waits }, () => 'hang' as const));
-  const producer = producerOf([fake]);
+  const producer = producerOf([fake], { requestTimeoutMs: 500, closeTimeoutMs: 100 });
   const waiting = Array.from({ length: waits }, (_, n) =>
-    producer.waitForBusinessKey(`phone:${n}`, { waitMs: 300 }).catch(() => undefined),
+    producer.waitForBusinessKey(`phone:${n}`, { waitMs: 100 }).catch(() => undefined),
   );
   await until('all wait at the broker', () => fake.requests.length >= waits);
   await producer.prepare({ messages: [{ topic: 'user', data: 1 }] });
