@@ -73,6 +73,9 @@ export function statesContract(opened: () => OpenStore): void {
           const elapsedMs = (await store.now()) - now;
           if (outcome.kind === 'move') expectState(after.state, outcome.to, elapsedMs);
           else expect(after).toEqual(row);
+          // What only a parked row has must not outlive its parking.
+          const parkedReason = (await store.view(id))?.parkedReason;
+          expect(parkedReason).toBe('reason' in after.state ? after.state.reason : undefined);
         });
       }
     }
