@@ -1,120 +1,25 @@
-import { EscrowError, LIMITS, PrepareRequest, SendRequest } from '@escrowmq/protocol';
+import { EscrowError, LIMITS, type PrepareRequest } from '@escrowmq/protocol';
 import { describe, expect, test } from '@jest/globals';
-import type { Found, Inserted, Verdict, VerdictResult } from '../../broker/src/domain/ports.js';
-import { byProducer, type NewTransaction } from '../../broker/src/domain/transaction.js';
-import { createHeldTransactions } from '../../broker/src/engine/held-transactions.js';
-import { createIntake, type IntakeDeps } from '../../broker/src/engine/intake.js';
+import type { Found, Inserted } from '../../broker/src/domain/ports.js';
+import { currentId, NOW } from '../support/engine-fakes.js';
 import {
-  clockAt,
-  currentId,
-  NOW,
-  producerGroup,
-  recordingObserver,
-} from '../support/engine-fakes.js';
+  codeOf,
+  forwardedRow,
+  LEASE_MS,
+  prepareRequest,
+  record,
+  sendRequest,
+  takingIn,
+  tombstone,
+  verdictOn,
+} from '../support/intake-fakes.js';
 import { deferred, whatIsReady } from '../support/ready.js';
 import { newId } from '../support/store-fixtures.js';
 
-const LEASE_MS = 30_000;
 const HOUR_MS = 3_600_000;
 /** The intake's own limits. */
 const WAITING_PREPARES_MAX = 10_000;
 const WAITING_VERDICTS_MAX = 50_000;
-
-interface Options {
-  insert?(batch: readonly NewTransaction[]): Promise<Inserted[]>;
-  decide?(batch: readonly Verdict[], leaseMs: number): Promise<VerdictResult[]>;
-  found?: Found[];
-  leaseMs?: number;
-  newId?: () => string;
-}
-
-function takingIn(options: Options = {}) {
-  const inserted: NewTransaction[] = [];
-  const verdicts: Verdict[][] = [];
-  const moved: { ids: string[]; leaseLeftMs: number }[] = [];
-  const observer = recordingObserver();
-  const held = createHeldTransactions(10_000_000);
-  const deps: IntakeDeps = {
-    store: {
-      insert(batch) {
-        inserted.push(...batch);
-        return options.insert?.(batch) ?? Promise.resolve(batch.map(() => ({ kind: 'created' })));
-      },
-      decide(batch, leaseMs) {
-        verdicts.push([...batch]);
-        return (
-          options.decide?.(batch, leaseMs) ?? Promise.resolve(batch.map(() => ({ kind: 'moved' })))
-        );
-      },
-      find: async (ids) =>
-        new Map(
-          (options.found ?? []).filter(({ id }) => ids.includes(id)).map((one) => [one.id, one]),
-        ),
-    },
-    clock: clockAt(),
-    findGroup: async (name) => (name === 'accounts' ? producerGroup() : undefined),
-    held,
-    forwarder: {
-      leaseMs: () => options.leaseMs ?? LEASE_MS,
-      forwardMoved: (ids, leaseEndsAt) =>
-        moved.push({ ids, leaseLeftMs: leaseEndsAt - performance.now() }),
-    },
-    newId: options.newId ?? currentId,
-    observer,
-  };
-  return { intake: createIntake(deps), inserted, verdicts, moved, observer, held };
-}
-
-const prepareRequest = (changes: object = {}) =>
-  PrepareRequest.parse({
-    id: currentId(),
-    producerGroup: 'accounts',
-    messages: [{ topic: 'user', data: 1 }],
-    ...changes,
-  });
-const sendRequest = (changes: object = {}) => SendRequest.parse(prepareRequest(changes));
-
-const verdictOn = (id: string, decision: 'commit' | 'rollback'): Verdict => ({
-  id,
-  decision,
-  decidedBy: byProducer,
-});
-
-async function codeOf(call: Promise<unknown>): Promise<string> {
-  try {
-    await call;
-    return 'ok';
-  } catch (error) {
-    if (error instanceof EscrowError) return error.code;
-    throw error;
-  }
-}
-
-const record = { decision: 'commit', at: NOW, by: 'producer' } as const;
-const rolledBackRecord = { decision: 'rollback', at: NOW, by: 'operator ann' } as const;
-
-function row(id: string, state: Extract<Found, { kind: 'row' }>['state']): Found {
-  const decided = state.state === 'rolledBack' ? rolledBackRecord : record;
-  const undecided =
-    state.state === 'prepared' || (state.state === 'parked' && state.reason === 'unresolved');
-  return {
-    kind: 'row',
-    id,
-    producerGroup: 'accounts',
-    state,
-    messageCount: 1,
-    ...(undecided ? {} : { decision: decided }),
-  };
-}
-
-const forwardedRow = (id: string) => row(id, { state: 'forwarded', forwardedAt: NOW });
-const rolledBackRow = (id: string) => row(id, { state: 'rolledBack', decidedAt: NOW });
-const tombstone = (id: string): Found => ({
-  kind: 'tombstone',
-  id,
-  producerGroup: 'accounts',
-  decision: record,
-});
 
 describe('prepare', () => {
   test('a new transaction is created, counted and held for its commit', async () => {
@@ -312,137 +217,6 @@ describe('send', () => {
     expect(inserted[0]!.contentHash).not.toEqual(inserted[1]!.contentHash);
   });
 });
-
-describe('verdicts', () => {
-  test('a commit that moved its row is forwarded by whoever moved it', async () => {
-    const { intake, moved, observer } = takingIn();
-    const id = currentId();
-    expect(await intake.decide(verdictOn(id, 'commit'))).toEqual({ id, state: 'committed' });
-    expect(moved).toMatchObject([{ ids: [id] }]);
-    expect(moved[0]!.leaseLeftMs).toBeLessThanOrEqual(LEASE_MS);
-    expect(observer.counts).toEqual([['verdicts', { decision: 'commit', result: 'moved' }, 1]]);
-  });
-
-  test('a rollback forwards nothing and lets go of the messages', async () => {
-    const { intake, moved, held } = takingIn();
-    const request = prepareRequest();
-    await intake.prepare(request, {});
-    const answer = await intake.decide(verdictOn(request.id!, 'rollback'));
-    expect(answer.state).toBe('rolledBack');
-    expect(moved).toEqual([]);
-    expect(held.take(request.id!)).toBeUndefined();
-  });
-
-  test('a commit without a lease forwards nothing and lets go of the messages', async () => {
-    const { intake, moved, held } = takingIn({ leaseMs: 0 });
-    const request = prepareRequest();
-    await intake.prepare(request, {});
-    await intake.decide(verdictOn(request.id!, 'commit'));
-    expect(moved).toEqual([]);
-    expect(held.take(request.id!)).toBeUndefined();
-  });
-
-  test('in one batch only what moved is forwarded', async () => {
-    const [a, b, c, d] = [currentId(), currentId(), currentId(), currentId()];
-    const results: Record<string, VerdictResult> = {
-      [a]: { kind: 'moved' },
-      [b]: { kind: 'decided', found: forwardedRow(b) },
-      [c]: { kind: 'unknown' },
-      [d]: { kind: 'moved' },
-    };
-    const { intake, moved, verdicts } = takingIn({
-      decide: async (batch) => batch.map(({ id }) => results[id]!),
-    });
-    const calls = [a, b, c, d].map((id) => codeOf(intake.decide(verdictOn(id, 'commit'))));
-    expect(await Promise.all(calls)).toEqual(['ok', 'ok', 'TRANSACTION_NOT_FOUND', 'ok']);
-    expect(verdicts).toHaveLength(1);
-    expect(moved).toMatchObject([{ ids: [a, d] }]);
-  });
-
-  test('two verdicts on one id meet in successive batches', async () => {
-    const { intake, verdicts } = takingIn();
-    const id = currentId();
-    await Promise.all([
-      intake.decide(verdictOn(id, 'commit')),
-      intake.decide(verdictOn(id, 'rollback')),
-    ]);
-    expect(verdicts.map((batch) => batch.map(({ decision }) => decision))).toEqual([
-      ['commit'],
-      ['rollback'],
-    ]);
-  });
-
-  const decidedAs = (found: (id: string) => Found) => {
-    const id = currentId();
-    const parts = takingIn({ decide: async () => [{ kind: 'decided', found: found(id) }] });
-    return { ...parts, id };
-  };
-
-  test.each([
-    ['commit', 'forwarded', forwardedRow],
-    ['commit', 'committed', (id: string) => row(id, COMMITTED)],
-    ['commit', 'parked', (id: string) => row(id, UNDELIVERABLE)],
-    ['rollback', 'rolledBack', rolledBackRow],
-  ] as const)('a repeated %s of what is %s is a success', async (decision, state, found) => {
-    const { intake, id, observer } = decidedAs(found);
-    expect(await intake.decide(verdictOn(id, decision))).toMatchObject({ id, state });
-    expect(observer.infos).toEqual([]);
-  });
-
-  test.each([
-    ['rollback', 'forwarded', forwardedRow],
-    ['rollback', 'committed', (id: string) => row(id, COMMITTED)],
-    ['rollback', 'parked', (id: string) => row(id, UNDELIVERABLE)],
-    ['commit', 'rolledBack', rolledBackRow],
-  ] as const)(
-    'a %s of what is %s is refused, with the decision',
-    async (decision, state, found) => {
-      const { intake, id, observer, moved } = decidedAs(found);
-      const error = await intake.decide(verdictOn(id, decision)).catch((reason) => reason);
-      expect(error).toMatchObject({
-        code: 'STATE_CONFLICT',
-        details: { id, state, decision: decision === 'commit' ? rolledBackRecord : record },
-      });
-      expect(error.message).toContain(id);
-      expect(error.message).toContain(decision === 'commit' ? 'operator ann' : 'producer');
-      expect(observer.counts.map(([name]) => name)).toEqual(['verdicts', 'verdictConflicts']);
-      expect(observer.infos).toHaveLength(1);
-      expect(moved).toEqual([]);
-    },
-  );
-
-  test('a tombstone answers a repeat and refuses the other decision', async () => {
-    const { intake, id } = decidedAs(tombstone);
-    expect(await intake.decide(verdictOn(id, 'commit'))).toEqual({
-      id,
-      state: 'forwarded',
-      decision: record,
-      purged: true,
-    });
-    expect(await codeOf(intake.decide(verdictOn(id, 'rollback')))).toBe('STATE_CONFLICT');
-  });
-
-  test('the lease is counted from before the update, however long that takes', async () => {
-    const updated = deferred<VerdictResult[]>();
-    const { intake, moved } = takingIn({ decide: () => updated.promise });
-    const call = intake.decide(verdictOn(currentId(), 'commit'));
-    await whatIsReady();
-    const waitedFrom = performance.now();
-    await whatIsReady();
-    const waitedMs = performance.now() - waitedFrom;
-    updated.resolve([{ kind: 'moved' }]);
-    await call;
-    expect(moved[0]!.leaseLeftMs).toBeLessThanOrEqual(LEASE_MS - waitedMs);
-  });
-});
-
-const COMMITTED = { state: 'committed', pending: 1, attempts: 0, dueAt: NOW } as const;
-const UNDELIVERABLE = {
-  state: 'parked',
-  reason: 'undeliverable',
-  pending: 1,
-  parkedAt: NOW,
-} as const;
 
 describe('when the store is too slow', () => {
   test('prepares are refused first, and verdicts are still taken', async () => {
