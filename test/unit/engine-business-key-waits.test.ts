@@ -127,6 +127,19 @@ describe('waiting', () => {
     expect(jest.getTimerCount()).toBe(0);
   });
 
+  test('a wait after all others have ended is looked after like the first', async () => {
+    const { wait, store } = waiting({ 'phone:1': [unsettled()] });
+    for (let round = 0; round < 2; round += 1) {
+      store.on = { 'phone:1': [unsettled()] };
+      const call = wait('phone:1');
+      await whatIsReady();
+      store.on = {};
+      await pass(TICK_MS);
+      expect(await call).toMatchObject({ settled: true });
+      await pass(TICK_MS);
+    }
+  });
+
   test('it goes on while one group gave up and another may still consume', async () => {
     const half = unsettled({ failed: ['email-index'] });
     const { wait, store, answers } = waiting({ 'phone:1': [half] });

@@ -163,6 +163,22 @@ describe('one message id is never in flight twice', () => {
     expect(saved).toHaveLength(1);
   });
 
+  test('recovery does not wait for room for it either, to send it once more afterwards', async () => {
+    const publisher = fakePublisher({ room: 3 });
+    const row = committed({ messages: messages(2) });
+    const { forwarder } = forwarding({ rows: [row], publisher });
+    forwarder.forwardMoved([row.id], leaseEnd());
+    await whatIsReady();
+    const pass = forwarder.recoverOnce();
+    await whatIsReady();
+    publisher.answer(row.id, 0);
+    publisher.answer(row.id, 1);
+    await pass;
+    await whatIsReady();
+    expect(publisher.sent).toHaveLength(2);
+    await forwarder.idle();
+  });
+
   test('it stays in hand until its result is recorded, not only until the confirm', async () => {
     const row = committed();
     const recorded = deferred();
