@@ -30,6 +30,8 @@ interface Item {
   json: string;
   bytes: number;
   deadline: Deadline;
+  /** Its caller has been told BROKER_UNREACHABLE: it must not be sent any more. */
+  isGivenUp: boolean;
 }
 
 /** Its caller has been told BROKER_UNREACHABLE already: sending it would only be work. */
@@ -60,9 +62,12 @@ export function createOperations(http: BrokerHttp, operationsWaitingMax: number)
       if (bytes > LIMITS.transactionBytesMax) throw tooLarge(operation.id, bytes);
       const deadline = new Deadline(timeoutMs);
       for (let failures = 1; ; failures += 1) {
-        const called = coalescer.call({ id: operation.id, json, bytes, deadline });
-        const result = await within(called, deadline.leftMs, {
-          error: () => http.unreachable(timeoutMs),
+        const item: Item = { id: operation.id, json, bytes, deadline, isGivenUp: false };
+        const result = await within(coalescer.call(item), deadline.leftMs, {
+          error: () => {
+            item.isGivenUp = true;
+            return http.unreachable(timeoutMs);
+          },
         });
         if (result === 'expired') throw http.unreachable(timeoutMs);
         if (result.answer !== undefined) return result.answer;
@@ -82,7 +87,8 @@ export function createOperations(http: BrokerHttp, operationsWaitingMax: number)
 }
 
 async function flush(http: BrokerHttp, items: Item[]): Promise<Result[]> {
-  const live = items.filter((item) => !item.deadline.hasPassed);
+  // A timer may fire a fraction before its deadline has passed: what counts is what was told.
+  const live = items.filter((item) => !item.isGivenUp && !item.deadline.hasPassed);
   if (live.length === 0) return items.map(() => 'expired');
   const body = `{"operations":[${live.map((item) => item.json).join(',')}]}`;
   const read = (value: unknown) => {

@@ -48,6 +48,17 @@ export function checksContract(opened: () => OpenStore): void {
       expect(idsOf((await store.claimDueChecks(CHECKS)).due)).toEqual([third]);
     });
 
+    test('a released check is due at once, and what was decided meanwhile stays decided', async () => {
+      const { store } = opened();
+      const open = await overdue(store, 1_000);
+      const decided = await overdue(store, 1_000);
+      await store.claimDueChecks(CHECKS);
+      await store.decide([{ id: decided, decision: 'rollback', decidedBy: { by: 'producer' } }], 0);
+      await store.releaseChecks([open, decided]);
+      expect(idsOf((await store.claimDueChecks(CHECKS)).due)).toEqual([open]);
+      expect((await rowOf(store, decided)).state.state).toBe('rolledBack');
+    });
+
     test('nobody else gets a claimed check until its lease is over', async () => {
       const { store } = opened();
       const id = await overdue(store, 1_000);

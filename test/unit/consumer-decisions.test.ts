@@ -1,4 +1,4 @@
-import { HEADERS } from '@escrowmq/protocol';
+import { HEADERS, RECEIPTS_QUEUE_ARGUMENTS } from '@escrowmq/protocol';
 import { expect, test } from '@jest/globals';
 import type { ConsumeMessage } from 'amqplib';
 import { causeOf } from '../../consumer-sdk/src/cause.js';
@@ -174,6 +174,6 @@ test('no queue of a group can lose what it hands on, and every queue is quorum',
       'x-overflow': 'reject-publish',
     });
   }
-  // Others declare it too: one argument more would be refused.
-  expect(queues[0]!.arguments).toEqual({ 'x-queue-type': 'quorum' });
+  // Others declare it too, with the same arguments.
+  expect(queues[0]!.arguments).toEqual(RECEIPTS_QUEUE_ARGUMENTS);
 });

@@ -19,7 +19,7 @@ import { deferred, whatIsReady } from '../support/ready.js';
 
 const ENDPOINT = 'http://127.0.0.1:1/check';
 const HOUR_MS = 3_600_000;
-const CONCURRENT_MAX = 64;
+const CONCURRENT_MAX = 256;
 
 const answered = (decision: 'commit' | 'rollback' | 'unknown'): CheckOutcome => ({
   kind: 'answered',
@@ -51,6 +51,8 @@ interface Options {
   decide?: CheckerDeps['decide'];
   saveChecks?(batch: readonly CheckToSave[]): Promise<void>;
   busyGroups?: string[];
+  /** Checks that a group's endpoints take. @default any number */
+  room?: Record<string, number>;
   now?: number;
 }
 
@@ -60,6 +62,7 @@ function checking(due: DueCheck[], outcome: CheckOutcome, options: Options = {})
   const verdicts: Verdict[] = [];
   const history: { id: string; event: string; detail: Record<string, unknown> }[] = [];
   const claims: object[] = [];
+  const released: string[] = [];
   const observer = recordingObserver();
   const group = 'group' in options ? options.group : producerGroup(options.policy);
   const checker = createChecker({
@@ -72,6 +75,9 @@ function checking(due: DueCheck[], outcome: CheckOutcome, options: Options = {})
         await options.saveChecks?.(batch);
         saved.push(...batch);
       },
+      async releaseChecks(ids) {
+        released.push(...ids);
+      },
       async appendHistory(entries) {
         history.push(
           ...entries.map(({ id, event }) => ({ id, event: event.event, detail: event.detail })),
@@ -83,9 +89,12 @@ function checking(due: DueCheck[], outcome: CheckOutcome, options: Options = {})
         asked.push(request);
         return options.ask?.(request) ?? Promise.resolve(outcome);
       },
+      roomFor: ({ name }) =>
+        (options.room?.[name] ?? Number.POSITIVE_INFINITY) -
+        asked.filter(({ producerGroup }) => producerGroup === name).length,
       busyGroups: () => options.busyGroups ?? [],
     },
-    findGroup: async () => group,
+    findGroup: async (name) => (group === undefined ? undefined : { ...group, name }),
     async decide(verdict) {
       verdicts.push(verdict);
       if (options.decide !== undefined) return options.decide(verdict);
@@ -95,7 +104,7 @@ function checking(due: DueCheck[], outcome: CheckOutcome, options: Options = {})
     random: () => 0.5,
     observer,
   });
-  return { checker, asked, saved, verdicts, history, claims, observer };
+  return { checker, asked, saved, verdicts, history, claims, released, observer };
 }
 
 /** One transaction, one check, and what became of it. */
@@ -320,6 +329,18 @@ describe('a pass', () => {
     const { checker, claims } = checking([], unanswered, { busyGroups: ['slow'] });
     await checker.checkOnce();
     expect(claims).toEqual([{ limit: CONCURRENT_MAX, leaseMs: 45_000, exceptGroups: ['slow'] }]);
+  });
+
+  test('what the endpoints of one group have no room for makes way for another group', async () => {
+    const slow = Array.from({ length: 5 }, () => dueCheck({ producerGroup: 'slow' }));
+    const other = dueCheck({ producerGroup: 'accounts' });
+    const { checker, asked, released } = checking([...slow, other], answered('unknown'), {
+      room: { slow: 2 },
+    });
+    await checker.checkOnce();
+    await checker.idle();
+    expect(asked.map(({ id }) => id)).toEqual([slow[0]!.id, slow[1]!.id, other.id]);
+    expect(released).toEqual([slow[2]!.id, slow[3]!.id, slow[4]!.id]);
   });
 
   test('no more than the limit are under way, and each that ends makes room', async () => {

@@ -84,6 +84,8 @@ export function createAsker(options: AskerOptions): Asker & { close(): Promise<v
     }
   }
 
+  const roomIn = ({ slots, waiting }: Group) => Math.max(0, slots.room(now()) - waiting.size);
+
   /** A slot, or why there is none. */
   async function takeSlot(group: Group, waitMsMax: number): Promise<Slot | string> {
     if (group.waiting.size === 0) {
@@ -177,9 +179,9 @@ export function createAsker(options: AskerOptions): Asker & { close(): Promise<v
 
   return {
     ask,
+    roomFor: (group) => roomIn(groupOf(group)),
     busyGroups() {
-      const at = now();
-      const busy = [...groups].filter(([, { slots }]) => slots.isBusy(at));
+      const busy = [...groups].filter(([, group]) => roomIn(group) === 0);
       return busy.map(([name]) => name);
     },
     async close() {

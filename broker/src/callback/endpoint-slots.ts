@@ -103,15 +103,20 @@ export class EndpointSlots {
     return undefined;
   }
 
-  /** True when `choose` would say busy. An open breaker is not: its calls cost nothing. */
-  isBusy(now: number): boolean {
+  /**
+   * Calls that would begin at once. Without limit where none is made: no endpoint, or breakers
+   * open; a half-open one takes its one probe.
+   */
+  room(now: number): number {
     const callable = this.urls
-      .map((url) => this.endpoints.get(url))
-      .filter((endpoint) => endpoint === undefined || mayCall(endpoint.breaker, now));
-    return (
-      callable.length > 0 &&
-      callable.every((endpoint) => (endpoint?.underWay ?? 0) >= this.concurrencyMax)
-    );
+      .map((url) => this.endpointOf(url))
+      .filter(({ breaker }) => mayCall(breaker, now));
+    if (callable.length === 0) return Number.POSITIVE_INFINITY;
+    return callable
+      .map(({ breaker, underWay }) =>
+        breaker.state === 'closed' ? Math.max(0, this.concurrencyMax - underWay) : 1,
+      )
+      .reduce((sum, free) => sum + free, 0);
   }
 
   get idle(): boolean {

@@ -154,6 +154,8 @@ export interface Store {
     exceptGroups: readonly string[];
   }): Promise<{ now: StoreTime; due: DueCheck[] }>;
   saveChecks(batch: readonly CheckToSave[]): Promise<void>;
+  /** Makes prepared rows due at once: whoever leased them can't ask about them now. */
+  releaseChecks(ids: readonly string[]): Promise<void>;
 
   /** Leases due committed rows, oldest first, at most `bytesMax` of messages but at least one. */
   claimDueForwards(claim: {
@@ -232,6 +234,8 @@ export type CheckOutcome =
 export interface Asker {
   /** Never rejects. */
   ask(group: ProducerGroup, request: CheckRequest): Promise<CheckOutcome>;
+  /** Checks of the group that would begin at once; without limit where none would be made. */
+  roomFor(group: ProducerGroup): number;
   /** Groups whose endpoints take no further check now. */
   busyGroups(): string[];
 }

@@ -24,7 +24,7 @@ import type { StoreClock } from './store-clock.js';
  * and before it is saved: the same; the producer's barrier gives the same answer again.
  */
 export interface CheckerDeps {
-  store: Pick<Store, 'claimDueChecks' | 'saveChecks' | 'appendHistory'>;
+  store: Pick<Store, 'claimDueChecks' | 'saveChecks' | 'releaseChecks' | 'appendHistory'>;
   asker: Asker;
   findGroup(name: string): Promise<ProducerGroup | undefined>;
   decide: Intake['decide'];
@@ -41,8 +41,11 @@ export interface Checker {
   idle(): Promise<void>;
 }
 
-/** Checks under way at a time, over all groups; each endpoint has its own, smaller limit. */
-const CONCURRENT_MAX = 64;
+/**
+ * Checks under way at a time, over all groups: 32 groups at the default limit of 8 for an
+ * endpoint, so that a few whose endpoints hang do not take all of it.
+ */
+const CONCURRENT_MAX = 256;
 /** Longer than the longest answer a policy may wait for (30 s), so that no check runs twice. */
 const LEASE_MS = 45_000;
 const SAVE_ROWS_MAX = 100;
@@ -85,8 +88,7 @@ export function createChecker(deps: CheckerDeps): Checker {
     });
   }
 
-  async function check(due: DueCheck): Promise<void> {
-    const group = await deps.findGroup(due.producerGroup);
+  async function check(due: DueCheck, group: ProducerGroup | undefined): Promise<void> {
     const outcome = await ask(due, group);
     const answer = outcome.kind === 'answered' ? outcome.decision : 'none';
     observer.count('checks', { outcome: answer });
@@ -145,19 +147,32 @@ export function createChecker(deps: CheckerDeps): Checker {
     observer.alert({ kind, transactionId: id, producerGroup, detail });
   }
 
+  /** Begins a check, unless its group's endpoints have no room for it. */
+  function begin(due: DueCheck, group: ProducerGroup | undefined): boolean {
+    if (group !== undefined && asker.roomFor(group) <= 0) return false;
+    const running = check(due, group)
+      // The lease runs out and the check is repeated.
+      .catch((error) => observer.failed(`check ${due.id}`, error))
+      .finally(() => underWay.delete(running));
+    underWay.add(running);
+    return true;
+  }
+
   return {
     async checkOnce() {
       const limit = CONCURRENT_MAX - underWay.size;
       if (limit <= 0) return 0;
       const exceptGroups = asker.busyGroups();
       const { due } = await store.claimDueChecks({ limit, leaseMs: LEASE_MS, exceptGroups });
-      for (const item of due) {
-        const running = check(item)
-          // The lease runs out and the check is repeated.
-          .catch((error) => observer.failed(`check ${item.id}`, error))
-          .finally(() => underWay.delete(running));
-        underWay.add(running);
+      const groups = new Map<string, ProducerGroup | undefined>();
+      for (const { producerGroup } of due) {
+        if (!groups.has(producerGroup))
+          groups.set(producerGroup, await deps.findGroup(producerGroup));
       }
+      const tooMany = due.filter((item) => !begin(item, groups.get(item.producerGroup)));
+      // What one group's endpoints have no room for must not take the place of another group's
+      // checks. It is due again at once, and left out of claims until there is room.
+      if (tooMany.length > 0) await store.releaseChecks(tooMany.map(({ id }) => id));
       return due.length;
     },
     async idle() {

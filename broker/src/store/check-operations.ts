@@ -60,6 +60,16 @@ export async function claimDueChecks(
   });
 }
 
+export async function releaseChecks(database: Database, ids: readonly string[]): Promise<void> {
+  if (ids.length === 0) return;
+  const { now } = database.dialect;
+  await database.run(
+    `update escrow_transaction set due_at = ${now}
+     where id in (${marks(ids.length)}) and state = 'prepared'`,
+    ids.map(idBytes),
+  );
+}
+
 /** Guarded by what the check saw: a verdict, or another instance's check, wins over this one. */
 const saveCheck = `
   update escrow_transaction

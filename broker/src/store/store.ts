@@ -1,5 +1,5 @@
 import type { Store } from '../domain/ports.js';
-import { claimDueChecks, saveChecks } from './check-operations.js';
+import { claimDueChecks, releaseChecks, saveChecks } from './check-operations.js';
 import {
   claimDueForwards,
   readCommitted,
@@ -31,6 +31,7 @@ export function createStore(database: Database): Store {
     find: (ids) => find(database, ids),
     claimDueChecks: (claim) => claimDueChecks(database, claim),
     saveChecks: (batch) => saveChecks(database, batch),
+    releaseChecks: (ids) => releaseChecks(database, ids),
     claimDueForwards: (claim) => claimDueForwards(database, claim),
     readCommitted: (ids) => readCommitted(database, ids),
     saveForwards: (batch) => saveForwards(database, batch),
