@@ -153,6 +153,17 @@ describe('waiting', () => {
     expect(await call).toMatchObject({ settled: false, transactions: [stuck] });
   });
 
+  test('it goes on for what no group is expected to consume, until that is forwarded', async () => {
+    const { wait, store, answers } = waiting({ 'phone:1': [unsettled({ waitingFor: [] })] });
+    const call = wait('phone:1');
+    await whatIsReady();
+    await pass(TICK_MS);
+    expect(answers).toEqual([]);
+    store.on = {};
+    await pass(TICK_MS);
+    expect(await call).toMatchObject({ settled: true });
+  });
+
   test('it goes on while any of several transactions still moves', async () => {
     const parked = unsettled({ state: 'parked' });
     const { wait, store, answers } = waiting({ 'phone:1': [parked, unsettled()] });
