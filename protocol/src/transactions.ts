@@ -29,6 +29,22 @@ const sendFields = {
   messages: Messages,
 };
 
+/** What is dropped is never consumed, so nobody can wait for it. */
+function expectsNothingDropped(
+  { expects, messages }: { expects: string[]; messages: z.output<typeof Messages> },
+  context: z.RefinementCtx,
+): void {
+  if (expects.length === 0) return;
+  messages.forEach(({ ifUnrouted }, number) => {
+    if (ifUnrouted !== 'drop') return;
+    context.addIssue({
+      code: 'custom',
+      path: ['messages', number, 'ifUnrouted'],
+      message: 'must be "retry" where "expects" names groups: what is dropped is never consumed',
+    });
+  });
+}
+
 /** `POST /v1/transactions`. */
 export const PrepareRequest = z
   .strictObject({
@@ -43,12 +59,16 @@ export const PrepareRequest = z
       .optional()
       .describe('Opaque; comes back in every check'),
   })
+  .superRefine(expectsNothingDropped)
   .meta({ id: 'PrepareRequest' });
 export type PrepareInput = z.input<typeof PrepareRequest>;
 export type PrepareRequest = z.output<typeof PrepareRequest>;
 
 /** `POST /v1/messages`: prepare and commit in one step. */
-export const SendRequest = z.strictObject(sendFields).meta({ id: 'SendRequest' });
+export const SendRequest = z
+  .strictObject(sendFields)
+  .superRefine(expectsNothingDropped)
+  .meta({ id: 'SendRequest' });
 export type SendInput = z.input<typeof SendRequest>;
 export type SendRequest = z.output<typeof SendRequest>;
 

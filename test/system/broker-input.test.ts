@@ -127,6 +127,13 @@ describe.each(['sqlite', 'mysql'] as const)('bad input on %s', (kind) => {
       /either/,
     ],
     [
+      'a message that may be dropped and is expected',
+      { ...withMessage({ ifUnrouted: 'drop' }), expects: ['phone-index'] },
+      400,
+      'INVALID_REQUEST',
+      /never consumed/,
+    ],
+    [
       'a message for a queue of RabbitMQ itself',
       withMessage({ topic: 'amq.topic' }),
       400,

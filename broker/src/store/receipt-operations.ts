@@ -115,7 +115,7 @@ export async function saveReceipts(
 }
 
 /** A group is done with a transaction when it has consumed each of its messages. */
-export function receiptStanding(
+function receiptStanding(
   expects: readonly string[],
   messageCount: number,
   receipts: readonly ReceiptRow[],
