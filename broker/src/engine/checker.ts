@@ -142,6 +142,7 @@ export function createChecker(deps: CheckerDeps): Checker {
     return { id: due.id, from: due.state, to, unansweredSince, alerted, history };
   }
 
+  /** Told before it is saved: a crash in between tells it twice, the other order never. */
   function alert(due: DueCheck, kind: 'parked' | 'checkUnanswered', detail: string): void {
     const { id, producerGroup } = due;
     observer.alert({ kind, transactionId: id, producerGroup, detail });

@@ -153,6 +153,7 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
     };
   }
 
+  /** Told before it is saved: a crash in between tells it twice, the other order never. */
   function alertOn(transaction: Committed, state: string, { failure, detail }: Summary): void {
     if (failure === undefined) return;
     const about = {
