@@ -1,6 +1,6 @@
 # The EscrowMQ broker. See docs/containers.md for how to build and run it.
 #
-# Nothing here needs BuildKit, so that an old engine, podman and kaniko build it too.
+# Nothing here needs BuildKit: engine 20.10 builds it with and without.
 
 # Node 24 has SQLite built in: better-sqlite3 and its compiler are not needed.
 ARG NODE_IMAGE=node:24-slim
