@@ -1,3 +1,4 @@
+import { receiptsQueueName } from '@escrowmq/protocol';
 import { uuidv7 } from 'uuidv7';
 import { createAsker } from './callback/asker.js';
 import { createCallbackPolicy } from './callback/callback-policy.js';
@@ -44,6 +45,7 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     readRabbit: () => ({ status: rabbit.status, room: rabbit.room }),
   });
   const observer = createObserver(log, metrics);
+  const receiptsQueue = receiptsQueueName(store.id);
   const rabbit = openRabbit({ url: config.rabbitmqUrl, observer });
 
   const callbackPolicy = createCallbackPolicy({
@@ -64,6 +66,7 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     held,
     clock,
     policy: { undeliverableAttemptsMax: config.undeliverableAttemptsMax },
+    receiptsQueue,
     observer,
   });
   const intake = createIntake({
@@ -105,7 +108,7 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     observer,
   });
   rabbit.onReady(() => forwardLoop.wake());
-  rabbit.consumeReceipts(async (receipts) => {
+  rabbit.consumeReceipts(receiptsQueue, async (receipts) => {
     await store.saveReceipts(receipts);
     observer.count('receipts', {}, receipts.length);
   });

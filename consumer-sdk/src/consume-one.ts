@@ -75,8 +75,10 @@ export async function consumeOne(delivery: Delivery, context: ConsumeContext): P
     return;
   }
   if (attempt.kind === 'consumed') {
-    const { id, isExpected } = attempt.envelope;
-    if (isExpected) receipts.consumed({ messageId: id, consumerGroup: settings.group });
+    const { id, receiptsQueue } = attempt.envelope;
+    if (receiptsQueue !== undefined) {
+      receipts.consumed(receiptsQueue, { messageId: id, consumerGroup: settings.group });
+    }
     delivery.ack();
     return;
   }
@@ -131,7 +133,7 @@ async function runHandler(
   delivery: Delivery,
   context: ConsumeContext,
 ): Promise<void> {
-  const { isExpected, ...envelope } = parsed.envelope;
+  const { receiptsQueue, ...envelope } = parsed.envelope;
   const { handlerTimeoutMs, group } = context.settings;
   const stop = new AbortController();
   const message: Message<never> = {
@@ -178,9 +180,15 @@ async function putAside(
   // First the dead letter: a producer told of a failure may compensate at once, and the message
   // must not be one that is still going to be tried.
   await context.publisher.publish(deadLetterQueueName(topic, group), original.content, copy);
-  if (!envelope?.isExpected) return;
+  if (envelope?.receiptsQueue === undefined) return;
+  const { id, receiptsQueue } = envelope;
   const { attempts } = next;
-  await context.receipts.failed({ messageId: envelope.id, consumerGroup: group, attempts, cause });
+  await context.receipts.failed(receiptsQueue, {
+    messageId: id,
+    consumerGroup: group,
+    attempts,
+    cause,
+  });
 }
 
 async function putBack(delivery: Delivery, pauseMs: number, closing: AbortSignal): Promise<void> {

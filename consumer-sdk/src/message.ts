@@ -1,4 +1,4 @@
-import { HEADERS, parseMessageId } from '@escrowmq/protocol';
+import { HEADERS, isReceiptsQueue, parseMessageId } from '@escrowmq/protocol';
 import type { ConsumeMessage } from 'amqplib';
 import { causeOf } from './cause.js';
 
@@ -53,8 +53,8 @@ export interface Envelope {
   producerGroup: string;
   preparedAt: number;
   attempts: number;
-  /** This group's receipt is waited for. */
-  isExpected: boolean;
+  /** The queue for this group's receipt; absent when nobody waits for it. */
+  receiptsQueue: string | undefined;
 }
 
 export type ParsedDelivery =
@@ -85,7 +85,7 @@ function isJson(contentType: string): boolean {
 
 /** The envelope, or what is wrong with it. */
 function parseEnvelope(delivery: ConsumeMessage, group: string): Envelope | string {
-  const { messageId, appId, contentType } = delivery.properties;
+  const { messageId, appId, contentType, replyTo } = delivery.properties;
   const headers: Record<string, unknown> = delivery.properties.headers ?? {};
   if (typeof messageId !== 'string') return 'the message has no message id';
   const id = parseMessageId(messageId);
@@ -113,11 +113,14 @@ function parseEnvelope(delivery: ConsumeMessage, group: string): Envelope | stri
     producerGroup: appId,
     preparedAt,
     attempts: attemptsOf(headers, group),
-    isExpected: String(headers[HEADERS.expects] ?? '')
-      .split(',')
-      .includes(group),
+    receiptsQueue: isExpected(headers, group) && isReceiptsQueue(replyTo) ? replyTo : undefined,
   };
 }
+
+const isExpected = (headers: Record<string, unknown>, group: string): boolean =>
+  String(headers[HEADERS.expects] ?? '')
+    .split(',')
+    .includes(group);
 
 /**
  * This group's attempts that failed so far; what is not a count is none. A dead letter that an

@@ -12,6 +12,8 @@ import { type KeptOpen, keepOpen } from './keep-open.js';
 export interface Publisher {
   /** @throws Error when it is not certain that the message is in the queue */
   publish(queue: string, body: Buffer, properties: Options.Publish): Promise<void>;
+  /** Declares a durable queue, once per channel, and again after it was found missing. */
+  declare(queue: string, args: Record<string, string | number>): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -29,6 +31,7 @@ interface InFlight {
 interface PublishChannel {
   channel: ConfirmChannel;
   inFlight: Set<InFlight>;
+  declared: Set<string>;
 }
 
 export function createPublisher(connection: KeptOpen<ChannelModel>, log: Log): Publisher {
@@ -46,7 +49,7 @@ export function createPublisher(connection: KeptOpen<ChannelModel>, log: Log): P
           if (publication.messageId === message.properties.messageId) publication.returned = true;
         }
       });
-      return { value: { channel, inFlight }, lost, close };
+      return { value: { channel, inFlight, declared: new Set() }, lost, close };
     },
     onLost: (cause, retryInMs) =>
       log({ event: 'publishingLost', cause: causeOf(cause), retryInMs }),
@@ -55,7 +58,7 @@ export function createPublisher(connection: KeptOpen<ChannelModel>, log: Log): P
 
   return {
     async publish(queue, body, properties) {
-      const { channel, inFlight } = await kept.get(CHANNEL_TIMEOUT_MS);
+      const { channel, inFlight, declared } = await kept.get(CHANNEL_TIMEOUT_MS);
       const publication = { queue, messageId: properties.messageId, returned: false };
       inFlight.add(publication);
       try {
@@ -65,8 +68,15 @@ export function createPublisher(connection: KeptOpen<ChannelModel>, log: Log): P
       }
       // RabbitMQ returns first and confirms then, so the answer is complete by now.
       if (publication.returned) {
+        declared.delete(queue);
         throw new Error(`RabbitMQ has no queue ${queue} and returned the message`);
       }
+    },
+    async declare(queue, args) {
+      const { channel, declared } = await kept.get(CHANNEL_TIMEOUT_MS);
+      if (declared.has(queue)) return;
+      await channel.assertQueue(queue, { durable: true, arguments: args });
+      declared.add(queue);
     },
     close: () => kept.close(),
   };

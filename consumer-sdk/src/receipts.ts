@@ -3,7 +3,7 @@ import {
   type ConsumerReceipt,
   createCoalescer,
   LIMITS,
-  RECEIPTS_QUEUE,
+  RECEIPTS_QUEUE_ARGUMENTS,
   type ReceiptBatch,
 } from '@escrowmq/protocol';
 import { causeOf } from './cause.js';
@@ -19,14 +19,20 @@ import type { Publisher } from './publisher.js';
  * and group.
  */
 export interface Receipts {
-  consumed(receipt: Receipt): void;
+  consumed(queue: string, receipt: Receipt): void;
   /** @throws Error when it is not certain that the receipt is in the queue */
-  failed(receipt: Receipt): Promise<void>;
+  failed(queue: string, receipt: Receipt): Promise<void>;
   /** Resolves when nothing is on its way any more. */
   idle(): Promise<void>;
 }
 
 type Receipt = Omit<ConsumerReceipt, 'kind'>;
+
+interface Item {
+  /** Of the store that sent the message. */
+  queue: string;
+  receipt: ConsumerReceipt;
+}
 
 /** Twenty full batches; in an alarm nothing moves, and what comes on top is better lost. */
 const RECEIPTS_WAITING_MAX = 20 * LIMITS.receiptsPerMessageMax;
@@ -34,13 +40,15 @@ const RECEIPTS_WAITING_MAX = 20 * LIMITS.receiptsPerMessageMax;
 const PUBLISH_ATTEMPTS = 2;
 
 export function createReceipts(publisher: Publisher, log: Log): Receipts {
-  async function publish(receipts: ConsumerReceipt[]): Promise<void> {
+  async function publish(queue: string, receipts: ConsumerReceipt[]): Promise<void> {
     const batch: ReceiptBatch = { receipts };
     const body = Buffer.from(JSON.stringify(batch));
     const properties = { messageId: randomUUID(), contentType: 'application/json' };
     for (let attempt = 1; ; attempt += 1) {
       try {
-        await publisher.publish(RECEIPTS_QUEUE, body, properties);
+        // The broker declares it with the same arguments; whoever comes first makes it.
+        await publisher.declare(queue, RECEIPTS_QUEUE_ARGUMENTS);
+        await publisher.publish(queue, body, properties);
         return;
       } catch (error) {
         if (attempt === PUBLISH_ATTEMPTS) throw error;
@@ -48,30 +56,44 @@ export function createReceipts(publisher: Publisher, log: Log): Receipts {
     }
   }
 
-  const coalescer = createCoalescer<ConsumerReceipt, { error: unknown } | undefined>({
+  type Result = { error: unknown } | undefined;
+
+  /** One batch, to one store. */
+  async function send(queue: string, receipts: ConsumerReceipt[]): Promise<Result> {
+    try {
+      await publish(queue, receipts);
+      return undefined;
+    } catch (error) {
+      const count = receipts.filter(({ kind }) => kind === 'consumed').length;
+      if (count > 0) log({ event: 'receiptsLost', count, cause: causeOf(error) });
+      return { error };
+    }
+  }
+
+  const coalescer = createCoalescer<Item, Result>({
     batchMax: LIMITS.receiptsPerMessageMax,
     waitingMax: RECEIPTS_WAITING_MAX,
     refuse: () => new Error(`${RECEIPTS_WAITING_MAX} receipts wait for RabbitMQ already`),
-    async flush(receipts) {
-      try {
-        await publish(receipts);
-        return receipts.map(() => undefined);
-      } catch (error) {
-        const count = receipts.filter(({ kind }) => kind === 'consumed').length;
-        if (count > 0) log({ event: 'receiptsLost', count, cause: causeOf(error) });
-        return receipts.map(() => ({ error }));
+    async flush(items) {
+      // Almost always one: a consumer of several stores is rare.
+      const queues = [...new Set(items.map(({ queue }) => queue))];
+      const results = new Map<string, Result>();
+      for (const queue of queues) {
+        const its = items.filter((item) => item.queue === queue).map(({ receipt }) => receipt);
+        results.set(queue, await send(queue, its));
       }
+      return items.map(({ queue }) => results.get(queue));
     },
   });
 
   return {
-    consumed(receipt) {
+    consumed(queue, receipt) {
       coalescer
-        .call({ ...receipt, kind: 'consumed' })
+        .call({ queue, receipt: { ...receipt, kind: 'consumed' } })
         .catch((error) => log({ event: 'receiptsLost', count: 1, cause: causeOf(error) }));
     },
-    async failed(receipt) {
-      const lost = await coalescer.call({ ...receipt, kind: 'failed' });
+    async failed(queue, receipt) {
+      const lost = await coalescer.call({ queue, receipt: { ...receipt, kind: 'failed' } });
       if (lost !== undefined) throw lost.error;
     },
     idle: () => coalescer.idle(),

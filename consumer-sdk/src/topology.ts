@@ -1,11 +1,4 @@
-import {
-  deadLetterQueueName,
-  EscrowError,
-  queueName,
-  RECEIPTS_QUEUE,
-  RECEIPTS_QUEUE_ARGUMENTS,
-  retryQueueName,
-} from '@escrowmq/protocol';
+import { deadLetterQueueName, EscrowError, queueName, retryQueueName } from '@escrowmq/protocol';
 import type { Channel } from 'amqplib';
 
 /**
@@ -67,13 +60,11 @@ interface QueueDeclaration {
   arguments: Record<string, string | number>;
 }
 
-/** Every queue of the group, and the receipts queue; targets come before those that hand on. */
+/** Every queue of the group; targets come before those that hand on. */
 export function queuesOf({ topic, group, retryDelaysMs }: GroupTopology): QueueDeclaration[] {
   const main = queueName(topic, group);
   const dead = deadLetterQueueName(topic, group);
   return [
-    // The broker declares it with the same arguments; whoever comes first makes it.
-    { name: RECEIPTS_QUEUE, arguments: RECEIPTS_QUEUE_ARGUMENTS },
     { name: dead, arguments: { ...QUORUM, 'x-delivery-limit': DEAD_LETTER_DELIVERY_LIMIT } },
     {
       name: main,

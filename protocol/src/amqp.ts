@@ -2,7 +2,8 @@
  * How a message looks in RabbitMQ, so that a consumer without the SDK reads everything with any
  * AMQP client. Properties: `messageId` (`<transactionId>-<n>`, the same on every repeat),
  * `timestamp` (prepare, in seconds), `type` (the routing key, or the topic when that is empty),
- * `appId` (the producer group), `contentType`, `deliveryMode` 2. Callers' own headers, then
+ * `appId` (the producer group), `contentType`, `deliveryMode` 2, and `replyTo` (the queue for
+ * receipts) where somebody waits for them. Callers' own headers, then
  * `traceparent` and `tracestate` as they were at prepare, then these:
  */
 export const HEADERS = {

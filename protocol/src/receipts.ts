@@ -2,8 +2,17 @@ import { z } from 'zod';
 import { LIMITS } from './limits.js';
 import { ConsumerGroupName } from './names.js';
 
-/** The durable queue that receipts travel back through, in batches. */
-export const RECEIPTS_QUEUE = 'escrow:receipts';
+/**
+ * The durable queue that receipts travel back through, in batches. Each store has its own, named in
+ * the `replyTo` of its messages, so that brokers with different stores may share a RabbitMQ.
+ */
+export const receiptsQueueName = (storeId: string) => `escrow:receipts:${storeId}`;
+
+const RECEIPTS_QUEUE_NAME = /^escrow:receipts:[A-Za-z0-9-]{1,64}$/;
+
+/** A message's `replyTo` is somebody's word: receipts go to queues of this name only. */
+export const isReceiptsQueue = (name: unknown): name is string =>
+  typeof name === 'string' && RECEIPTS_QUEUE_NAME.test(name);
 
 /**
  * Whoever comes first declares it, broker or consumer, so both say the same. RabbitMQ 4 would drop a
@@ -25,7 +34,7 @@ export const ConsumerReceipt = z.object({
 });
 export type ConsumerReceipt = z.output<typeof ConsumerReceipt>;
 
-/** The body of one message on `RECEIPTS_QUEUE`. */
+/** The body of one message on a queue of receipts. */
 export const ReceiptBatch = z
   .object({ receipts: z.array(ConsumerReceipt).min(1).max(LIMITS.receiptsPerMessageMax) })
   .meta({ id: 'ReceiptBatch' });

@@ -31,14 +31,17 @@ function interrupted(
     if ('after' in at && at.after.test(sql)) await once();
     return result;
   };
-  return createStore({
-    ...database,
-    run,
-    async transaction(work) {
-      if ('beforeTransaction' in at) await once();
-      return database.transaction(work);
+  return createStore(
+    {
+      ...database,
+      run,
+      async transaction(work) {
+        if ('beforeTransaction' in at) await once();
+        return database.transaction(work);
+      },
     },
-  });
+    'test',
+  );
 }
 
 /** What another instance does between two statements of ours. */

@@ -178,7 +178,7 @@ test('a MySQL that stops answering costs each call its limit, not the whole pool
   await (await openMysqlForTest(url.href)).store.close();
   const proxy = await startFreezer({ host: url.hostname, port: Number(url.port) });
   url.port = String(proxy.port);
-  const store = createStore(openMysqlDatabase(url.href, 200));
+  const store = createStore(openMysqlDatabase(url.href, 200), 'test');
   // More than the pool has connections.
   const calls = () => Promise.allSettled(Array.from({ length: 12 }, () => store.now()));
   expect((await calls()).map(({ status }) => status)).toEqual(Array(12).fill('fulfilled'));

@@ -87,7 +87,7 @@ describe('several instances on one MySQL database', () => {
     const first = await prepare(here.store, { kind: { ...kind, checkAfterMs: -2_000 } });
     const second = await prepare(here.store, { kind });
     const { paused, reached, go } = pausing(here.database);
-    const claim = createStore(paused).claimDueChecks({ ...CHECKS, limit: 1 });
+    const claim = createStore(paused, 'test').claimDueChecks({ ...CHECKS, limit: 1 });
     await reached;
 
     // Each of these would wait for five seconds, and fail, if the claim held more than its row.

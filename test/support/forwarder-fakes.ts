@@ -28,6 +28,7 @@ export function forwarding(
   const observer = recordingObserver();
   const held = createHeldTransactions(1_000_000);
   const forwarder = createForwarder({
+    receiptsQueue: 'escrow:receipts:test',
     store: {
       async claimDueForwards({ limit, leaseMs }) {
         claims.push({ limit, leaseMs });

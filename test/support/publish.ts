@@ -1,6 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { HEADERS, messageIdOf } from '@escrowmq/protocol';
+import { HEADERS, messageIdOf, receiptsQueueName } from '@escrowmq/protocol';
 import type { ConfirmChannel, Options } from 'amqplib';
+
+/** Where these tests want their receipts; one file of tests uses it at a time. */
+export const TEST_RECEIPTS_QUEUE = receiptsQueueName('tests');
 
 export interface TestMessage {
   topic: string;
@@ -39,6 +42,7 @@ export function amqpProperties(message: TestMessage): Options.Publish & { messag
     appId: 'test-producers',
     contentType: message.contentType ?? 'application/json',
     deliveryMode: 2,
+    ...(message.expects ? { replyTo: TEST_RECEIPTS_QUEUE } : {}),
     headers: {
       ...message.headers,
       [HEADERS.transactionId]: transactionId,

@@ -26,7 +26,7 @@ export type OpenForTest = () => Promise<OpenStore>;
 
 async function migrated(database: Database, migrations: readonly Migration[]): Promise<OpenStore> {
   await migrate(database, migrations);
-  return { store: createStore(database), database };
+  return { store: createStore(database, 'test'), database };
 }
 
 export const openSqliteForTest = (path: string): Promise<OpenStore> =>

@@ -27,6 +27,10 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     call(`${broker.url}/v1/transactions`, 'POST', { producerGroup: 'accounts', messages, ...more });
   const verdict = (id: string, what: 'commit' | 'rollback') =>
     call(`${broker.url}/v1/transactions/${id}/${what}`, 'POST');
+  const replyTo = async (id: string) => {
+    await until('the message arrives', () => received(id).length > 0);
+    return received(id)[0]?.properties.replyTo;
+  };
   const received = (id: string) =>
     queue.received.filter(({ properties }) => String(properties.messageId).startsWith(id));
 
@@ -231,7 +235,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     });
 
     const waiting = ask(10_000);
-    await sendReceipts([
+    await sendReceipts(await replyTo(body.id), [
       { messageId: `${body.id}-0`, consumerGroup: 'phone-index', kind: 'consumed' },
       { messageId: `${body.id}-0`, consumerGroup: 'nobody-expects', kind: 'consumed' },
       { messageId: `${body.id}-0`, consumerGroup: 'phone-index', kind: 'consumed' },
@@ -241,7 +245,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
       async () => (await view(broker.url, body.id)).receipts.length === 1,
     );
     expect((await ask(0)).body.transactions[0].waitingFor).toEqual(['email-index']);
-    await sendReceipts([
+    await sendReceipts(await replyTo(body.id), [
       { messageId: `${body.id}-0`, consumerGroup: 'email-index', kind: 'consumed' },
     ]);
     expect((await waiting).body).toEqual({ businessKey: key, settled: true, transactions: [] });
@@ -254,7 +258,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
       expects: ['email-index'],
     });
     await verdict(body.id, 'commit');
-    await sendReceipts([
+    await sendReceipts(await replyTo(body.id), [
       {
         messageId: `${body.id}-0`,
         consumerGroup: 'email-index',
@@ -274,11 +278,12 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
   });
 });
 
-async function sendReceipts(receipts: object[]): Promise<void> {
+/** To where the message says, as any AMQP client would. */
+async function sendReceipts(replyTo: unknown, receipts: object[]): Promise<void> {
   const { default: amqplib } = await import('amqplib');
   const connection = await amqplib.connect(rabbitmqUrl());
   const channel = await connection.createConfirmChannel();
-  channel.sendToQueue('escrow:receipts', Buffer.from(JSON.stringify({ receipts })), {
+  channel.sendToQueue(String(replyTo), Buffer.from(JSON.stringify({ receipts })), {
     persistent: true,
   });
   await channel.waitForConfirms();

@@ -5,13 +5,13 @@ import {
   HEADERS,
   LIMITS,
   queueName,
-  RECEIPTS_QUEUE,
+  RECEIPTS_QUEUE_ARGUMENTS,
   ReceiptBatch,
 } from '@escrowmq/protocol';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from '@jest/globals';
 import { connect } from 'amqplib';
 import { type ConsumerBench, openBench } from '../support/consumer-bench.js';
-import { publish } from '../support/publish.js';
+import { publish, TEST_RECEIPTS_QUEUE } from '../support/publish.js';
 import { until } from '../support/until.js';
 
 /** A server of our own: all connections are cut here, and the receipts queue is read. */
@@ -50,7 +50,7 @@ function gate(): { open: () => void; opened: Promise<void> } {
 async function takeReceipts(count: number) {
   const receipts: ReceiptBatch['receipts'] = [];
   while (receipts.length < count) {
-    const { content } = await bench.take(RECEIPTS_QUEUE);
+    const { content } = await bench.take(TEST_RECEIPTS_QUEUE);
     receipts.push(...ReceiptBatch.parse(JSON.parse(content.toString())).receipts);
   }
   return receipts;
@@ -153,13 +153,20 @@ test('a message stays while its dead-letter queue is gone, and is put away when 
   expect((await bench.takeDeadLetter()).properties.messageId).toBe(id);
 });
 
+/** The queue as a broker declares it, with nothing in it. */
+async function emptyReceipts(): Promise<void> {
+  const options = { durable: true, arguments: RECEIPTS_QUEUE_ARGUMENTS };
+  await bench.channel.assertQueue(TEST_RECEIPTS_QUEUE, options);
+  await bench.channel.purgeQueue(TEST_RECEIPTS_QUEUE);
+}
+
 test('receipts of consumed messages arrive in batches, and only where they are expected', async () => {
   let calls = 0;
   const total = 40;
   await bench.consumer.subscribe({ ...names, concurrency: 20 }, () => {
     calls += 1;
   });
-  await bench.channel.purgeQueue(RECEIPTS_QUEUE);
+  await emptyReceipts();
   const expected: string[] = [];
   await publish(bench.channel, { ...names, expects: ['somebody-else'] });
   await publish(bench.channel, { ...names });
@@ -184,7 +191,7 @@ test('consuming goes on while RabbitMQ is short of memory, and receipts follow l
     calls += 1;
     await opened;
   });
-  await bench.channel.purgeQueue(RECEIPTS_QUEUE);
+  await emptyReceipts();
   const message = { ...names, expects: [bench.group] };
   await Promise.all(Array.from({ length: 10 }, () => publish(bench.channel, message)));
   await until('the first handler runs', () => calls === 1);
@@ -209,7 +216,7 @@ test('close sends the receipts that are still waiting', async () => {
     started += 1;
     await opened;
   });
-  await bench.channel.purgeQueue(RECEIPTS_QUEUE);
+  await emptyReceipts();
   const message = { ...names, expects: [bench.group] };
   await Promise.all(Array.from({ length: total }, () => publish(bench.channel, message)));
   await until('all handlers run', () => started === total);
@@ -223,7 +230,7 @@ test('a dead letter that somebody waits for is told by a failed receipt with its
   await bench.consumer.subscribe({ ...names, retryDelaysMs: [] }, () => {
     throw new Error('no phone 7');
   });
-  await bench.channel.purgeQueue(RECEIPTS_QUEUE);
+  await emptyReceipts();
   const messageId = await publish(bench.channel, { ...names, expects: [bench.group] });
   expect(await takeReceipts(1)).toEqual([
     {
@@ -240,9 +247,12 @@ test('a message whose failed receipt was not confirmed is not acknowledged', asy
   await bench.consumer.subscribe({ ...names, retryDelaysMs: [] }, () => {
     throw new Error('broken');
   });
-  await bench.channel.deleteQueue(RECEIPTS_QUEUE);
+  // Somebody made a queue of that name with other properties: no receipt can be sent.
+  await bench.channel.deleteQueue(TEST_RECEIPTS_QUEUE);
+  await bench.channel.assertQueue(TEST_RECEIPTS_QUEUE, { durable: true });
   const messageId = await publish(bench.channel, { ...names, expects: [bench.group] });
   await bench.event('settlingFailed');
+  await bench.channel.deleteQueue(TEST_RECEIPTS_QUEUE);
   await bench.event('deadLettered');
   expect(await takeReceipts(1)).toMatchObject([{ messageId, kind: 'failed' }]);
 });

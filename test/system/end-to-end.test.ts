@@ -19,6 +19,9 @@ describe.each(['sqlite', 'mysql'] as const)('with the broker on %s', (kind) => {
   const group = uniqueName('accounts');
   let store: Awaited<ReturnType<typeof freshStore>>;
   let broker: BrokerProcess;
+  /** Somebody else's, on the same RabbitMQ: it must not take our receipts. */
+  let neighbour: BrokerProcess;
+  let neighbourStore: Awaited<ReturnType<typeof freshStore>>;
   let pool: Pool;
   let server: http.Server;
   let producer: Producer;
@@ -26,6 +29,8 @@ describe.each(['sqlite', 'mysql'] as const)('with the broker on %s', (kind) => {
   beforeAll(async () => {
     store = await freshStore(kind);
     broker = await startBrokerProcess({ store: store.url, rabbitmq: rabbitmqUrl() });
+    neighbourStore = await freshStore('sqlite');
+    neighbour = await startBrokerProcess({ store: neighbourStore.url, rabbitmq: rabbitmqUrl() });
     pool = createPool(await freshMysqlDatabase());
     await pool.query('create table user (id int primary key, phone varchar(20) not null)');
     await pool.query('create table phone_index (phone varchar(20) primary key, user_id int)');
@@ -42,6 +47,8 @@ describe.each(['sqlite', 'mysql'] as const)('with the broker on %s', (kind) => {
     const check = createCheckHandler({
       signingSecret: String(signingSecret),
       databases: { 'shard-3': pool },
+      // One test asks for a database that is not there.
+      logger: { warn: () => undefined, error: () => undefined },
     });
     server.on('request', nodeCheckListener(check));
   });
@@ -50,6 +57,8 @@ describe.each(['sqlite', 'mysql'] as const)('with the broker on %s', (kind) => {
     server.close();
     await producer.close();
     await broker.stop();
+    await neighbour.stop();
+    await neighbourStore.remove();
     await pool.end();
     await store.remove();
   });

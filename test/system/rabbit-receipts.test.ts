@@ -1,5 +1,5 @@
 import { type PrivateRabbitmq, startPrivateRabbitmq } from '@escrowmq/local-servers';
-import { type ConsumerReceipt, EscrowError, RECEIPTS_QUEUE } from '@escrowmq/protocol';
+import { type ConsumerReceipt, EscrowError, receiptsQueueName } from '@escrowmq/protocol';
 import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
 import { openRabbit, type Rabbit } from '../../broker/src/rabbit/open-rabbit.js';
 import { onChannel, recordingObserver } from '../support/rabbit.js';
@@ -7,6 +7,7 @@ import { until } from '../support/until.js';
 
 // The queue of receipts has one name, so these tests need a server that nobody else uses.
 let server: PrivateRabbitmq;
+const QUEUE = receiptsQueueName('tests');
 let rabbit: Rabbit;
 let observer: ReturnType<typeof recordingObserver>;
 
@@ -16,7 +17,7 @@ beforeAll(async () => {
 afterAll(() => server.remove());
 afterEach(async () => {
   await rabbit.close();
-  await onChannel(server.url, (channel) => channel.deleteQueue(RECEIPTS_QUEUE));
+  await onChannel(server.url, (channel) => channel.deleteQueue(QUEUE));
 });
 
 const receipt = (messageId: string): ConsumerReceipt => ({
@@ -29,16 +30,14 @@ const receipt = (messageId: string): ConsumerReceipt => ({
 async function consume(handler: (receipts: ConsumerReceipt[]) => Promise<void>): Promise<void> {
   observer = recordingObserver();
   rabbit = openRabbit({ url: server.url, observer });
-  rabbit.consumeReceipts(handler);
+  rabbit.consumeReceipts(QUEUE, handler);
   await until('the queue of receipts has a consumer', hasConsumer);
 }
 
 /** False as well while the server, or the queue, is not there. */
 async function hasConsumer(): Promise<boolean> {
   try {
-    const { consumerCount } = await onChannel(server.url, (channel) =>
-      channel.checkQueue(RECEIPTS_QUEUE),
-    );
+    const { consumerCount } = await onChannel(server.url, (channel) => channel.checkQueue(QUEUE));
     return consumerCount === 1;
   } catch {
     return false;
@@ -49,7 +48,7 @@ function send(...bodies: (string | object)[]): Promise<void> {
   return onChannel(server.url, async (channel) => {
     for (const body of bodies) {
       const text = typeof body === 'string' ? body : JSON.stringify(body);
-      channel.sendToQueue(RECEIPTS_QUEUE, Buffer.from(text), { persistent: true });
+      channel.sendToQueue(QUEUE, Buffer.from(text), { persistent: true });
     }
     // Closing the connection would overtake what has not been confirmed.
     await channel.waitForConfirms();
@@ -61,7 +60,7 @@ async function leftInQueue(): Promise<number> {
   await rabbit.close();
   return onChannel(server.url, async (channel) => {
     let count = 0;
-    while ((await channel.get(RECEIPTS_QUEUE, { noAck: true })) !== false) count++;
+    while ((await channel.get(QUEUE, { noAck: true })) !== false) count++;
     return count;
   });
 }
@@ -102,7 +101,7 @@ test('messages that wait are handed over together, one call at a time', async ()
   const ids = Array.from({ length: 10 }, (_, n) => `m-${n + 1}`);
   await send(...ids.map((id) => ({ receipts: [receipt(id)] })));
   await until('all are delivered', async () => {
-    const { messageCount } = await onChannel(server.url, (c) => c.checkQueue(RECEIPTS_QUEUE));
+    const { messageCount } = await onChannel(server.url, (c) => c.checkQueue(QUEUE));
     return messageCount === 0;
   });
   release();
@@ -151,7 +150,7 @@ test('a store that is away uses up no deliveries, which RabbitMQ 4 limits', asyn
   await send({ receipts: [receipt('m-1')] });
   await until('the handler was called three times', () => calls === 3);
   await rabbit.close();
-  const left = await onChannel(server.url, (channel) => channel.get(RECEIPTS_QUEUE));
+  const left = await onChannel(server.url, (channel) => channel.get(QUEUE));
   if (left === false) throw new Error('the queue is empty');
   expect(left.properties.headers?.['x-delivery-count']).toBe(1);
 });
@@ -201,7 +200,7 @@ test('consumption comes back after the queue was deleted and after RabbitMQ rest
   await consume(async (receipts) => {
     seen.push(...receipts.map(({ messageId }) => messageId));
   });
-  await onChannel(server.url, (channel) => channel.deleteQueue(RECEIPTS_QUEUE));
+  await onChannel(server.url, (channel) => channel.deleteQueue(QUEUE));
   await until('the queue is declared again', hasConsumer);
   await send({ receipts: [receipt('m-1')] });
   await until('a receipt has come', () => seen.includes('m-1'));

@@ -1,4 +1,4 @@
-import { HEADERS, RECEIPTS_QUEUE_ARGUMENTS } from '@escrowmq/protocol';
+import { HEADERS } from '@escrowmq/protocol';
 import { expect, test } from '@jest/globals';
 import type { ConsumeMessage } from 'amqplib';
 import { causeOf } from '../../consumer-sdk/src/cause.js';
@@ -119,11 +119,18 @@ test('JSON is parsed with a charset behind its content type, and only JSON', () 
 test('a group is expected when it is one of the names, not a part of one', () => {
   const isExpected = (group: string) => {
     const parsed = parseDelivery(delivery({ topic: 't', expects: ['mail-index', 'phone'] }), group);
-    return parsed.kind === 'message' && parsed.envelope.isExpected;
+    return parsed.kind === 'message' && parsed.envelope.receiptsQueue !== undefined;
   };
   expect(isExpected('phone')).toBe(true);
   expect(isExpected('mail')).toBe(false);
   expect(isExpected('')).toBe(false);
+
+  // A queue that is none of receipts is somebody else's, whatever the message says.
+  const forged = delivery({ topic: 't', expects: ['phone'] });
+  forged.properties.replyTo = 'payments';
+  expect(parseDelivery(forged, 'phone')).toMatchObject({
+    envelope: { receiptsQueue: undefined },
+  });
 });
 
 test('an attempts header that is no count is taken for no attempts', () => {
@@ -159,7 +166,6 @@ test('a cause is short and never ends in half a character', () => {
 test('no queue of a group can lose what it hands on, and every queue is quorum', () => {
   const queues = queuesOf({ topic: 't', group: 'g', routingKeys: ['#'], retryDelaysMs: [5, 5, 9] });
   expect(queues.map(({ name }) => name)).toEqual([
-    'escrow:receipts',
     'escrow:t:g:dead',
     'escrow:t:g',
     'escrow:t:g:retry-5ms',
@@ -174,6 +180,4 @@ test('no queue of a group can lose what it hands on, and every queue is quorum',
       'x-overflow': 'reject-publish',
     });
   }
-  // Others declare it too, with the same arguments.
-  expect(queues[0]!.arguments).toEqual(RECEIPTS_QUEUE_ARGUMENTS);
 });

@@ -165,6 +165,9 @@ describe('content hash', () => {
 });
 
 describe('outgoing messages', () => {
+  const receiptsQueue = 'escrow:receipts:test';
+  const sent = (transaction: Committed, number: number, message: Message) =>
+    outgoingOf({ transaction, number, message, receiptsQueue });
   const committed = (messages: Message[], changes: Partial<Committed> = {}): Committed => ({
     ...CONTENT,
     messages,
@@ -180,7 +183,7 @@ describe('outgoing messages', () => {
       expects: ['phone-index', 'email-index'],
       trace: { traceparent: '00-a-b-01', tracestate: 'v=1' },
     });
-    expect(outgoingOf(transaction, 1, MESSAGE)).toEqual({
+    expect(sent(transaction, 1, MESSAGE)).toEqual({
       topic: 'user',
       routingKey: 'registered',
       body: Buffer.from('{"userId":7,"name":"a"}'),
@@ -188,6 +191,7 @@ describe('outgoing messages', () => {
       contentType: 'application/json',
       type: 'registered',
       producerGroup: 'accounts',
+      replyTo: 'escrow:receipts:test',
       timestampSeconds: 1_700_000_000,
       headers: {
         tenant: 'a',
@@ -206,7 +210,9 @@ describe('outgoing messages', () => {
   });
 
   test('what is not there is not sent: no trace, nobody expected', () => {
-    const { headers } = outgoingOf(committed([MESSAGE], { expects: [] }), 0, MESSAGE);
+    const outgoing = sent(committed([MESSAGE], { expects: [] }), 0, MESSAGE);
+    expect(outgoing).not.toHaveProperty('replyTo');
+    const { headers } = outgoing;
     expect(Object.keys(headers)).not.toContain('traceparent');
     expect(Object.keys(headers)).not.toContain('tracestate');
     expect(Object.keys(headers)).not.toContain(HEADERS.expects);
@@ -214,7 +220,7 @@ describe('outgoing messages', () => {
 
   test('without a routing key the type is the topic', () => {
     const message = { ...MESSAGE, routingKey: '' };
-    expect(outgoingOf(committed([message]), 0, message)).toMatchObject({
+    expect(sent(committed([message]), 0, message)).toMatchObject({
       routingKey: '',
       type: 'user',
     });
@@ -223,7 +229,7 @@ describe('outgoing messages', () => {
   test('headers of ours win over any of the same name', () => {
     const message = { ...MESSAGE, headers: { [HEADERS.messageNumber]: 99, traceparent: 'forged' } };
     const trace = { traceparent: 'true' };
-    const { headers } = outgoingOf(committed([message], { trace }), 0, message);
+    const { headers } = sent(committed([message], { trace }), 0, message);
     expect(headers).toMatchObject({ [HEADERS.messageNumber]: 0, traceparent: 'true' });
   });
 

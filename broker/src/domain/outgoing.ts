@@ -11,6 +11,8 @@ export interface Outgoing {
   /** The routing key, or the topic when that is empty. */
   type: string;
   producerGroup: string;
+  /** The queue for receipts; absent when nobody waits for them. */
+  replyTo?: string;
   /** Seconds, as AMQP has it. */
   timestampSeconds: number;
   headers: Record<string, string | number | boolean>;
@@ -26,8 +28,20 @@ export const bodyOf = (message: Message): Buffer =>
     ? Buffer.from(JSON.stringify(message.data))
     : Buffer.from(message.dataBase64, 'base64');
 
+export interface MessageToSend {
+  transaction: Committed;
+  number: number;
+  message: Message;
+  receiptsQueue: string;
+}
+
 /** AMQP short strings hold 255 bytes; a routing key fits by its limit. */
-export function outgoingOf(transaction: Committed, number: number, message: Message): Outgoing {
+export function outgoingOf({
+  transaction,
+  number,
+  message,
+  receiptsQueue,
+}: MessageToSend): Outgoing {
   const { id, trace, expects } = transaction;
   return {
     topic: message.topic,
@@ -37,6 +51,7 @@ export function outgoingOf(transaction: Committed, number: number, message: Mess
     contentType: contentTypeOf(message),
     type: message.routingKey === '' ? message.topic : message.routingKey,
     producerGroup: transaction.producerGroup,
+    ...(expects.length === 0 ? {} : { replyTo: receiptsQueue }),
     timestampSeconds: Math.floor(transaction.preparedAt / 1000),
     headers: {
       ...message.headers,

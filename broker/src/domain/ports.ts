@@ -138,6 +138,8 @@ export interface ReceiptsSaved {
  * the input. Rejects with `STORE_UNAVAILABLE` when the database can't be reached.
  */
 export interface Store {
+  /** Random, made with the schema: tells this store from any other on the same RabbitMQ. */
+  readonly id: string;
   /** The store's clock. */
   now(): Promise<StoreTime>;
 

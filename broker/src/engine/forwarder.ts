@@ -36,6 +36,8 @@ export interface ForwarderDeps {
   held: HeldTransactions;
   clock: StoreClock;
   policy: ForwardPolicy;
+  /** Where consumers send their receipts. */
+  receiptsQueue: string;
   observer: Pick<Observer, 'alert' | 'failed' | 'count'>;
 }
 
@@ -111,7 +113,9 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
         numbers.map(async ({ message, number }) => ({
           number,
           message,
-          outcome: await publisher.publish(outgoingOf(transaction, number, message)),
+          outcome: await publisher.publish(
+            outgoingOf({ transaction, number, message, receiptsQueue: deps.receiptsQueue }),
+          ),
         })),
       );
       await saves.call(resultOf(transaction, outcomes));

@@ -43,10 +43,10 @@ export interface Rabbit extends Publisher {
   /** Calls back each time that publishing becomes possible again: connected, or unblocked. */
   onReady(callback: () => void): void;
   /**
-   * Declares the queue of receipts and hands over what arrives, at most 1,000 receipts and one
+   * Declares the queue for receipts and hands over what arrives, at most 1,000 receipts and one
    * call at a time. What the handler rejects comes again. To be called once.
    */
-  consumeReceipts(handler: ReceiptHandler): void;
+  consumeReceipts(queue: string, handler: ReceiptHandler): void;
   /** Bounded by twice `closeLimitMs`. What is unconfirmed by then has the outcome `unconfirmed`. */
   close(): Promise<void>;
 }
@@ -87,9 +87,9 @@ export function openRabbit(options: RabbitOptions): Rabbit {
       return publishing.status;
     },
     onReady: (callback) => publishing.onReady(callback),
-    consumeReceipts(handler) {
+    consumeReceipts(queue, handler) {
       if (receipts !== undefined) throw new Error('receipts are being consumed already');
-      const consumer = new ReceiptConsumer(handler, observer);
+      const consumer = new ReceiptConsumer({ queue, handler, observer });
       const name = 'escrowmq-broker receipts';
       receipts = { consumer, connection: keepConnected({ server, name, observer }, consumer) };
     },

@@ -189,6 +189,7 @@ export class Publishing implements Publisher, ConnectionListener {
           type: message.type,
           appId: message.producerGroup,
           contentType: message.contentType,
+          ...(message.replyTo === undefined ? {} : { replyTo: message.replyTo }),
           headers: message.headers,
         },
         (error: unknown) => this.#confirmed(entry, error),

@@ -4,7 +4,6 @@ import {
   type ConsumerReceipt,
   createCoalescer,
   isEscrowError,
-  RECEIPTS_QUEUE,
   RECEIPTS_QUEUE_ARGUMENTS,
   ReceiptBatch,
 } from '@escrowmq/protocol';
@@ -52,15 +51,21 @@ interface Session {
 }
 
 export class ReceiptConsumer implements ConnectionListener {
+  readonly #queue: string;
   readonly #handler: ReceiptHandler;
   readonly #observer: Pick<Observer, 'failed'>;
   readonly #stopping = new AbortController();
   #model: ChannelModel | undefined;
   #session: Session | undefined;
 
-  constructor(handler: ReceiptHandler, observer: Pick<Observer, 'failed'>) {
-    this.#handler = handler;
-    this.#observer = observer;
+  constructor(options: {
+    queue: string;
+    handler: ReceiptHandler;
+    observer: Pick<Observer, 'failed'>;
+  }) {
+    this.#queue = options.queue;
+    this.#handler = options.handler;
+    this.#observer = options.observer;
   }
 
   connected(model: ChannelModel): void {
@@ -138,12 +143,12 @@ export class ReceiptConsumer implements ConnectionListener {
     });
     channel.on('handler-error', (error) => this.#observer.failed('receiving receipts', error));
 
-    await channel.assertQueue(RECEIPTS_QUEUE, {
+    await channel.assertQueue(this.#queue, {
       durable: true,
       arguments: RECEIPTS_QUEUE_ARGUMENTS,
     });
     await channel.prefetch(PREFETCH);
-    const { consumerTag } = await channel.consume(RECEIPTS_QUEUE, (delivery) =>
+    const { consumerTag } = await channel.consume(this.#queue, (delivery) =>
       this.#received(session, delivery),
     );
     session.consumerTag = consumerTag;
@@ -154,14 +159,14 @@ export class ReceiptConsumer implements ConnectionListener {
   #received(session: Session, delivery: ConsumeMessage | null): void {
     if (delivery === null) {
       // The queue was deleted. A new channel declares it again.
-      session.error = new Error(`the queue ${RECEIPTS_QUEUE} was deleted`);
+      session.error = new Error(`the queue ${this.#queue} was deleted`);
       session.channel.close().catch(() => undefined);
       return;
     }
     const parsed = parseReceipts(delivery.content);
     if ('problem' in parsed) {
       this.#observer.failed(
-        `reading a message of ${delivery.content.length} bytes on ${RECEIPTS_QUEUE}, which is dropped`,
+        `reading a message of ${delivery.content.length} bytes on ${this.#queue}, which is dropped`,
         new Error(parsed.problem),
       );
       session.channel.ack(delivery);

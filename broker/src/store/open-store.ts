@@ -1,8 +1,10 @@
+import { randomUUID } from 'node:crypto';
 import { EscrowError } from '@escrowmq/protocol';
 import type { Store } from '../domain/ports.js';
 import { migrate } from './migrate.js';
 import { openMysqlDatabase } from './mysql/database.js';
 import { migrations as mysqlMigrations } from './mysql/migrations.js';
+import type { Database } from './sql.js';
 import { openSqliteDatabase } from './sqlite/database.js';
 import { migrations as sqliteMigrations } from './sqlite/migrations.js';
 import { createStore } from './store.js';
@@ -21,7 +23,7 @@ export async function openStore(url: string): Promise<Store> {
     await database.close();
     throw error;
   }
-  return createStore(database);
+  return createStore(database, await storeId(database));
 }
 
 const wrongUrl = () =>
@@ -43,6 +45,19 @@ function openDatabase(url: string) {
     return { database: openMysqlDatabase(mysqlUrl), migrations: mysqlMigrations };
   }
   throw wrongUrl();
+}
+
+/** Made by whichever instance comes first, and the same for all from then on. */
+async function storeId(database: Database): Promise<string> {
+  await database.insertRows({
+    table: 'escrow_store',
+    columns: ['singleton', 'id'],
+    rows: [[1, randomUUID()]],
+    onDuplicate: 'ignore',
+  });
+  const [row] = await database.all<{ id: string }>('select id from escrow_store');
+  if (row === undefined) throw new Error('the store has no id');
+  return row.id;
 }
 
 /** Checked before the driver sees it, whose errors carry the URL and with it the password. */

@@ -19,8 +19,9 @@ import type { Database } from './sql.js';
  * The store over one database. Each operation stands in the file of its purpose; here they only
  * meet, so that the contract of `Store` can be read off one screen.
  */
-export function createStore(database: Database): Store {
+export function createStore(database: Database, id: string): Store {
   return {
+    id,
     async now() {
       const [row] = await database.all<{ now: number }>(`select ${database.dialect.now} as now`);
       if (row === undefined) throw new Error('the database did not tell its time');

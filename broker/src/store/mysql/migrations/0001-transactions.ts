@@ -80,6 +80,10 @@ export const transactions: Migration = {
       name varchar(64) ${WORD} not null primary key,
       value bigint not null
     ) ${TABLE}`,
+    `create table if not exists escrow_store (
+      singleton tinyint not null primary key,
+      id char(36) ${WORD} not null
+    ) ${TABLE}`,
     `create table if not exists escrow_producer_group (
       name varchar(64) ${WORD} not null primary key,
       check_urls text not null,

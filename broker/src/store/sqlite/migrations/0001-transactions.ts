@@ -78,6 +78,10 @@ export const transactions: Migration = {
       name text not null primary key,
       value integer not null
     )`,
+    `create table if not exists escrow_store (
+      singleton integer not null primary key,
+      id text not null
+    )`,
     `create table if not exists escrow_producer_group (
       name text not null primary key,
       check_urls text not null,
