@@ -71,7 +71,7 @@ const Environment = z.object({
     .string({
       error:
         'is not set: give the URL of a RabbitMQ, such as amqp://guest:guest@127.0.0.1:5672; ' +
-        'without one, "docker compose up rabbitmq" or your package manager (rabbitmq-server) starts one',
+        'without one, "docker run -p 127.0.0.1:5672:5672 rabbitmq:4.1" starts one, or the package rabbitmq-server',
     })
     .regex(/^amqps?:\/\/./, 'must be amqp://user:password@host:port/vhost or amqps://…'),
   ESCROW_API_KEYS: ApiKeys.prefault(''),

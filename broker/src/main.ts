@@ -22,6 +22,12 @@ if (config.unknownVariables.length > 0) {
   log.warn('unknown variables', { names: config.unknownVariables });
 }
 
+let stop: (() => Promise<void>) | undefined;
+// From the first moment on: as process 1 of a container, it would get no signal without a handler.
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  process.once(signal, () => void shutDown(signal));
+}
+
 try {
   const broker = await startBroker(config, log);
   log.info('listening', {
@@ -32,16 +38,16 @@ try {
   if (config.apiKeys.length === 0) {
     log.info('no API keys are set: everybody on this machine may do everything');
   }
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.once(signal, () => void shutDown(signal, broker.stop));
-  }
+  stop = broker.stop;
 } catch (error) {
   log.error('the broker could not start', {}, error);
   process.exit(1);
 }
 
-async function shutDown(signal: string, stop: () => Promise<void>): Promise<void> {
+/** Before the broker has started there is nothing in hand, and the process just ends. */
+async function shutDown(signal: NodeJS.Signals): Promise<void> {
   log.info('shutting down', { signal });
+  if (stop === undefined) process.exit(0);
   // Whatever does not end in time is repeated by leases and checks, as after a crash.
   setTimeout(() => {
     log.error('shutdown took too long', { limitMs: config.shutdownMs });

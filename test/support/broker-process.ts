@@ -50,6 +50,8 @@ export async function startBrokerProcess(settings: {
   store: string;
   rabbitmq: string;
   environment?: Record<string, string>;
+  /** Sees each log entry as it comes. */
+  onLog?: (entry: Record<string, unknown>, child: ChildProcess) => void;
 }): Promise<BrokerProcess> {
   const [port] = await freePorts(1);
   const log: Record<string, unknown>[] = [];
@@ -78,6 +80,7 @@ export async function startBrokerProcess(settings: {
       lines.on('line', (line) => {
         const entry = JSON.parse(line) as Record<string, unknown>;
         log.push(entry);
+        settings.onLog?.(entry, started);
         if (log.length > LOG_LINES_KEPT) log.shift();
         if (entry.event !== 'listening') return;
         clearTimeout(limit);

@@ -118,6 +118,17 @@ describe('start and end of the process', () => {
     );
   });
 
+  test('SIGTERM ends a broker that still waits for its store', async () => {
+    const starting = startBrokerProcess({
+      store: 'mysql://escrow:escrow@127.0.0.1:1/escrow',
+      rabbitmq: rabbitmqUrl(),
+      onLog: (entry, child) => {
+        if (entry.event === 'waiting for the store') child.kill('SIGTERM');
+      },
+    });
+    await expect(starting).rejects.toThrow(/the broker ended with 0/);
+  });
+
   test('listening for others without API keys is refused', async () => {
     const environment = { ESCROW_LISTEN: '0.0.0.0:0' };
     await expect(

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { expect, test } from '@jest/globals';
+import { parse } from 'yaml';
 import { VARIABLES } from '../../broker/src/config.js';
 
 /*
@@ -27,11 +27,6 @@ interface Manifest {
 const ROOT = new URL('../../', import.meta.url);
 const read = (path: string) => readFileSync(new URL(path, ROOT), 'utf8');
 const manifest = (folder: string) => JSON.parse(read(`${folder}/package.json`)) as Manifest;
-
-// The parser that comes with the broker's OpenAPI page.
-const fromBroker = createRequire(new URL('broker/package.json', ROOT));
-const fromSwagger = createRequire(fromBroker.resolve('@fastify/swagger'));
-const { parse } = fromSwagger('yaml') as { parse(text: string): unknown };
 
 const dockerfile = read('Dockerfile');
 const composeText = read('docker-compose.yml');

@@ -19,10 +19,11 @@ export async function createStoreClock(
   let storeAt = 0;
   let readAt = 0;
   async function sync(): Promise<void> {
-    const before = monotonicMs();
-    storeAt = await store.now();
-    // The store looked at its clock somewhere between question and answer.
-    readAt = (before + monotonicMs()) / 2;
+    const answer = await store.now();
+    // The store looked at its clock somewhere between question and answer. Taken for the latest,
+    // so that this clock lags by a round trip at most and is never ahead of the store's.
+    readAt = monotonicMs();
+    storeAt = answer;
   }
   await sync();
   return { now: () => Math.round(storeAt + (monotonicMs() - readAt)), sync };
