@@ -136,6 +136,32 @@ describe('start and end of the process', () => {
     ).rejects.toThrow(/without API keys the broker listens on loopback only/);
   });
 
+  test('housekeeping runs by its cron expression and says what there is', async () => {
+    const store = await freshStore('sqlite');
+    const environment = { ESCROW_HOUSEKEEPING_CRON: '* * * * * *' };
+    const broker = await startBrokerProcess({
+      store: store.url,
+      rabbitmq: rabbitmqUrl(),
+      environment,
+    });
+    await registerGroup(broker.url, 'accounts');
+    await prepare(broker.url, uniqueName('user'));
+    await until('the statistics show the transaction', () =>
+      broker.log.some((entry) => entry.event === 'housekeeping' && entry.prepared === 1),
+    );
+    expect(await broker.stop()).toBe(0);
+    await store.remove();
+  });
+
+  test('a cron expression that is none is refused with one that is right', async () => {
+    const store = await freshStore('sqlite');
+    const environment = { ESCROW_HOUSEKEEPING_CRON: 'every now and then' };
+    await expect(
+      startBrokerProcess({ store: store.url, rabbitmq: rabbitmqUrl(), environment }),
+    ).rejects.toThrow(/ESCROW_HOUSEKEEPING_CRON is no cron expression.*\*\/5/);
+    await store.remove();
+  });
+
   test('a second broker on the same SQLite file is refused with what to do', async () => {
     const store = await freshStore('sqlite');
     const first = await startBrokerProcess({ store: store.url, rabbitmq: rabbitmqUrl() });
