@@ -69,7 +69,9 @@ describe('several instances on one MySQL database', () => {
           : ({ op: 'send', leaseMs: -1_000 } as const);
       const batch = Array.from({ length: TOGETHER }, () => newTransaction({ kind }));
       await here.store.insert(batch);
-      const children = [startChild('claim', what, url), startChild('claim', what, url)];
+      // Each stops at half: on a busy machine one could be through before the other has begun.
+      const claim = () => startChild('claim', what, url, String(TOGETHER / 2));
+      const children = [claim(), claim()];
       for (const child of children) expect(await child.nextLine()).toBe('ready');
       for (const child of children) child.send('go');
       const claimed: string[][] = [];
@@ -78,7 +80,6 @@ describe('several instances on one MySQL database', () => {
         await child.end();
       }
       expect(claimed.flat().sort()).toEqual(batch.map(({ id }) => id).sort());
-      for (const ids of claimed) expect(ids.length).toBeGreaterThan(0);
     },
   );
 

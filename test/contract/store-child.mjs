@@ -3,9 +3,9 @@
  * code. JavaScript on purpose, as it runs without jest's transform.
  *
  *   store-child.mjs open <url>            says `opened`, or the error; ends with its input
- *   store-child.mjs claim <check|forward> <url>
+ *   store-child.mjs claim <check|forward> <url> <most>
  *                                         waits for a line of input, claims until nothing is due
- *                                         and says which ids it got, as JSON
+ *                                         or it has `most`, and says which ids it got, as JSON
  */
 import { once } from 'node:events';
 import { openStore } from '../../broker/dist/store/open-store.js';
@@ -28,7 +28,7 @@ async function open(url) {
   }
 }
 
-async function claim(what, url) {
+async function claim(what, url, most) {
   const store = await openStore(url);
   process.stdout.write('ready\n');
   await once(process.stdin, 'data');
@@ -40,7 +40,7 @@ async function claim(what, url) {
     bytesMax: 1_000_000,
   };
   const got = [];
-  for (;;) {
+  while (got.length < Number(most)) {
     const { due } = await (what === 'check'
       ? store.claimDueChecks(limits)
       : store.claimDueForwards(limits));
