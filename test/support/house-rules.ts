@@ -15,7 +15,7 @@ export interface SourceFile {
 }
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
-const NOT_OURS = new Set(['node_modules', 'dist', 'coverage', '.git', '.local']);
+const NOT_OURS = new Set(['node_modules', 'dist', 'coverage', '.git', '.local', '.cache']);
 const TEXT = /(\.(ts|mjs|js|json|md|ya?ml|html|css|sh|sql)|Dockerfile|\/run|\.gitignore)$/;
 
 /** Everything that may be committed; asks no git, which a test machine may not have. */
@@ -63,6 +63,7 @@ export const FLOORS: Floor[] = [
   { folder: 'broker/src/', below: [PROTOCOL, DOMAIN, ...SIDE_BY_SIDE, ENGINE, HTTP] },
   ...SDKS.map((folder) => ({ folder, below: [PROTOCOL] })),
   { folder: LOCAL_SERVERS, below: [] },
+  { folder: 'bench/', below: [PROTOCOL, ...SDKS, LOCAL_SERVERS] },
   { folder: 'examples/', below: [PROTOCOL, ...SDKS, LOCAL_SERVERS] },
 ];
 

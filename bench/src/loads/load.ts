@@ -1,0 +1,95 @@
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { z } from 'zod';
+import { type Quantiles, quantiles } from '../measure/quantiles.js';
+
+/*
+ * The load's side of the boundary that measure/load-process.ts describes, for loads in Node.
+ */
+
+/** Settings that every load has. */
+export const CommonSettings = z.object({
+  /** Closed loops: each starts its next operation when its last one has ended. */
+  concurrency: z.number().int().positive(),
+  /** No loop starts anything new after it. */
+  seconds: z.number().positive(),
+});
+
+export interface LoadResult {
+  operations: number;
+  seconds: number;
+  latencyMs: Record<string, Quantiles>;
+  counts?: Record<string, number>;
+}
+
+export interface Load {
+  /** From `go` until all is drained. @throws Error when a message is missing or one too many */
+  run(): Promise<LoadResult>;
+  close(): Promise<void>;
+}
+
+/**
+ * Connects and warms up, says `ready`, waits for `go`, runs and prints the result. Whatever goes
+ * wrong ends the process with code 1 and the error on standard error.
+ *
+ * @param prepare connects, sets up and warms up, about a second of it
+ * @example await serveLoad(Settings, async (settings) => ({ run: …, close: … }));
+ */
+export async function serveLoad<S>(
+  schema: z.ZodType<S>,
+  prepare: (settings: S) => Promise<Load>,
+): Promise<void> {
+  const settings = schema.parse(JSON.parse(process.argv.at(-1) ?? ''));
+  const lines = createInterface({ input: process.stdin });
+  let gone = false;
+  const orphaned = () => {
+    // The bench ended before it said go.
+    if (!gone) process.exit(1);
+  };
+  lines.once('close', orphaned);
+  const load = await prepare(settings);
+  process.stdout.write('ready\n');
+  await once(lines, 'line');
+  gone = true;
+  const result = await load.run();
+  process.stdout.write(`${JSON.stringify(result)}\n`);
+  await load.close();
+  lines.close();
+}
+
+/** Latencies of one step, in milliseconds. */
+export class Latencies {
+  #values: number[] = [];
+
+  add(ms: number): void {
+    this.#values.push(ms);
+  }
+
+  quantiles(): Quantiles {
+    return quantiles(this.#values);
+  }
+}
+
+/**
+ * Runs closed loops of `operation` and waits for the last to end. A failed operation fails it all.
+ *
+ * @returns how many operations were finished
+ */
+export async function closedLoops(
+  { concurrency, seconds }: z.output<typeof CommonSettings>,
+  operation: () => Promise<void>,
+): Promise<number> {
+  const endsAt = performance.now() + seconds * 1000;
+  let operations = 0;
+  const loop = async () => {
+    do {
+      await operation();
+      operations += 1;
+    } while (performance.now() < endsAt);
+  };
+  await Promise.all(Array.from({ length: concurrency }, loop));
+  return operations;
+}
+
+/** Compiled code, grown pools and filled caches are there after about this. */
+export const WARM_UP_SECONDS = 1;
