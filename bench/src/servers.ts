@@ -1,7 +1,5 @@
 import { once } from 'node:events';
-import { openSync, readFileSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdirSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -84,19 +82,27 @@ export interface Servers {
   mariadb: MariadbServer;
   /** One more, where two must be told apart, such as a business database. */
   startMariadb(): Promise<MariadbServer>;
+  /** `mysql://…` of an empty database, or `sqlite:<path>` where no file is yet. */
+  freshStoreUrl(kind: StoreKind): Promise<string>;
   /** Resolves when it is ready, RabbitMQ included. */
   startBroker(options: BrokerOptions): Promise<Broker>;
   /** Ends everything. */
   close(): Promise<void>;
 }
 
+/**
+ * Starts RabbitMQ and MariaDB. What is started here ends with this process, however that ends.
+ *
+ * @throws Error when a server is not installed and can't be, or does not start
+ * @example
+ * const servers = await startServers();
+ * const broker = await servers.startBroker({ store: 'mariadb' });
+ */
 export async function startServers(): Promise<Servers> {
-  const folder = await mkdtemp(join(tmpdir(), 'escrowmq-bench-'));
   const running: { end(): Promise<void> }[] = [];
   const close = async () => {
     // In the reverse order: a broker would only complain about servers that are gone.
     for (const { end } of running.splice(0).reverse()) await end();
-    await rm(folder, { recursive: true, force: true });
   };
   const startMariadb = async () => {
     const server = await startPrivateMysql({ conf: MARIADB_CONF });
@@ -110,17 +116,25 @@ export async function startServers(): Promise<Servers> {
   };
   try {
     const [rabbitmq, mariadb] = await Promise.all([startRabbitmq(), startMariadb()]);
-    let brokers = 0;
+    // In the folder of a server, which somebody deletes even after a SIGKILL of this process.
+    const folder = join(rabbitmq.server.dir, 'bench');
+    mkdirSync(folder);
+    let files = 0;
+    const newPath = () => {
+      files += 1;
+      return join(folder, String(files));
+    };
+    const freshStoreUrl = async (kind: StoreKind) =>
+      kind === 'mariadb' ? mariadb.createDatabase() : `sqlite:${newPath()}.db`;
     return {
       rabbitmq,
       mariadb,
       startMariadb,
+      freshStoreUrl,
       async startBroker({ store, environment = {}, nodeOptions = [] }) {
-        brokers += 1;
-        const path = join(folder, `broker-${brokers}`);
         const broker = await createBroker({
-          storeUrl: await storeUrl(store, mariadb, path),
-          log: `${path}.log`,
+          storeUrl: typeof store === 'object' ? store.url : await freshStoreUrl(store),
+          log: `${newPath()}.log`,
           environment: { ESCROW_RABBITMQ: rabbitmq.url, ...environment },
           nodeOptions,
         });
@@ -144,15 +158,6 @@ function mariadbServer(server: PrivateMysql): MariadbServer {
 }
 
 const pidIn = (file: string) => Number(readFileSync(file, 'utf8'));
-
-async function storeUrl(
-  store: BrokerOptions['store'],
-  mariadb: MariadbServer,
-  path: string,
-): Promise<string> {
-  if (typeof store === 'object') return store.url;
-  return store === 'mariadb' ? mariadb.createDatabase() : `sqlite:${path}.db`;
-}
 
 interface BrokerProcess {
   storeUrl: string;

@@ -80,11 +80,14 @@ async function runTransactions(
     prepares.add(prepared - from);
     commits.add(performance.now() - prepared);
   });
+  const loopsEndedAt = performance.now();
   await queue.holds(operations);
   await nothingCommitted(settings.broker);
+  const drainedAt = performance.now();
   return {
     operations,
-    seconds: (performance.now() - startedAt) / 1000,
+    seconds: (drainedAt - startedAt) / 1000,
+    counts: { drainMs: drainedAt - loopsEndedAt },
     latencyMs: { prepare: prepares.quantiles(), commit: commits.quantiles() },
   };
 }

@@ -1,0 +1,95 @@
+import type { Run } from '../measure/load-process.js';
+import type { Summary } from '../measure/quantiles.js';
+import { type Goal, isMet, type Row, type SkippedRow } from './row.js';
+
+/** Others' CPU time, in percent of one core, from which on rates tell little and only ratios hold. */
+const FOREIGN_PERCENT_NOTED = 30;
+
+const HEADINGS = ['', 'figure [range]', 'ratio [range]', 'goal', ''];
+
+/** The report as text: a line a row, and below each what a reader must know. */
+export function tableOf(rows: readonly (Row | SkippedRow)[]): string {
+  const cells = [HEADINGS, ...rows.map(cellsOf)];
+  const widths = HEADINGS.map((_, column) =>
+    Math.max(...cells.map((row) => row[column]?.length ?? 0)),
+  );
+  const line = (row: readonly string[]) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join('  ')
+      .trimEnd();
+  const lines = rows.map((row) => [
+    line(cellsOf(row)),
+    ...notesOf(row).map((note) => `    ${note}`),
+  ]);
+  return [line(HEADINGS), ...lines.flat()].join('\n');
+}
+
+function cellsOf(row: Row | SkippedRow): string[] {
+  if ('skipped' in row) return [row.title, 'not measured', '', '', ''];
+  const { value, ratio } = row;
+  const judged = goalOf(row);
+  return [
+    row.title,
+    `${withRange(value, row.unit)} ${row.unit}`,
+    ratio === undefined ? '' : `${withRange(ratio.value, '×')} × ${ratio.of}`,
+    judged === undefined ? '' : wordsOf(judged.goal, judged.unit),
+    judged === undefined ? '' : verdictOf(judged.figure, judged.goal),
+  ];
+}
+
+function notesOf(row: Row | SkippedRow): string[] {
+  if ('skipped' in row) return [row.skipped];
+  return [...row.notes, ...disturbanceOf(row.runs)];
+}
+
+/** The goal of a row, for its figure or its ratio, and what is held against it. */
+export function goalOf(row: Row): { goal: Goal; figure: number; unit: string } | undefined {
+  const judged = [
+    ...(row.goal === undefined
+      ? []
+      : [{ goal: row.goal, figure: row.value.median, unit: row.unit }]),
+    ...(row.ratio === undefined
+      ? []
+      : [{ goal: row.ratio, figure: row.ratio.value.median, unit: '×' }]),
+  ];
+  return judged.find(({ goal }) => goal.must !== undefined || goal.aim !== undefined);
+}
+
+function wordsOf({ must, aim, better }: Goal, unit: string): string {
+  const sign = better === 'lower' ? '≤' : '≥';
+  return [
+    ...(must === undefined ? [] : [`must ${sign} ${numberOf(must, unit)}`]),
+    ...(aim === undefined ? [] : [`aim ${sign} ${numberOf(aim, unit)}`]),
+  ].join(', ');
+}
+
+/** "met", "met, aim reached", "NOT MET", or nothing where there is nothing to reach. */
+function verdictOf(figure: number, goal: Goal): string {
+  const met = isMet(figure, goal);
+  const { aim, better = 'higher' } = goal;
+  const reached = aim !== undefined && isMet(figure, { must: aim, better });
+  if (met === false) return 'NOT MET';
+  if (reached) return met === undefined ? 'aim reached' : 'met, aim reached';
+  return met === undefined ? '' : 'met';
+}
+
+function withRange({ median, min, max }: Summary, unit: string): string {
+  const range = `[${numberOf(min, unit)} to ${numberOf(max, unit)}]`;
+  return `${numberOf(median, unit)} ${range}`;
+}
+
+/** As many digits as a noisy measurement deserves. */
+function numberOf(value: number, unit: string): string {
+  if (unit === '×') return value.toFixed(2);
+  if (unit === 'ms') return value.toFixed(value < 10 ? 2 : 1);
+  return Math.round(value).toLocaleString('en-US');
+}
+
+function disturbanceOf(runs: readonly Run[]): string[] {
+  const most = Math.max(0, ...runs.map((run) => run.foreignCpuPercent));
+  if (most < FOREIGN_PERCENT_NOTED) return [];
+  return [
+    `other programs used up to ${most.toFixed(0)} % of a core meanwhile: trust the ratio more than the rate`,
+  ];
+}
