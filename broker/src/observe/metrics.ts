@@ -54,7 +54,7 @@ const LABEL_NAMES = [
 export function createMetrics(sources: MetricsSources = {}): Metrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
-  const counters = createCounters(registry);
+  const { counters, publishCounts } = createCounters(registry);
   const updateStore = createStoreGauges(registry, sources);
   const updateRabbit = createRabbitGauges(registry, sources);
   return {
@@ -64,28 +64,68 @@ export function createMetrics(sources: MetricsSources = {}): Metrics {
     async scrape() {
       updateRabbit();
       await updateStore();
+      publishCounts();
       return { contentType: registry.contentType, body: await registry.metrics() };
     },
   };
 }
 
-type Count = (labels: Record<string, string>, by: number) => void;
+type Labels = Readonly<Record<string, string>>;
+type Count = (labels: Labels, by: number) => void;
 
-function createCounters(registry: Registry): Record<CounterName, Count> {
+/** What was counted under one set of labels since the last scrape. */
+interface Tally {
+  labels: Record<string, string>;
+  count: number;
+}
+
+interface Counters {
+  counters: Record<CounterName, Count>;
+  /** Hands what was counted to the page. */
+  publishCounts(): void;
+}
+
+/**
+ * Counted in plain numbers and handed over at a scrape: the library's own counter sorts and joins
+ * its labels at every call, 7 µs for the five counts of one transaction.
+ */
+function createCounters(registry: Registry): Counters {
+  const handOver: (() => void)[] = [];
   const create = (name: string, help: string): Count => {
     const counter = new Counter({ name, help, labelNames: LABEL_NAMES, registers: [registry] });
+    const tallies = new Map<string, Tally>();
+    const handThisOver = () => {
+      for (const { labels, count } of tallies.values()) counter.inc(labels, count);
+      tallies.clear();
+    };
+    handOver.push(handThisOver);
     const seen = new Set<string>();
-    return (given, by) => {
+
+    /** Only labels of the list, and few of them. */
+    function tallyOf(given: Labels): Tally {
       let labels = knownLabels(given);
-      const key = JSON.stringify(labels);
-      if (!seen.has(key)) {
-        if (seen.size < LABEL_SETS_PER_COUNTER_MAX) seen.add(key);
+      const known = JSON.stringify(labels);
+      if (!seen.has(known)) {
+        if (seen.size < LABEL_SETS_PER_COUNTER_MAX) seen.add(known);
         else labels = Object.fromEntries(Object.keys(labels).map((label) => [label, 'other']));
       }
-      counter.inc(labels, by);
+      return { labels, count: 0 };
+    }
+
+    return (given, by) => {
+      let key = '';
+      for (const label in given) key += `${label}\0${given[label]}\0`;
+      let tally = tallies.get(key);
+      if (tally === undefined) {
+        // Labels that are left out make many keys of one set.
+        if (tallies.size >= LABEL_SETS_PER_COUNTER_MAX) handThisOver();
+        tally = tallyOf(given);
+        tallies.set(key, tally);
+      }
+      tally.count += by;
     };
   };
-  return {
+  const counters = {
     transactionsAccepted: create(
       'escrow_transactions_accepted_total',
       'Transactions made durable by a prepare or a plain send, repeats not counted',
@@ -101,9 +141,15 @@ function createCounters(registry: Registry): Record<CounterName, Count> {
     receipts: create('escrow_receipts_total', 'Receipts of consumer groups'),
     purged: create('escrow_purged_total', 'Finished transactions deleted by retention'),
   };
+  return {
+    counters,
+    publishCounts() {
+      for (const hand of handOver) hand();
+    },
+  };
 }
 
-function knownLabels(given: Record<string, string>): Record<string, string> {
+function knownLabels(given: Labels): Record<string, string> {
   const snake = Object.entries(given).map(([name, value]): [string, string] => [
     name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
     value,
