@@ -1,6 +1,6 @@
 import { uuidv7 } from 'uuidv7';
 import type { z } from 'zod';
-import { CommonSettings, closedLoops, Latencies, serveLoad, WARM_UP_SECONDS } from './load.js';
+import { CommonSettings, closedLoops, Latencies, serveLoad, warmUpOf } from './load.js';
 import { openQueue, QueueSettings } from './queue.js';
 
 /*
@@ -27,7 +27,7 @@ await serveLoad(Settings, async (settings: z.output<typeof Settings>) => {
         else resolve();
       });
     });
-  await closedLoops({ ...settings, seconds: WARM_UP_SECONDS }, publish);
+  await closedLoops(warmUpOf(settings), publish);
   await queue.purge();
 
   return {

@@ -93,3 +93,13 @@ export async function closedLoops(
 
 /** Compiled code, grown pools and filled caches are there after about this. */
 export const WARM_UP_SECONDS = 1;
+
+/** One loop alone does too little in that time: its code would be compiled while it is measured. */
+const WARM_UP_CONCURRENCY_MIN = 64;
+
+/** The settings with which a load that is about to be measured runs first. */
+export const warmUpOf = <S extends z.output<typeof CommonSettings>>(settings: S): S => ({
+  ...settings,
+  seconds: WARM_UP_SECONDS,
+  concurrency: Math.max(settings.concurrency, WARM_UP_CONCURRENCY_MIN),
+});

@@ -1,14 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { uuidv7 } from 'uuidv7';
 import { z } from 'zod';
-import {
-  CommonSettings,
-  closedLoops,
-  Latencies,
-  type Load,
-  serveLoad,
-  WARM_UP_SECONDS,
-} from './load.js';
+import { CommonSettings, closedLoops, Latencies, type Load, serveLoad, warmUpOf } from './load.js';
 import { type BenchQueue, openQueue, QueueSettings, ROUTING_KEY } from './queue.js';
 
 /*
@@ -46,7 +39,7 @@ export async function serveTransactions(
     await registerGroup(settings.broker);
     const client = await open(settings);
     const messages = [messageTo(queue, settings.dataBytes)];
-    await runTransactions({ ...settings, seconds: WARM_UP_SECONDS }, { client, queue, messages });
+    await runTransactions(warmUpOf(settings), { client, queue, messages });
     await queue.purge();
     return {
       run: () => runTransactions(settings, { client, queue, messages }),

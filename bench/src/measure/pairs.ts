@@ -80,7 +80,8 @@ export function ratios(
   });
 }
 
-function lineOf({ perSecond, latencyMs, cpuMicrosPerOperation, foreignCpuPercent }: Run): string {
+function lineOf(run: Run): string {
+  const { perSecond, latencyMs, cpuMicrosPerOperation, foreignCpuPercent, counts = {} } = run;
   const latencies = Object.entries(latencyMs).map(
     ([step, { p50, p99 }]) => `${step} ${p50.toFixed(1)}/${p99.toFixed(1)} ms`,
   );
@@ -90,6 +91,7 @@ function lineOf({ perSecond, latencyMs, cpuMicrosPerOperation, foreignCpuPercent
   return [
     `${Math.round(perSecond)}/s`,
     ...latencies,
+    ...Object.entries(counts).map(([name, count]) => `${name} ${count.toFixed(0)}`),
     ...(cpu.length === 0 ? [] : [`CPU µs: ${cpu.join(' ')}`]),
     `others ${foreignCpuPercent.toFixed(0)} %`,
   ].join(', ');

@@ -10,8 +10,8 @@ export interface Bar {
   mark?: number;
 }
 
-const WIDTH = 860;
-const LABEL_WIDTH = 330;
+const WIDTH = 940;
+const LABEL_WIDTH = 400;
 /** For the text beside the longest bar. */
 const TEXT_WIDTH = 150;
 const BAR_HEIGHT = 18;

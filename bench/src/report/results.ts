@@ -13,8 +13,8 @@ export interface Results {
 
 const FOLDER = new URL('../../results/', import.meta.url);
 
-/** Digits beyond these are noise. */
-const rounded = (value: number) => Number(value.toPrecision(4));
+/** Digits beyond these are noise; counts stay exact. */
+const rounded = (value: number) => (Number.isInteger(value) ? value : Number(value.toPrecision(4)));
 
 /** `results/<name>.json`, every run included, and a plot beside it. */
 export function writeResults(name: string, results: Results, plot: string): void {

@@ -90,6 +90,6 @@ function disturbanceOf(runs: readonly Run[]): string[] {
   const most = Math.max(0, ...runs.map((run) => run.foreignCpuPercent));
   if (most < FOREIGN_PERCENT_NOTED) return [];
   return [
-    `other programs used up to ${most.toFixed(0)} % of a core meanwhile: trust the ratio more than the rate`,
+    `other programs used up to ${most.toFixed(0)} % of a core meanwhile: a ratio holds, a rate may not`,
   ];
 }

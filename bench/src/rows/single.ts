@@ -5,7 +5,7 @@ import type { StoreKind } from '../servers.js';
 import { type BenchContext, DATA_BYTES, nodeLoad, type RowGroup } from './group.js';
 import { latencyOf } from './latency.js';
 import { figureRow } from './rate-row.js';
-import { transactions } from './throughput.js';
+import { transactions, warmUp } from './throughput.js';
 
 /*
  * One transaction at a time: batching helps nobody here, and what a prepare takes beyond one
@@ -24,6 +24,7 @@ async function singleRows(context: BenchContext, store: StoreKind): Promise<(Row
   const broker = await context.servers.startBroker({ store });
   try {
     const kind = { way: 'sdk', store } as const;
+    await warmUp(context, { kind, broker, queueType: 'classic' });
     const comparison = await alternate(
       [
         await inserts(context, store),
