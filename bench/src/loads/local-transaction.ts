@@ -1,5 +1,5 @@
 import type { z } from 'zod';
-import { CommonSettings, closedLoops, Latencies, serveLoad, WARM_UP_SECONDS } from './load.js';
+import { CommonSettings, closedLoops, Latencies, serveLoad, warmUpOf } from './load.js';
 import { openWay, WaySettings } from './local-transaction-ways.js';
 import { openQueue, QueueSettings } from './queue.js';
 
@@ -15,10 +15,10 @@ await serveLoad(Settings, async (settings: z.output<typeof Settings>) => {
   const messagesPerTransaction = settings.way === 'plain' ? 0 : 1;
   let number = 0;
 
-  async function run(seconds: number) {
+  async function run(loops: z.output<typeof CommonSettings>) {
     const transactions = new Latencies();
     const startedAt = performance.now();
-    const operations = await closedLoops({ ...settings, seconds }, async () => {
+    const operations = await closedLoops(loops, async () => {
       const calledAt = performance.now();
       await way.place(number++);
       transactions.add(performance.now() - calledAt);
@@ -34,10 +34,10 @@ await serveLoad(Settings, async (settings: z.output<typeof Settings>) => {
     };
   }
 
-  await run(WARM_UP_SECONDS);
+  await run(warmUpOf(settings));
   await queue.purge();
   return {
-    run: () => run(settings.seconds),
+    run: () => run(settings),
     async close() {
       await way.close();
       await queue.close();

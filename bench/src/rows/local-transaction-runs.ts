@@ -1,0 +1,83 @@
+import { type Run, runLoad } from '../measure/load-process.js';
+import type { Contender } from '../measure/pairs.js';
+import { startOutboxRelay } from '../peers/outbox-process.js';
+import type { RelaySettings } from '../peers/outbox-relay.js';
+import { type BenchContext, DATA_BYTES, nodeLoad } from './group.js';
+import { warmUp } from './throughput.js';
+
+/*
+ * What the rows about local transactions share: a MariaDB for the business alone, a broker with its
+ * store on the other one, and an outbox relay where there is an outbox. CPU is counted for each,
+ * so that what a message costs the business database stands apart from what it costs elsewhere.
+ */
+
+/** How a local transaction gets its message out. */
+export type Means =
+  | { way: 'plain' }
+  | { way: 'escrow' }
+  | ({ way: 'outbox' } & Pick<RelaySettings, 'relay' | 'pauseAfter'>);
+
+export const PLAIN: Means = { way: 'plain' };
+export const ESCROW: Means = { way: 'escrow' };
+/** One relay that publishes a batch at a time and lets 100 ms of messages gather for the next. */
+export const GOOD_OUTBOX: Means = { way: 'outbox', relay: 'batch', pauseAfter: 'partBatch' };
+/** The same, reading again at once as long as it finds anything: sooner, at the database's cost. */
+export const EAGER_OUTBOX: Means = { way: 'outbox', relay: 'batch', pauseAfter: 'nothing' };
+/** One message after the other, each step awaited. */
+export const COMMON_OUTBOX: Means = { way: 'outbox', relay: 'oneByOne', pauseAfter: 'partBatch' };
+
+export interface LocalTransactionRuns {
+  contender(name: string, means: Means, load: { name: string; settings: object }): Contender;
+  /** Stops the broker. */
+  close(): Promise<void>;
+}
+
+/** The type of every queue here: what consumer groups of EscrowMQ have. */
+export const QUEUE_TYPE = 'quorum';
+
+export async function startLocalTransactionRuns(
+  context: BenchContext,
+): Promise<LocalTransactionRuns> {
+  const { rabbitmq, mariadb: store, ...servers } = context.servers;
+  const business = await servers.startMariadb();
+  const broker = await servers.startBroker({ store: 'mariadb' });
+  const kind = { way: 'sdk', store: 'mariadb' } as const;
+  await warmUp(context, { kind, broker, queueType: QUEUE_TYPE });
+
+  async function run(means: Means, load: { name: string; settings: object }): Promise<Run> {
+    // Fresh for each run: no contender pays for the rows of another.
+    const database = await business.createDatabase();
+    const relay =
+      means.way === 'outbox'
+        ? await startOutboxRelay({ ...means, database, rabbitmq: rabbitmq.url })
+        : undefined;
+    try {
+      return await runLoad({
+        command: nodeLoad(load.name),
+        settings: {
+          ...load.settings,
+          way: means.way,
+          database,
+          broker: broker.url,
+          rabbitmq: rabbitmq.url,
+          queueType: QUEUE_TYPE,
+          dataBytes: DATA_BYTES,
+        },
+        processes: {
+          business: business.pid(),
+          store: store.pid(),
+          broker: broker.pid(),
+          rabbitmq: rabbitmq.pid(),
+          ...(relay === undefined ? {} : { relay: relay.pid }),
+        },
+      });
+    } finally {
+      await relay?.stop();
+    }
+  }
+
+  return {
+    contender: (name, means, load) => ({ name, run: () => run(means, load) }),
+    close: () => broker.stop(),
+  };
+}
