@@ -130,13 +130,10 @@ export function createIntake(deps: IntakeDeps): Intake {
   }
 
   /** Refuses an id whose tombstone may be gone, unless there is still something under it. */
-  async function checkIdTime(id: string): Promise<{ mayBePurged: boolean }> {
-    const age = clock.now() - timeOfId(id);
-    if (age <= LIMITS.idAgeMsMax && age >= -LIMITS.idAheadMsMax) {
-      return { mayBePurged: age > TOMBSTONE_AGE_MS_MIN };
-    }
+  async function checkIdTime(id: string, age: number): Promise<void> {
+    if (age <= LIMITS.idAgeMsMax && age >= -LIMITS.idAheadMsMax) return;
     const found = await store.find([id]);
-    if (found.has(id)) return { mayBePurged: true };
+    if (found.has(id)) return;
     throw new EscrowError(
       'ID_TIME_OUT_OF_RANGE',
       `the time inside id ${id} is ${age > 0 ? 'more than 29 days old' : 'over an hour ahead'}; ` +
@@ -158,17 +155,20 @@ export function createIntake(deps: IntakeDeps): Intake {
       );
     }
     const id = request.id ?? deps.newId();
+    const now = clock.now();
+    const age = now - timeOfId(id);
+    await checkIdTime(id, age);
     const kind = kindOf(group);
     const content = contentOf(id, request, trace);
-    const messagesJson = JSON.stringify(content.messages);
     const checkAfterMs = 'checkAfterMs' in request ? request.checkAfterMs : undefined;
+    const messagesJson = JSON.stringify(content.messages);
     const result = await inserts.call({
       ...content,
-      ...(await checkIdTime(id)),
       contentHash: contentHash(content, kind.op, checkAfterMs),
-      preparedAt: clock.now(),
+      preparedAt: now,
       messagesJson,
       bytes: Buffer.byteLength(messagesJson),
+      mayBePurged: age > TOMBSTONE_AGE_MS_MIN || age < -LIMITS.idAheadMsMax,
       kind,
     });
     return acceptedOf(id, kind.op, result);
