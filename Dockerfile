@@ -65,4 +65,4 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["nod
 
 # No shell in between: the broker is the process that the signal reaches.
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["node", "/app/broker/dist/main.js"]
+ENTRYPOINT ["node", "--max-semi-space-size=64", "/app/broker/dist/main.js"]

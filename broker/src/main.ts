@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --max-semi-space-size=64
 import { isEscrowError } from '@escrowmq/protocol';
 import { startBroker } from './broker.js';
 import { type Config, parseConfig } from './config.js';
