@@ -248,6 +248,26 @@ describe('when the store is too slow', () => {
     await intake.idle();
   });
 
+  test('prepares that wait are bounded by their bytes as well', async () => {
+    const durable = deferred();
+    const { intake } = takingIn({
+      insert: async (batch) => {
+        await durable.promise;
+        return batch.map(() => ({ kind: 'created' }));
+      },
+    });
+    const data = 'x'.repeat(1024 * 1024);
+    const prepareOne = () =>
+      codeOf(intake.prepare(prepareRequest({ messages: [{ topic: 'user', data }] }), {}));
+    const calls = [prepareOne()];
+    await whatIsReady();
+    for (let mebibyte = 1; mebibyte < 64; mebibyte += 1) calls.push(prepareOne());
+    await whatIsReady();
+    expect(await Promise.race([prepareOne(), whatIsReady()])).toBe('BROKER_BUSY');
+    durable.resolve();
+    expect(new Set(await Promise.all(calls))).toEqual(new Set(['ok']));
+  });
+
   test('verdicts are bounded too, much higher', async () => {
     const durable = deferred();
     const { intake } = takingIn({

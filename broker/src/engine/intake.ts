@@ -64,6 +64,8 @@ const BATCH_ROWS_MAX = 500;
 const BATCH_BYTES_MAX = 4 * 1024 * 1024;
 /** When full, prepares are refused first: a verdict frees something, a prepare adds to it. */
 const WAITING_PREPARES_MAX = 10_000;
+/** What waits is held in memory twice, as values and as the JSON that is stored. */
+const WAITING_PREPARES_BYTES_MAX = 64 * 1024 * 1024;
 const WAITING_VERDICTS_MAX = 50_000;
 /**
  * Tombstones are older than the shortest retention (two hours) and an id's time is at most an hour
@@ -84,6 +86,7 @@ export function createIntake(deps: IntakeDeps): Intake {
     sizeOf: (transaction) => transaction.bytes,
     keyOf: (transaction) => transaction.id,
     waitingMax: WAITING_PREPARES_MAX,
+    waitingBytesMax: WAITING_PREPARES_BYTES_MAX,
     refuse: busy('prepares'),
   });
   const verdicts = createCoalescer<Verdict, VerdictResult>({
