@@ -1,6 +1,7 @@
 import type { HistoryEvent } from '@escrowmq/protocol';
 import { describe, expect, test } from '@jest/globals';
 import type { ForwardingToSave, Store } from '../../broker/src/domain/ports.js';
+import { NEVER } from '../../broker/src/store/sql.js';
 import {
   columnOf,
   forward,
@@ -122,7 +123,7 @@ export function forwardsContract(opened: () => OpenStore): void {
         const { state } = await rowOf(store, id);
         if (state.state !== 'forwarded') throw new Error(state.state);
         expect(await columnOf(opened(), id, 'pending')).toBe(0);
-        expect(await columnOf(opened(), id, 'due_at')).toBeNull();
+        expect(await columnOf(opened(), id, 'due_at')).toBe(NEVER);
         expect(await columnOf(opened(), id, 'settled_at')).toBe(state.forwardedAt);
       });
     }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
 import type { Verdict } from '../../broker/src/domain/ports.js';
 import { byProducer, type Decision } from '../../broker/src/domain/transaction.js';
+import { NEVER } from '../../broker/src/store/sql.js';
 import {
   columnOf,
   decide,
@@ -221,7 +222,7 @@ export function intakeContract(opened: () => OpenStore): void {
       await decide(store, rolledBack, 'rollback');
       await decide(store, committed, 'commit');
       expect(await at(rolledBack)).toBe((await rowOf(store, rolledBack)).decision?.at);
-      expect(await at(committed)).toBeNull();
+      expect(await at(committed)).toBe(NEVER);
     });
   });
 }

@@ -5,6 +5,7 @@ import { forwardsContract } from './forwards.contract.js';
 import { groupsContract } from './groups.contract.js';
 import { intakeContract } from './intake.contract.js';
 import { interleavingContract } from './interleaving.contract.js';
+import { plansContract } from './plans.contract.js';
 import { readingContract } from './reading.contract.js';
 import { receiptsContract } from './receipts.contract.js';
 import { retentionContract } from './retention.contract.js';
@@ -39,5 +40,6 @@ export function storeContract(name: string, open: OpenForTest): void {
     groupsContract(opened);
     valuesContract(opened);
     interleavingContract(opened);
+    plansContract(opened);
   });
 }

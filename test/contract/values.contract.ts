@@ -1,4 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
+import { NEVER } from '../../broker/src/store/sql.js';
 import {
   decide,
   message,
@@ -131,7 +132,7 @@ export function valuesContract(opened: () => OpenStore): void {
       const rows = await database.all<Record<string, unknown>>(
         `select ${TIME_COLUMNS.join(', ')} from escrow_transaction`,
       );
-      const times = rows.flatMap((row) => Object.values(row)).filter((time) => time !== null);
+      const times = rows.flatMap((row) => Object.values(row)).filter((time) => time !== NEVER);
       expect(times.length).toBeGreaterThan(20);
       expect(times.filter((time) => !Number.isInteger(time))).toEqual([]);
     });

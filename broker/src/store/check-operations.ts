@@ -2,9 +2,18 @@ import type { CheckToSave, DueCheck } from '../domain/ports.js';
 import type { StoreTime } from '../domain/transaction.js';
 import { historyRows } from './history.js';
 import { parseDetails, STATE_COLUMNS, type StateRow, stateOf } from './rows.js';
-import { type Database, idBytes, idText, marks, type SqlValue } from './sql.js';
+import {
+  type Database,
+  type Dialect,
+  idBytes,
+  idText,
+  marks,
+  NEVER,
+  type Sql,
+  type SqlValue,
+} from './sql.js';
 
-/** Uses the index on (state, due_at); locks only what it returns, oldest first. */
+/** Uses the index on what is due; locks only what it returns, oldest first. */
 const dueChecks = (now: string, exceptGroups: number) => `
   select ${STATE_COLUMNS}, details, prepared_at, unanswered_since, alerted, ${now} as store_now
   from escrow_transaction
@@ -13,13 +22,22 @@ const dueChecks = (now: string, exceptGroups: number) => `
   order by due_at limit ?`;
 
 /** The lease: nobody else finds these rows due until it is over. */
-export const lease = (now: string, ids: number) => `
-  update escrow_transaction set due_at = ${now} + ? where id in (${marks(ids)})`;
+export async function leaseRows(
+  sql: Sql,
+  { now, inIds }: Dialect,
+  { ids, leaseMs }: { ids: readonly string[]; leaseMs: number },
+): Promise<void> {
+  const { list, values } = inIds(ids);
+  await sql.run(`update escrow_transaction set due_at = ${now} + ? where id ${list}`, [
+    leaseMs,
+    ...values,
+  ]);
+}
 
 type DueRow = StateRow & {
   details: string | null;
   prepared_at: number;
-  unanswered_since: number | null;
+  unanswered_since: number;
   alerted: number;
   store_now: number;
 };
@@ -36,7 +54,7 @@ function dueCheckOf(row: DueRow): DueCheck[] {
       businessKeys: businessKeys ?? [],
       ...(checkContext === undefined ? {} : { checkContext }),
       preparedAt: row.prepared_at,
-      ...(row.unanswered_since === null ? {} : { unansweredSince: row.unanswered_since }),
+      ...(row.unanswered_since === NEVER ? {} : { unansweredSince: row.unanswered_since }),
       alerted: row.alerted === 1,
     },
   ];
@@ -46,7 +64,8 @@ export async function claimDueChecks(
   database: Database,
   claim: { limit: number; leaseMs: number; exceptGroups: readonly string[] },
 ): Promise<{ now: StoreTime; due: DueCheck[] }> {
-  const { now, skipLocked } = database.dialect;
+  const { dialect } = database;
+  const { now, skipLocked } = dialect;
   const { limit, leaseMs, exceptGroups } = claim;
   return database.transaction(async (sql) => {
     const rows = await sql.all<DueRow>(`${dueChecks(now, exceptGroups.length)} ${skipLocked}`, [
@@ -55,18 +74,18 @@ export async function claimDueChecks(
     ]);
     const [first] = rows;
     if (first === undefined) return { now: 0, due: [] };
-    await sql.run(lease(now, rows.length), [leaseMs, ...rows.map(({ id }) => Buffer.from(id))]);
+    await leaseRows(sql, dialect, { ids: rows.map(({ id }) => idText(id)), leaseMs });
     return { now: first.store_now, due: rows.flatMap(dueCheckOf) };
   });
 }
 
 export async function releaseChecks(database: Database, ids: readonly string[]): Promise<void> {
   if (ids.length === 0) return;
-  const { now } = database.dialect;
+  const { now, byId, inIds } = database.dialect;
+  const { list, values } = inIds(ids);
   await database.run(
-    `update escrow_transaction set due_at = ${now}
-     where id in (${marks(ids.length)}) and state = 'prepared'`,
-    ids.map(idBytes),
+    `update escrow_transaction ${byId} set due_at = ${now} where id ${list} and state = 'prepared'`,
+    values,
   );
 }
 
@@ -81,9 +100,9 @@ const saveCheck = `
 function columnsOf({ id, from, to }: CheckToSave): { counts: SqlValue[]; due: SqlValue[] } {
   switch (to.state) {
     case 'prepared':
-      return { counts: [to.checks, to.unanswered], due: [to.dueAt, null, null] };
+      return { counts: [to.checks, to.unanswered], due: [to.dueAt, 'none', NEVER] };
     case 'parked':
-      return { counts: [from.checks + 1, 0], due: [null, to.reason, to.parkedAt] };
+      return { counts: [from.checks + 1, 0], due: [NEVER, to.reason, to.parkedAt] };
     default:
       throw new Error(`a check can not make ${id} ${to.state}`);
   }
@@ -95,7 +114,7 @@ function checkValues(item: CheckToSave): SqlValue[] {
   return [
     to.state,
     ...counts,
-    unansweredSince ?? null,
+    unansweredSince ?? NEVER,
     alerted ? 1 : 0,
     ...due,
     idBytes(id),

@@ -1,11 +1,11 @@
 import type { ForwardingToSave } from '../domain/ports.js';
 import type { Committed, StoreTime } from '../domain/transaction.js';
-import { lease } from './check-operations.js';
+import { leaseRows } from './check-operations.js';
 import { historyRows } from './history.js';
 import { COMMITTED_COLUMNS, type CommittedRow, committedOf } from './rows.js';
-import { type Database, idBytes, idText, marks, type Sql } from './sql.js';
+import { type Database, type Dialect, idBytes, idText, NEVER, type Sql } from './sql.js';
 
-/** Sizes first: the messages are read only for what is taken. Uses the index on (state, due_at). */
+/** Sizes first: the messages are read only for what is taken. Uses the index on what is due. */
 const dueForwards = (now: string) => `
   select id, bytes, ${now} as store_now from escrow_transaction
   where state = 'committed' and due_at <= ${now}
@@ -15,7 +15,8 @@ export async function claimDueForwards(
   database: Database,
   claim: { limit: number; bytesMax: number; leaseMs: number },
 ): Promise<{ now: StoreTime; due: Committed[] }> {
-  const { now, skipLocked } = database.dialect;
+  const { dialect } = database;
+  const { now, skipLocked } = dialect;
   return database.transaction(async (sql) => {
     const rows = await sql.all<{ id: Uint8Array; bytes: number; store_now: number }>(
       `${dueForwards(now)} ${skipLocked}`,
@@ -29,38 +30,49 @@ export async function claimDueForwards(
         bytes += row.bytes;
         return index === 0 || bytes <= claim.bytesMax;
       })
-      .map(({ id }) => Buffer.from(id));
-    await sql.run(lease(now, ids.length), [claim.leaseMs, ...ids]);
+      .map(({ id }) => idText(id));
+    await leaseRows(sql, dialect, { ids, leaseMs: claim.leaseMs });
     // The rows come back in order of their ids; the claim has the oldest due first.
-    const place = new Map(ids.map((id, index) => [idText(id), index]));
-    const due = await committedRows(sql, ids);
+    const place = new Map(ids.map((id, index) => [id, index]));
+    const due = await committedRows(sql, ids, dialect);
     due.sort((a, b) => (place.get(a.id) ?? 0) - (place.get(b.id) ?? 0));
     return { now: first.store_now, due };
   });
 }
 
-async function committedRows(sql: Sql, ids: readonly Buffer[]): Promise<Committed[]> {
+async function committedRows(
+  sql: Sql,
+  ids: readonly string[],
+  { byId, inIds }: Dialect,
+): Promise<Committed[]> {
   if (ids.length === 0) return [];
+  const { list, values } = inIds(ids);
   const rows = await sql.all<CommittedRow>(
-    `select ${COMMITTED_COLUMNS} from escrow_transaction
-     where id in (${marks(ids.length)}) and state = 'committed' order by id`,
-    ids,
+    `select ${COMMITTED_COLUMNS} from escrow_transaction ${byId}
+     where id ${list} and state = 'committed' order by id`,
+    values,
   );
   return rows.map(committedOf);
 }
 
 export const readCommitted = (database: Database, ids: readonly string[]): Promise<Committed[]> =>
-  committedRows(database, ids.map(idBytes));
+  committedRows(database, ids, database.dialect);
 
 /**
  * All that was pending is confirmed. The mask only ever loses bits, so what this round saw pending
- * covers what is pending now. Uses the primary key.
+ * covers what is pending now.
  */
-const finishAll = (now: string, ids: number) => `
-  update escrow_transaction
-  set state = 'forwarded', pending = 0, due_at = null, finished_at = ${now},
-      settled_at = case when receipts_wanted = 0 then ${now} else settled_at end
-  where id in (${marks(ids)}) and state = 'committed'`;
+async function finishAll(database: Database, ids: readonly string[]): Promise<void> {
+  const { now, byId, inIds } = database.dialect;
+  const { list, values } = inIds(ids);
+  await database.run(
+    `update escrow_transaction ${byId}
+     set state = 'forwarded', pending = 0, due_at = ${NEVER}, finished_at = ${now},
+         settled_at = case when receipts_wanted = 0 then ${now} else settled_at end
+     where id ${list} and state = 'committed'`,
+    values,
+  );
+}
 
 /**
  * Clears bits for good and says what comes next. Another instance may have cleared the rest
@@ -71,11 +83,11 @@ const saveForward = (now: string) => `
   update escrow_transaction
   set pending = pending & ~?, unrouted = unrouted | ?, attempts = attempts + ?, last_failure = ?,
       state = case when (pending & ~?) = 0 then 'forwarded' else ? end,
-      due_at = case when (pending & ~?) = 0 then null else ? end,
-      finished_at = case when (pending & ~?) = 0 then ${now} else null end,
+      due_at = case when (pending & ~?) = 0 then ${NEVER} else ? end,
+      finished_at = case when (pending & ~?) = 0 then ${now} else ${NEVER} end,
       settled_at = case when (pending & ~?) = 0 and receipts_wanted = 0 then ${now} else settled_at end,
-      parked_reason = case when (pending & ~?) = 0 then null else ? end,
-      parked_at = case when (pending & ~?) = 0 then null else ? end
+      parked_reason = case when (pending & ~?) = 0 then 'none' else ? end,
+      parked_at = case when (pending & ~?) = 0 then ${NEVER} else ? end
   where id = ? and state = 'committed'`;
 
 function forwardValues({ id, done, unrouted, to, lastFailure }: ForwardingToSave) {
@@ -89,13 +101,13 @@ function forwardValues({ id, done, unrouted, to, lastFailure }: ForwardingToSave
     done,
     stays,
     done,
-    to.state === 'committed' ? to.dueAt : null,
+    to.state === 'committed' ? to.dueAt : NEVER,
     done,
     done,
     done,
-    parked ? to.reason : null,
+    parked ? to.reason : 'none',
     done,
-    parked ? to.parkedAt : null,
+    parked ? to.parkedAt : NEVER,
     idBytes(id),
   ];
 }
@@ -110,9 +122,9 @@ export async function saveForwards(
   const plain = batch.filter(isPlain);
   const others = batch.filter((item) => !isPlain(item));
   if (plain.length > 0) {
-    await database.run(
-      finishAll(now, plain.length),
-      plain.map(({ id }) => idBytes(id)),
+    await finishAll(
+      database,
+      plain.map(({ id }) => id),
     );
   }
   if (others.length === 0) return;
@@ -128,10 +140,10 @@ export async function saveForwards(
 
 export async function releaseForwards(database: Database, ids: readonly string[]): Promise<void> {
   if (ids.length === 0) return;
-  const { now } = database.dialect;
+  const { now, byId, inIds } = database.dialect;
+  const { list, values } = inIds(ids);
   await database.run(
-    `update escrow_transaction set due_at = ${now}
-     where id in (${marks(ids.length)}) and state = 'committed'`,
-    ids.map(idBytes),
+    `update escrow_transaction ${byId} set due_at = ${now} where id ${list} and state = 'committed'`,
+    values,
   );
 }

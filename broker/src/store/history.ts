@@ -1,5 +1,5 @@
 import type { HistoryEvent } from '@escrowmq/protocol';
-import { idBytes, idText, marks, type RowsToInsert, type Sql } from './sql.js';
+import { type Dialect, idBytes, idText, type RowsToInsert, type Sql } from './sql.js';
 
 /** Events of transactions, ready to insert; an empty list inserts nothing. */
 export function historyRows(
@@ -40,14 +40,16 @@ export interface ReceiptRow {
 export async function receiptsOf(
   sql: Sql,
   ids: readonly string[],
+  dialect: Dialect,
 ): Promise<Map<string, ReceiptRow[]>> {
   const byId = new Map<string, ReceiptRow[]>(ids.map((id) => [id, []]));
   if (ids.length === 0) return byId;
+  const { list, values } = dialect.inIds(ids);
   const rows = await sql.all<ReceiptRow>(
     `select transaction_id, message_number, consumer_group, kind, at, attempts, cause
-     from escrow_receipt where transaction_id in (${marks(ids.length)})
+     from escrow_receipt where transaction_id ${list}
      order by consumer_group, message_number`,
-    ids.map(idBytes),
+    values,
   );
   for (const row of rows) byId.get(idText(row.transaction_id))?.push(row);
   return byId;

@@ -11,10 +11,10 @@ import type { StoreCounts } from '../domain/ports.js';
 import { hasMessage } from '../domain/transaction.js';
 import { historyOf, receiptsOf } from './history.js';
 import { decisionOf, parseDetails, STATE_COLUMNS, type StateRow } from './rows.js';
-import { type Database, idBytes, idText, type SqlValue } from './sql.js';
+import { type Database, idBytes, idText, NEVER, type SqlValue } from './sql.js';
 
 const SUMMARY_COLUMNS = `${STATE_COLUMNS}, prepared_at, settled_at`;
-type SummaryRow = StateRow & { prepared_at: number; settled_at: number | null };
+type SummaryRow = StateRow & { prepared_at: number; settled_at: number };
 
 function summaryOf(row: SummaryRow): TransactionSummary {
   const decision = decisionOf(row);
@@ -22,10 +22,10 @@ function summaryOf(row: SummaryRow): TransactionSummary {
     id: idText(row.id),
     producerGroup: row.producer_group,
     state: row.state,
-    ...(row.parked_reason === null ? {} : { parkedReason: row.parked_reason }),
+    ...(row.parked_reason === 'none' ? {} : { parkedReason: row.parked_reason }),
     preparedAt: row.prepared_at,
-    ...(row.due_at === null ? {} : { dueAt: row.due_at }),
-    settled: row.settled_at !== null,
+    ...(row.due_at === NEVER ? {} : { dueAt: row.due_at }),
+    settled: row.settled_at !== NEVER,
     ...(decision === undefined ? {} : { decision }),
   };
 }
@@ -39,7 +39,7 @@ type ViewRow = SummaryRow & {
 
 function messageState(row: ViewRow, number: number): TransactionView['messages'][number]['state'] {
   if (row.state === 'rolledBack') return 'rolledBack';
-  if (row.decision === null) return 'half';
+  if (row.decision === 'none') return 'half';
   if (hasMessage(row.unrouted, number)) return 'unrouted';
   return hasMessage(row.pending, number) ? 'pending' : 'forwarded';
 }
@@ -52,7 +52,7 @@ export async function view(database: Database, id: string): Promise<TransactionV
   );
   if (row === undefined) return undefined;
   const { businessKeys, expects, checkContext } = parseDetails(row.details);
-  const receipts = (await receiptsOf(database, [id])).get(id) ?? [];
+  const receipts = (await receiptsOf(database, [id], database.dialect)).get(id) ?? [];
   return {
     ...summaryOf(row),
     businessKeys: businessKeys ?? [],

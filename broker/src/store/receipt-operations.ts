@@ -7,7 +7,7 @@ import {
 import type { ReceiptsSaved } from '../domain/ports.js';
 import { type ReceiptRow, receiptsOf } from './history.js';
 import { parseDetails } from './rows.js';
-import { type Database, idBytes, idText, marks, type Sql } from './sql.js';
+import { type Database, type Dialect, idBytes, idText, marks, NEVER, type Sql } from './sql.js';
 
 interface Expected {
   id: string;
@@ -26,7 +26,7 @@ interface Expected {
 async function expectedOf(
   sql: Sql,
   batch: readonly ConsumerReceipt[],
-  forUpdate: string,
+  { forUpdate, inIds }: Dialect,
 ): Promise<Expected[]> {
   const named = batch.flatMap((receipt) => {
     const message = parseMessageId(receipt.messageId);
@@ -36,11 +36,12 @@ async function expectedOf(
   });
   const ids = [...new Set(named.map(({ id }) => id))];
   if (ids.length === 0) return [];
+  const { list, values } = inIds(ids);
   const rows = await sql.all<{ id: Uint8Array; details: string | null; message_count: number }>(
     `select id, details, message_count from escrow_transaction
-     where id in (${marks(ids.length)}) and receipts_wanted > 0 and decision = 'commit'
+     where id ${list} and receipts_wanted > 0 and decision = 'commit'
      order by id ${forUpdate}`,
-    ids.map(idBytes),
+    values,
   );
   const byId = new Map(rows.map((row) => [idText(row.id), row]));
   return named.filter(({ id, number, receipt }) => {
@@ -59,9 +60,9 @@ const consumedAfterAll = (now: string) => `
   where transaction_id = ? and consumer_group = ? and message_number = ? and kind = 'failed'`;
 
 /** Settled by receipts: every expected group has consumed every message. */
-const settle = (now: string, ids: number) => `
+const settle = (now: string, list: string) => `
   update escrow_transaction set settled_at = ${now}
-  where id in (${marks(ids)}) and settled_at is null and receipts_wanted > 0
+  where id ${list} and settled_at = ${NEVER} and receipts_wanted > 0
     and receipts_wanted = (
       select count(*) from escrow_receipt
       where escrow_receipt.transaction_id = escrow_transaction.id
@@ -71,9 +72,10 @@ export async function saveReceipts(
   database: Database,
   batch: readonly ConsumerReceipt[],
 ): Promise<ReceiptsSaved> {
-  const { now, forUpdate } = database.dialect;
+  const { dialect } = database;
+  const { now } = dialect;
   return database.transaction(async (sql) => {
-    const expected = await expectedOf(sql, batch, forUpdate);
+    const expected = await expectedOf(sql, batch, dialect);
     if (expected.length === 0) return { settled: [] };
     await sql.insertRows({
       table: 'escrow_receipt',
@@ -103,12 +105,11 @@ export async function saveReceipts(
       // Almost always changes nothing; it costs one look at the primary key.
       await sql.run(consumedAfterAll(now), [idBytes(id), receipt.consumerGroup, number]);
     }
-    const ids = [...new Set(expected.map(({ id }) => id))].map(idBytes);
-    await sql.run(settle(now, ids.length), ids);
+    const { list, values } = dialect.inIds([...new Set(expected.map(({ id }) => id))]);
+    await sql.run(settle(now, list), values);
     const settled = await sql.all<{ id: Uint8Array }>(
-      `select id from escrow_transaction
-       where id in (${marks(ids.length)}) and settled_at is not null`,
-      ids,
+      `select id from escrow_transaction where id ${list} and settled_at <> ${NEVER}`,
+      values,
     );
     return { settled: settled.map(({ id }) => idText(id)) };
   });
@@ -158,7 +159,7 @@ export async function unsettledOn(
        select k.business_key, t.id, t.producer_group, t.state, t.message_count, t.details,
          row_number() over (partition by k.business_key order by t.id) as place
        from escrow_business_key k join escrow_transaction t on t.id = k.transaction_id
-       where k.business_key in (${marks(businessKeys.length)}) and t.settled_at is null
+       where k.business_key in (${marks(businessKeys.length)}) and t.settled_at = ${NEVER}
          ${producerGroup === undefined ? '' : 'and t.producer_group = ?'}
      ) as unsettled where place <= ${UNSETTLED_SHOWN_MAX} order by id`,
     [
@@ -166,7 +167,11 @@ export async function unsettledOn(
       ...(producerGroup === undefined ? [] : [producerGroup]),
     ],
   );
-  const receipts = await receiptsOf(database, [...new Set(rows.map(({ id }) => idText(id)))]);
+  const receipts = await receiptsOf(
+    database,
+    [...new Set(rows.map(({ id }) => idText(id)))],
+    database.dialect,
+  );
   for (const row of rows) {
     const id = idText(row.id);
     const expects = parseDetails(row.details).expects ?? [];

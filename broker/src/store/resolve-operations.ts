@@ -1,14 +1,14 @@
 import type { HistoryEvent } from '@escrowmq/protocol';
 import type { State } from '../domain/transaction.js';
 import { historyRows } from './history.js';
-import { type Database, idBytes, type SqlValue } from './sql.js';
+import { type Database, idBytes, NEVER, type SqlValue } from './sql.js';
 
 /** Guarded by the state that the operator saw; a verdict that came meanwhile wins. */
 const moveForOperator = `
   update escrow_transaction
-  set state = ?, due_at = ?, checks = ?, unanswered = ?, unanswered_since = null, alerted = 0,
-      attempts = ?, parked_reason = null, parked_at = null
-  where id = ? and state = ? and coalesce(parked_reason, '') = ?`;
+  set state = ?, due_at = ?, checks = ?, unanswered = ?, unanswered_since = ${NEVER}, alerted = 0,
+      attempts = ?, parked_reason = 'none', parked_at = ${NEVER}
+  where id = ? and state = ? and parked_reason = ?`;
 
 /** An operator's word moves a row only to where the broker acts again. */
 function columnsOf(to: State): SqlValue[] {
@@ -22,7 +22,7 @@ export async function resolve(
   change: { id: string; from: State; to: State; history: HistoryEvent },
 ): Promise<boolean> {
   const { id, from, to, history } = change;
-  const reason = from.state === 'parked' ? from.reason : '';
+  const reason = from.state === 'parked' ? from.reason : 'none';
   return database.transaction(async (sql) => {
     const moved = await sql.run(moveForOperator, [
       ...columnsOf(to),

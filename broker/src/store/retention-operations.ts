@@ -1,5 +1,5 @@
 import { LIMITS } from '@escrowmq/protocol';
-import { type Database, idBytes, marks, type Sql } from './sql.js';
+import { type Database, idBytes, idText, type Sql } from './sql.js';
 
 interface FinishedRow {
   id: Uint8Array;
@@ -26,12 +26,12 @@ const finishedRows = (now: string) => `
  * An id has a tombstone already when it was used again, which takes a clock that jumped. The first
  * decision stands, and the purge goes on instead of failing on this row for ever.
  */
-const entomb = (now: string, ids: number) => `
+const entomb = (now: string, list: string) => `
   insert into escrow_tombstone
     (id, producer_group, content_hash, decision, decided_at, decided_by, decision_reason, purged_at)
   select id, producer_group, content_hash, decision, decided_at, decided_by, decision_reason, ${now}
   from escrow_transaction
-  where id in (${marks(ids)}) and id not in (select id from escrow_tombstone)`;
+  where id ${list} and id not in (select id from escrow_tombstone)`;
 
 /** Rows that hang on a transaction go with it. */
 const DEPENDENTS = ['escrow_business_key', 'escrow_receipt', 'escrow_history'];
@@ -52,7 +52,7 @@ export async function purgeFinished(
   database: Database,
   purge: { olderThanMs: number; limit: number },
 ): Promise<number> {
-  const { now, skipLocked } = database.dialect;
+  const { now, skipLocked, inIds } = database.dialect;
   const [clock] = await database.all<{ now: number }>(`select ${now} as now`);
   const bound = idAt((clock?.now ?? 0) - purge.olderThanMs + LIMITS.idAheadMsMax);
   return database.transaction(async (sql) => {
@@ -62,12 +62,12 @@ export async function purgeFinished(
       purge.limit,
     ]);
     if (rows.length === 0) return 0;
-    const ids = rows.map(({ id }) => Buffer.from(id));
-    await sql.run(entomb(now, ids.length), ids);
+    const { list, values } = inIds(rows.map(({ id }) => idText(id)));
+    await sql.run(entomb(now, list), values);
     for (const table of DEPENDENTS) {
-      await sql.run(`delete from ${table} where transaction_id in (${marks(ids.length)})`, ids);
+      await sql.run(`delete from ${table} where transaction_id ${list}`, values);
     }
-    await sql.run(`delete from escrow_transaction where id in (${marks(ids.length)})`, ids);
+    await sql.run(`delete from escrow_transaction where id ${list}`, values);
     const forwarded = rows.filter(({ state }) => state === 'forwarded').length;
     await countPurged(sql, 'purged.forwarded', forwarded);
     await countPurged(sql, 'purged.rolledBack', rows.length - forwarded);
@@ -79,7 +79,7 @@ export async function purgeTombstones(
   database: Database,
   purge: { olderThanMs: number; limit: number },
 ): Promise<number> {
-  const { now, skipLocked } = database.dialect;
+  const { now, skipLocked, inIds } = database.dialect;
   return database.transaction(async (sql) => {
     const rows = await sql.all<{ id: Uint8Array }>(
       `select id from escrow_tombstone where purged_at <= ${now} - ?
@@ -87,7 +87,7 @@ export async function purgeTombstones(
       [purge.olderThanMs, purge.limit],
     );
     if (rows.length === 0) return 0;
-    const ids = rows.map(({ id }) => Buffer.from(id));
-    return sql.run(`delete from escrow_tombstone where id in (${marks(ids.length)})`, ids);
+    const { list, values } = inIds(rows.map(({ id }) => idText(id)));
+    return sql.run(`delete from escrow_tombstone where id ${list}`, values);
   });
 }

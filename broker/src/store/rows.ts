@@ -1,7 +1,13 @@
 import type { DecisionRecord, Message, StateName } from '@escrowmq/protocol';
 import type { Found } from '../domain/ports.js';
-import type { Committed, Content, State, TraceContext } from '../domain/transaction.js';
-import { idText } from './sql.js';
+import {
+  byProducer,
+  type Committed,
+  type Content,
+  type State,
+  type TraceContext,
+} from '../domain/transaction.js';
+import { idText, NEVER } from './sql.js';
 
 /** The columns that say where a transaction stands. */
 export const STATE_COLUMNS = `id, state, due_at, producer_group, message_count, pending, checks,
@@ -11,18 +17,19 @@ export const STATE_COLUMNS = `id, state, due_at, producer_group, message_count, 
 export interface StateRow {
   id: Uint8Array;
   state: StateName;
-  due_at: number | null;
+  due_at: number;
   producer_group: string;
   message_count: number;
   pending: number;
   checks: number;
   unanswered: number;
   attempts: number;
-  parked_reason: 'unresolved' | 'undeliverable' | null;
-  parked_at: number | null;
-  finished_at: number | null;
-  decision: 'commit' | 'rollback' | null;
-  decided_at: number | null;
+  parked_reason: 'none' | 'unresolved' | 'undeliverable';
+  parked_at: number;
+  finished_at: number;
+  decision: 'none' | 'commit' | 'rollback';
+  decided_at: number;
+  /** Null stands for the producer, whose verdict is the usual one and writes no name. */
   decided_by: string | null;
   decision_reason: string | null;
 }
@@ -49,10 +56,10 @@ export function detailsJson(content: Content): string | null {
 export const parseDetails = (json: string | null): Details =>
   json === null ? {} : (JSON.parse(json) as Details);
 
-/** Columns are null by state; a null where the state needs a value is a damaged row. */
-function needed(value: number | null, column: string, row: StateRow): number {
-  if (value === null) throw new Error(`${idText(row.id)} is ${row.state} without ${column}`);
-  return value;
+/** Which times have come follows from the state; one that is missing there is a damaged row. */
+function needed(time: number, column: string, row: StateRow): number {
+  if (time === NEVER) throw new Error(`${idText(row.id)} is ${row.state} without ${column}`);
+  return time;
 }
 
 export function stateOf(row: StateRow): State {
@@ -81,11 +88,11 @@ export function stateOf(row: StateRow): State {
 type DecisionColumns = Pick<StateRow, 'decision' | 'decided_at' | 'decided_by' | 'decision_reason'>;
 
 export function decisionOf(row: DecisionColumns): DecisionRecord | undefined {
-  if (row.decision === null || row.decided_at === null) return undefined;
+  if (row.decision === 'none') return undefined;
   return {
     decision: row.decision,
     at: row.decided_at,
-    by: row.decided_by ?? 'unknown',
+    by: row.decided_by ?? byProducer.by,
     ...(row.decision_reason === null ? {} : { reason: row.decision_reason }),
   };
 }

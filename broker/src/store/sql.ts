@@ -8,6 +8,14 @@ export type SqlValue = string | number | Buffer | null;
 export interface Dialect {
   /** UTC milliseconds of the database's clock. */
   readonly now: string;
+  /**
+   * Stands after `escrow_transaction`: its rows are found by the ids that a statement names, and
+   * never by another condition. Both planners preferred the index on what is due, which made a
+   * verdict on one row read every prepared row there was.
+   */
+  readonly byId: string;
+  /** The list after `where id`, with the values that it binds; a list is never empty. */
+  inIds(ids: readonly string[]): { list: string; values: readonly Buffer[] };
   /** Ends a SELECT that claims rows: others skip what it locked. Empty where one writer is alone. */
   readonly skipLocked: string;
   /** Ends a SELECT whose rows others may change only afterwards. Empty where one writer is alone. */
@@ -48,6 +56,14 @@ export interface Database extends Sql {
   withMigrationLock<T>(work: (sql: Sql) => Promise<T>): Promise<T>;
   close(): Promise<void>;
 }
+
+/**
+ * A time that has not come, in the year 4199. Not null and not 0, because what a transaction's row
+ * holds keeps its size while it is prepared, committed and forwarded: InnoDB and SQLite then change
+ * it in place, which costs half of moving it. SQLite writes this number, like any time of ours, in
+ * six bytes; it would write 0 in none.
+ */
+export const NEVER = 2 ** 46;
 
 /** A multi-row INSERT with one duplicate fails whole; whoever sent it sorts out which. */
 export class DuplicateKey extends Error {

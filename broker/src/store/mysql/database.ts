@@ -1,6 +1,13 @@
 import { EscrowError } from '@escrowmq/protocol';
 import mysql from 'mysql2/promise';
-import { type Database, marks, type RowsToInsert, type Sql, type SqlValue } from '../sql.js';
+import {
+  type Database,
+  idBytes,
+  marks,
+  type RowsToInsert,
+  type Sql,
+  type SqlValue,
+} from '../sql.js';
 import { kindOf, repeating } from './errors.js';
 
 /**
@@ -131,6 +138,8 @@ export function openMysqlDatabase(
       now: 'cast(unix_timestamp(now(3)) * 1000 as signed)',
       skipLocked: 'for update skip locked',
       forUpdate: 'for update',
+      byId: 'force index (primary)',
+      inIds: (ids) => ({ list: `in (${marks(ids.length)})`, values: ids.map(idBytes) }),
     },
     all: <Row>(text: string, values?: readonly SqlValue[]) =>
       alone((sql) => sql.all<Row>(text, values)),

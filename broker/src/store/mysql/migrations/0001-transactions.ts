@@ -1,4 +1,5 @@
 import type { Migration } from '../../migrate.js';
+import { NEVER } from '../../sql.js';
 
 // Binary collations throughout: under the default ones 'abc', 'ABC' and 'abc ' are one key.
 const TABLE = 'engine = InnoDB default charset = utf8mb4 collate = utf8mb4_bin';
@@ -11,8 +12,9 @@ export const transactions: Migration = {
   statements: [
     `create table if not exists escrow_transaction (
       id binary(16) not null primary key,
-      state varchar(10) ${WORD} not null,
-      due_at bigint,
+      state enum('prepared', 'committed', 'forwarded', 'rolledBack', 'parked')
+        not null default 'prepared',
+      due_at bigint not null default ${NEVER},
       producer_group varchar(64) ${WORD} not null,
       content_hash binary(32) not null,
       message_count tinyint unsigned not null,
@@ -20,21 +22,21 @@ export const transactions: Migration = {
       unrouted int unsigned not null default 0,
       receipts_wanted smallint unsigned not null,
       prepared_at bigint not null,
-      finished_at bigint,
-      settled_at bigint,
-      decision varchar(8) ${WORD},
-      decided_at bigint,
+      finished_at bigint not null default ${NEVER},
+      settled_at bigint not null default ${NEVER},
+      decision enum('none', 'commit', 'rollback') not null default 'none',
+      decided_at bigint not null default ${NEVER},
       decided_by varchar(2100),
       decision_reason varchar(500),
-      verdict_token binary(8),
+      verdict_token binary(8) not null default '',
       checks int not null default 0,
       unanswered int not null default 0,
-      unanswered_since bigint,
+      unanswered_since bigint not null default ${NEVER},
       alerted tinyint not null default 0,
       attempts int not null default 0,
       last_failure varchar(500),
-      parked_reason varchar(13) ${WORD},
-      parked_at bigint,
+      parked_reason enum('none', 'unresolved', 'undeliverable') not null default 'none',
+      parked_at bigint not null default ${NEVER},
       bytes int unsigned not null,
       topics varchar(3300) ${WORD} not null,
       details mediumtext,

