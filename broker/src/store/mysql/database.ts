@@ -1,19 +1,13 @@
 import { EscrowError } from '@escrowmq/protocol';
-import mysql from 'mysql2/promise';
-import {
-  type Database,
-  idBytes,
-  marks,
-  type RowsToInsert,
-  type Sql,
-  type SqlValue,
-} from '../sql.js';
+import mysql from 'mysql2';
+import { type Database, idBytes, marks, type Sql, type SqlValue } from '../sql.js';
 import { kindOf, repeating } from './errors.js';
+import { insertText, withValues } from './literals.js';
 
 /**
  * MySQL 8 or MariaDB 10.11 over a pool. Every session is set up the same way: READ COMMITTED,
  * because under REPEATABLE READ a claim's gap locks held up inserts for a second; UTC; a strict
- * SQL mode without NO_BACKSLASH_ESCAPES, which would break the client's escaping of values.
+ * SQL mode without NO_BACKSLASH_ESCAPES, which would break our escaping of values.
  */
 /** `SET … ISOLATION LEVEL` takes no list, so it is a statement of its own. */
 const SESSION_STATEMENTS = [
@@ -50,33 +44,31 @@ async function within<T>(limitMs: number | undefined, work: Promise<T>): Promise
   }
 }
 
+/** Through the callbacks: the driver's promises take a picture of the stack at every call. */
+const query = (connection: mysql.PoolConnection, text: string): Promise<unknown> =>
+  new Promise((resolve, reject) => {
+    connection.query(text, (error, result) => (error ? reject(error) : resolve(result)));
+  });
+
 function sqlOn(connection: mysql.PoolConnection, limitMs: number | undefined): Sql {
-  const query = async (sql: string, values: readonly SqlValue[]): Promise<unknown> => {
-    // The driver only reads them.
-    const [result] = await within(limitMs, connection.query(sql, values as SqlValue[]));
-    return result;
+  const run = async (text: string) => {
+    const result = await within(limitMs, query(connection, text));
+    return (result as mysql.ResultSetHeader).affectedRows;
   };
-  const run: Sql['run'] = async (sql, values = []) =>
-    ((await query(sql, values)) as mysql.ResultSetHeader).affectedRows;
   return {
-    run,
+    run: (sql, values = []) => run(withValues(sql, values)),
     all: async <Row>(sql: string, values: readonly SqlValue[] = []) =>
-      (await query(sql, values)) as Row[],
+      (await within(limitMs, query(connection, withValues(sql, values)))) as Row[],
     async insertRows(insert) {
-      if (insert.rows.length > 0) await run(insertText(insert), insert.rows.flat());
+      if (insert.rows.length > 0) await run(insertText(insert));
     },
   };
 }
 
-function insertText({ table, columns, expressions, rows, onDuplicate }: RowsToInsert): string {
-  const row = `(${expressions?.join(', ') ?? marks(columns.length)})`;
-  const [first = ''] = columns;
-  // Not INSERT IGNORE, which would also swallow values that do not fit.
-  const ignoring = onDuplicate === 'ignore' ? ` on duplicate key update ${first} = ${first}` : '';
-  return `insert into ${table} (${columns.join(', ')}) values ${Array(rows.length)
-    .fill(row)
-    .join(', ')}${ignoring}`;
-}
+const connectionOf = (pool: mysql.Pool): Promise<mysql.PoolConnection> =>
+  new Promise((resolve, reject) => {
+    pool.getConnection((error, connection) => (error ? reject(error) : resolve(connection)));
+  });
 
 /**
  * Opens no connection yet; the first statement does.
@@ -96,10 +88,11 @@ export function openMysqlDatabase(
     charset: 'UTF8MB4_BIN',
     timezone: 'Z',
     enableKeepAlive: true,
+    // Statements come with their values in them; the driver would read each through for marks.
+    queryFormat: (text) => text,
   });
-  // The promise pool hands on the events of the pool inside, with its callback connections. What is
-  // queued here runs before whatever the connection was opened for.
-  pool.pool.on('connection', (connection) => {
+  // What is queued here runs before whatever the connection was opened for.
+  pool.on('connection', (connection) => {
     for (const sql of SESSION_STATEMENTS) {
       connection.query(sql, (error) => {
         // A session that is not set up as above must not be used.
@@ -113,7 +106,7 @@ export function openMysqlDatabase(
     work: (sql: Sql) => Promise<T>,
     limitMs: number | undefined,
   ): Promise<T> {
-    const connection = await pool.getConnection();
+    const connection = await connectionOf(pool);
     const sql = sqlOn(connection, limitMs);
     try {
       const result = await work(sql);
@@ -173,6 +166,9 @@ export function openMysqlDatabase(
           // An ALTER of a large table takes as long as it takes.
         }, undefined),
       ),
-    close: () => pool.end(),
+    close: () =>
+      new Promise((resolve, reject) => {
+        pool.end((error) => (error ? reject(error) : resolve()));
+      }),
   };
 }

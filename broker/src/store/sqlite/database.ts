@@ -112,6 +112,12 @@ export function openSqliteDatabase(path: string): Database {
       `insert ${onDuplicate === 'ignore' ? 'or ignore' : ''} into ${table}
        (${columns.join(', ')}) values (${values})`,
     );
+    const [only, ...more] = rows;
+    if (only !== undefined && more.length === 0) {
+      // One statement is all or nothing by itself.
+      statement.run(...only);
+      return;
+    }
     connection.exec('savepoint rows');
     try {
       for (const row of rows) statement.run(...row);
