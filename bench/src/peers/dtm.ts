@@ -18,9 +18,9 @@ import { buildDtm } from './dtm-build.js';
 
 /**
  * DTM's default is 500, which is also all that a private MariaDB has. On two cores 64 callers get the
- * same from 20, 50, 100 and 500 (320 to 430 transactions a second, MariaDB's and DTM's CPU time being
+ * same from 20, 50, 100 and 500 (320 to 460 transactions a second, MariaDB's and DTM's CPU time being
  * the limit). 256 callers get as much from 30 and 100; with 500 MariaDB spends a quarter more on each
- * transaction, and one run in four fell to 84 a second in a storm of deadlocks.
+ * transaction, and one run in six fell to 84 a second in a storm of deadlocks.
  */
 const CONNECTIONS = 50;
 
