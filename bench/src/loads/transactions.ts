@@ -86,7 +86,7 @@ async function runTransactions(
 }
 
 /** JSON data whose text is `bytes` long, which is the body that RabbitMQ gets. */
-export function messageTo({ topic }: Pick<BenchQueue, 'topic'>, bytes: number): object {
+export function messageTo({ topic }: Pick<BenchQueue, 'topic'>, bytes: number) {
   const empty = JSON.stringify({ text: '' }).length;
   return { topic, routingKey: ROUTING_KEY, data: { text: 'x'.repeat(bytes - empty) } };
 }
