@@ -7,11 +7,20 @@ import { delivery } from './rows/delivery.js';
 import type { RowGroup } from './rows/group.js';
 import { localTransaction } from './rows/local-transaction.js';
 import { SINGLE } from './rows/single.js';
+import { STOPPED_RABBITMQ } from './rows/stopped-rabbitmq.js';
 import { THROUGHPUT } from './rows/throughput.js';
 import { runBench } from './run-bench.js';
 
 /** npm run bench: EscrowMQ against the limit, which is bare confirmed publishing. */
-const GROUPS: RowGroup[] = [...THROUGHPUT, ...SINGLE, ...BIG_STORE];
+const GROUPS: RowGroup[] = [
+  ...THROUGHPUT,
+  ...SINGLE,
+  ...BIG_STORE,
+  ...STOPPED_RABBITMQ,
+  localTransaction,
+  delivery,
+  consuming,
+];
 
 /** Rows that are compared with bare publishing; all others have units of their own. */
 function plot(rows: (Row | SkippedRow)[], machine: Machine): string {
