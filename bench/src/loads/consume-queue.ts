@@ -1,6 +1,7 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { createConsumer } from '@escrowmq/consumer';
 import { deadLetterQueueName, HEADERS, queueName, retryQueueName } from '@escrowmq/protocol';
-import { type ConfirmChannel, connect } from 'amqplib';
+import { type Channel, type ConfirmChannel, connect } from 'amqplib';
 import { uuidv7 } from 'uuidv7';
 import { ROUTING_KEY } from './queue.js';
 
@@ -10,8 +11,8 @@ export interface ConsumeQueue {
   readonly topic: string;
   /** Resolves when all are confirmed. */
   fill(messages: number): Promise<void>;
-  /** @throws Error when something is left, or became a dead letter */
-  mustBeEmpty(): Promise<void>;
+  /** Resolves when it is empty. @throws Error when something is left, or became a dead letter */
+  empty(): Promise<void>;
   /** Deletes it. */
   close(): Promise<void>;
 }
@@ -22,6 +23,10 @@ export const RETRY_DELAYS_MS = [1_000];
 
 /** RabbitMQ takes in about as much at once without holding up the publisher. */
 const CONFIRMS_PER_WAIT = 1_000;
+
+const POLL_MS = 20;
+/** Two seconds: whatever has not been taken out by then was not acknowledged. */
+const EMPTY_POLLS_MAX = 100;
 
 /** Declared by the consumer SDK, so that it is the queue its users have. */
 export async function openConsumeQueue(rabbitmq: string, dataBytes: number): Promise<ConsumeQueue> {
@@ -47,11 +52,8 @@ export async function openConsumeQueue(rabbitmq: string, dataBytes: number): Pro
       }
       await channel.waitForConfirms();
     },
-    async mustBeEmpty() {
-      for (const queue of [name, dead]) {
-        const { messageCount } = await channel.checkQueue(queue);
-        if (messageCount > 0) throw new Error(`${messageCount} messages are left in ${queue}`);
-      }
+    async empty() {
+      for (const queue of [name, dead]) await waitUntilEmpty(channel, queue);
     },
     async close() {
       const retries = RETRY_DELAYS_MS.map((delayMs) => retryQueueName(topic, GROUP, delayMs));
@@ -60,6 +62,16 @@ export async function openConsumeQueue(rabbitmq: string, dataBytes: number): Pro
       await model.close();
     },
   };
+}
+
+/** A quorum queue applies acknowledgements after the channel that brought them has been closed. */
+async function waitUntilEmpty(channel: Channel, queue: string): Promise<void> {
+  for (let polls = 1; ; polls += 1) {
+    const { messageCount } = await channel.checkQueue(queue);
+    if (messageCount === 0) return;
+    if (polls === EMPTY_POLLS_MAX) throw new Error(`${messageCount} messages are left in ${queue}`);
+    await pause(POLL_MS);
+  }
 }
 
 /** As the broker sends a transaction of one message whose receipt nobody waits for. */
