@@ -2,15 +2,17 @@ import { machineInShort } from './measure/machine.js';
 import { barChart, figureBars } from './report/plot.js';
 import { delivery } from './rows/delivery.js';
 import type { RowGroup } from './rows/group.js';
-import { localTransaction } from './rows/local-transaction.js';
 import { outboxes } from './rows/outboxes.js';
 import { peers } from './rows/peers.js';
 import { runBench } from './run-bench.js';
 
 /** npm run bench:peers: EscrowMQ beside others that promise the same or nearly so. */
-const GROUPS: RowGroup[] = [outboxes, localTransaction, delivery, peers];
+const GROUPS: RowGroup[] = [outboxes, delivery, peers];
 
-/** A turn of RocketMQ takes 20 s, most of it its warm-up: with five rounds the whole took 18 minutes. */
+/**
+ * A turn of RocketMQ takes 20 s, most of it its warm-up. Reckoned from one round on two busy cores,
+ * three of everything take a quarter of an hour, and the usual five would take 24 minutes.
+ */
 const ROUNDS = ['--rounds', '3'];
 
 await runBench(
