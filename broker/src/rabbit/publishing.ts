@@ -1,6 +1,7 @@
 import { type ChannelModel, type ConfirmChannel, IllegalOperationError } from 'amqplib';
 import type { Outgoing } from '../domain/outgoing.js';
 import type { Observer, Publisher, PublishOutcome, RabbitStatus } from '../domain/ports.js';
+import { publishingOn } from './burst-publishing.js';
 import type { ConnectionListener } from './connection.js';
 import {
   type InFlight,
@@ -88,8 +89,8 @@ export class Publishing implements Publisher, ConnectionListener {
     }
     return new Promise((resolve) => {
       const entry = this.#window.add(message, resolve);
-      if (this.#connection?.topics.isReady(message.topic)) this.#send(entry);
-      else void this.#sendOnceDeclared(entry);
+      if (this.#connection?.topics.isReady(message.topic)) this.#send(entry, message);
+      else void this.#sendOnceDeclared(entry, message);
     });
   }
 
@@ -157,17 +158,16 @@ export class Publishing implements Publisher, ConnectionListener {
 
   // ---- one message
 
-  async #sendOnceDeclared(entry: InFlight): Promise<void> {
-    const state = await this.#connection?.topics.assert(entry.message.topic);
+  async #sendOnceDeclared(entry: InFlight, message: Outgoing): Promise<void> {
+    const state = await this.#connection?.topics.assert(message.topic);
     // Settled meanwhile: its limit has passed, or the connection has ended.
     if (state === undefined || !this.#window.holds(entry)) return;
-    if (state.kind === 'ready') this.#send(entry);
+    if (state.kind === 'ready') this.#send(entry, message);
     else if (state.kind === 'refused') this.#window.settle(entry, state);
     else this.#window.settle(entry, { kind: 'unconfirmed', detail: state.detail });
   }
 
-  #send(entry: InFlight): void {
-    const { message } = entry;
+  #send(entry: InFlight, message: Outgoing): void {
     const on = this.#channel;
     if (on === undefined) {
       this.#window.settle(entry, {
@@ -177,23 +177,7 @@ export class Publishing implements Publisher, ConnectionListener {
       return;
     }
     try {
-      on.channel.publish(
-        message.topic,
-        message.routingKey,
-        message.body,
-        {
-          mandatory: true,
-          persistent: true,
-          messageId: message.messageId,
-          timestamp: message.timestampSeconds,
-          type: message.type,
-          appId: message.producerGroup,
-          contentType: message.contentType,
-          ...(message.replyTo === undefined ? {} : { replyTo: message.replyTo }),
-          headers: message.headers,
-        },
-        (error: unknown) => this.#confirmed(entry, error),
-      );
+      on.publish(message, (error) => this.#confirmed(entry, error));
       entry.on = on;
       on.inFlight++;
     } catch (error) {
@@ -210,7 +194,7 @@ export class Publishing implements Publisher, ConnectionListener {
     // Its limit has passed, or its channel closed: that was the outcome.
     if (!this.#window.holds(entry)) return;
     if (error !== null) {
-      const detail = `RabbitMQ refused to take message ${entry.message.messageId} (nack): a queue of topic ${entry.message.topic} is full or failed`;
+      const detail = `RabbitMQ refused to take message ${entry.messageId} (nack): a queue of topic ${entry.topic} is full or failed`;
       this.#window.settle(entry, { kind: 'nacked', detail });
     } else if (entry.returned !== undefined) {
       this.#window.settle(entry, { kind: 'returned', detail: entry.returned });
@@ -238,7 +222,13 @@ export class Publishing implements Publisher, ConnectionListener {
   }
 
   #use(channel: ConfirmChannel, connection: Connection): void {
-    const opened: PublishingChannel = { channel, inFlight: 0, retired: false, error: undefined };
+    const opened: PublishingChannel = {
+      channel,
+      publish: publishingOn(channel),
+      inFlight: 0,
+      retired: false,
+      error: undefined,
+    };
     channel.on('error', (error) => {
       opened.error = error;
     });
@@ -248,7 +238,7 @@ export class Publishing implements Publisher, ConnectionListener {
     channel.on('return', ({ fields, properties }) => {
       const entry = this.#window.find(properties.messageId);
       if (entry?.on !== opened) return;
-      const { topic, routingKey } = entry.message;
+      const { topic, routingKey } = entry;
       entry.returned = `no queue is bound to topic ${topic} for routing key '${routingKey}' (${returnReason(fields)})`;
     });
     // Ahead of the library's own listener, which would call every callback with an error that

@@ -1,0 +1,94 @@
+import { Writable } from 'node:stream';
+import type { ConfirmChannel } from 'amqplib';
+import type { Outgoing } from '../domain/outgoing.js';
+import { PublishFrames } from './publish-frames.js';
+
+/**
+ * Publishes on one channel, mandatory and persistent. `confirmed` is called with null when RabbitMQ
+ * has taken the message, with an error when it has not or the channel closed first.
+ * @throws what the client library throws, and then nothing was published
+ */
+export type PublishOn = (message: Outgoing, confirmed: (error: unknown) => void) => void;
+
+/**
+ * Publishes in bursts: what is published in one turn of the event loop is written in one piece.
+ * Through the client library's own `publish` every message is a system call here and a read at
+ * RabbitMQ. Measured at 256 concurrent transactions: 20 µs less CPU per message here with frames of
+ * our own; at RabbitMQ 91 µs per message instead of 116 µs in bursts of 150, 105 µs instead of
+ * 111 µs in bursts of 50.
+ *
+ * This reaches into the client library, which has no such thing: it writes where the library
+ * writes this channel's frames, and tells it of each confirm to expect, in the same order. A
+ * library that looks different inside is used by its own `publish` alone, and so is everything
+ * that `PublishFrames` does not take.
+ */
+export function publishingOn(channel: ConfirmChannel): PublishOn {
+  const publishSingly: PublishOn = (message, confirmed) => {
+    channel.publish(
+      message.topic,
+      message.routingKey,
+      message.body,
+      {
+        mandatory: true,
+        persistent: true,
+        messageId: message.messageId,
+        timestamp: message.timestampSeconds,
+        type: message.type,
+        appId: message.producerGroup,
+        contentType: message.contentType,
+        ...(message.replyTo === undefined ? {} : { replyTo: message.replyTo }),
+        headers: message.headers,
+      },
+      confirmed,
+    );
+  };
+  const inside = lookInside(channel);
+  if (inside === undefined) return publishSingly;
+
+  const { number, wire, expectConfirm } = inside;
+  const frames = new PublishFrames();
+  let scheduled = false;
+
+  function flush(): void {
+    scheduled = false;
+    const pieces = frames.take();
+    // A channel that has closed meanwhile has told the outcome of everything on it.
+    if (!wire.writable) return;
+    for (const piece of pieces) wire.write(piece);
+  }
+
+  return (message, confirmed) => {
+    if (!wire.writable || !frames.add(number, message)) {
+      // Behind those before it: RabbitMQ counts, and a confirm has no other name than its number.
+      flush();
+      publishSingly(message, confirmed);
+      return;
+    }
+    expectConfirm(confirmed);
+    if (scheduled) return;
+    scheduled = true;
+    process.nextTick(flush);
+  };
+}
+
+interface Inside {
+  /** The channel's number on its connection. */
+  number: number;
+  /** Where the library writes the channel's frames, in order. */
+  wire: Writable;
+  /** The next message on the channel has this callback. */
+  expectConfirm(confirmed: (error: unknown) => void): void;
+}
+
+/** As amqplib 2.3 has it; undefined when it looks different. */
+function lookInside(channel: ConfirmChannel): Inside | undefined {
+  if (!('ch' in channel) || typeof channel.ch !== 'number') return undefined;
+  if (!('pushConfirmCallback' in channel)) return undefined;
+  const { ch: number, connection, pushConfirmCallback: expect } = channel;
+  if (typeof expect !== 'function' || !('channels' in connection)) return undefined;
+  const { channels } = connection;
+  if (!Array.isArray(channels)) return undefined;
+  const wire: unknown = channels[number]?.buffer;
+  if (!(wire instanceof Writable)) return undefined;
+  return { number, wire, expectConfirm: (confirmed) => expect.call(channel, confirmed) };
+}
