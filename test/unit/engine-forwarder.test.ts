@@ -104,6 +104,18 @@ describe('what this instance moved', () => {
     await forwarder.idle();
   });
 
+  test('what cannot be made into a message is reported, and takes none of its batch along', async () => {
+    const { forwarder, publisher, observer, held } = forwarding();
+    const broken = { ...newTransaction(), messages: [message({ data: 1n })] };
+    const whole = newTransaction();
+    held.put(broken);
+    held.put(whole);
+    forwarder.forwardMoved([broken.id, whole.id], leaseEnd());
+    await forwarder.idle();
+    expect(sentIds(publisher)).toEqual([`${whole.id}-0`]);
+    expect(observer.failures).toEqual([['publish a committed transaction', expect.any(TypeError)]]);
+  });
+
   test('a release that fails is reported; the lease ends it later', async () => {
     const error = new Error('the store is away');
     const { forwarder, observer, held } = forwarding({

@@ -29,7 +29,10 @@ export const bodyOf = (message: Message): Buffer =>
     : Buffer.from(message.dataBase64, 'base64');
 
 export interface MessageToSend {
-  transaction: Committed;
+  transaction: Pick<
+    Committed,
+    'id' | 'producerGroup' | 'expects' | 'trace' | 'preparedAt' | 'messages'
+  >;
   number: number;
   message: Message;
   receiptsQueue: string;

@@ -13,13 +13,23 @@ export interface HeldTransactions {
 /** What an entry costs beside its messages: the object, its id and its place in the map. */
 const ENTRY_OVERHEAD_BYTES = 500;
 
+/**
+ * Emptied when it is taken. V8 keeps the tables that a busy map has outgrown, and all they ever
+ * held, until it collects everything; so what they hold is this and not the transaction.
+ */
+interface Entry {
+  transaction: NewTransaction | undefined;
+}
+
 export function createHeldTransactions(bytesMax: number): HeldTransactions {
-  const held = new Map<string, NewTransaction>();
+  const held = new Map<string, Entry>();
   let bytes = 0;
 
   function take(id: string): NewTransaction | undefined {
-    const transaction = held.get(id);
-    if (transaction === undefined) return undefined;
+    const entry = held.get(id);
+    if (entry?.transaction === undefined) return undefined;
+    const { transaction } = entry;
+    entry.transaction = undefined;
     held.delete(id);
     bytes -= transaction.bytes + ENTRY_OVERHEAD_BYTES;
     return transaction;
@@ -29,7 +39,7 @@ export function createHeldTransactions(bytesMax: number): HeldTransactions {
     take,
     put(transaction) {
       take(transaction.id);
-      held.set(transaction.id, transaction);
+      held.set(transaction.id, { transaction });
       bytes += transaction.bytes + ENTRY_OVERHEAD_BYTES;
       for (const id of held.keys()) {
         if (bytes <= bytesMax) break;
