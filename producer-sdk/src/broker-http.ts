@@ -1,6 +1,7 @@
 import { EscrowError, fromProblem, Problem } from '@escrowmq/protocol';
 import { Pool } from 'undici';
 import { backOffMs, Deadline } from './deadline.js';
+import { exchange } from './http-exchange.js';
 import type { ProducerSettings } from './options.js';
 
 /**
@@ -63,6 +64,7 @@ export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
   });
   const headers: Record<string, string> = { accept: 'application/json' };
   if (settings.apiKey !== undefined) headers.authorization = `Bearer ${settings.apiKey}`;
+  const bodyHeaders = { ...headers, 'content-type': 'application/json' };
   let preferred = 0;
   let lastFailure: unknown;
   let isClosed = false;
@@ -83,18 +85,11 @@ export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
     limitMs: number,
   ): Promise<Attempt<T>> {
     try {
-      const answer = await pool.request({
-        method: request.method,
-        path: request.path,
-        headers:
-          request.body === undefined ? headers : { ...headers, 'content-type': 'application/json' },
-        body: request.body ?? null,
-        // Not undici's own time-outs: its timer has a resolution of a second.
-        signal: AbortSignal.timeout(Math.ceil(limitMs)),
-      });
-      const text = await answer.body.text();
+      const { method, path, body = null } = request;
+      const sent = { method, path, body, headers: body === null ? headers : bodyHeaders };
+      const answer = await exchange(pool, sent, limitMs);
       const retryAfterMs = parseRetryAfter(answer.headers['retry-after']);
-      return interpret(request, answer.statusCode, { text, retryAfterMs });
+      return interpret(request, answer.status, { text: answer.text, retryAfterMs });
     } catch (error) {
       return { failure: { error, retryAfterMs: 0 } };
     }
