@@ -18,11 +18,10 @@ export {
 export type { TransactionConnection } from './local-transaction.js';
 export type { Logger } from './logger.js';
 export { type NodeCheckListenerOptions, nodeCheckListener } from './node-check-listener.js';
+export type { PrepareOptions, SendOptions } from './operation-json.js';
 export type { ProducerLimits, ProducerOptions } from './options.js';
 export {
   createProducer,
-  type PrepareOptions,
   type Producer,
-  type SendOptions,
   type TransactionOptions,
 } from './producer.js';

@@ -1,6 +1,5 @@
 import {
   BatchAnswer,
-  type BatchOperation,
   type BatchResult,
   createCoalescer,
   EscrowError,
@@ -10,6 +9,8 @@ import {
 } from '@escrowmq/protocol';
 import type { BrokerHttp } from './broker-http.js';
 import { backOffMs, Deadline, within } from './deadline.js';
+import type { Operation } from './operation-json.js';
+import type { ProducerLimits } from './options.js';
 
 /**
  * Prepare, send, commit and rollback, many at a time: concurrent calls become one
@@ -19,16 +20,13 @@ import { backOffMs, Deadline, within } from './deadline.js';
  * order.
  */
 export interface Operations {
-  /** @throws {EscrowError} the broker's refusal, BROKER_UNREACHABLE, BROKER_BUSY, BODY_TOO_LARGE or INVALID_REQUEST */
-  run(operation: BatchOperation & { id: string }, timeoutMs: number): Promise<TransactionAnswer>;
-  /** Resolves when nothing waits and nothing is in flight. */
-  idle(): Promise<void>;
+  /** @throws {EscrowError} the broker's refusal, BROKER_UNREACHABLE or BROKER_BUSY */
+  run(operation: Operation, timeoutMs: number): Promise<TransactionAnswer>;
 }
 
-interface Item {
-  id: string;
-  json: string;
-  bytes: number;
+type Limits = Pick<ProducerLimits, 'operationsWaitingMax'>;
+
+interface Item extends Operation {
   deadline: Deadline;
   /** Its caller has been told BROKER_UNREACHABLE: it must not be sent any more. */
   isGivenUp: boolean;
@@ -40,7 +38,8 @@ type Result = BatchResult | 'expired';
 /** What stands around the operations in a body: the envelope, and a comma for each. */
 const ENVELOPE_BYTES = 20 + LIMITS.operationsPerBatchMax;
 
-export function createOperations(http: BrokerHttp, operationsWaitingMax: number): Operations {
+export function createOperations(http: BrokerHttp, limits: Limits): Operations {
+  const { operationsWaitingMax } = limits;
   const coalescer = createCoalescer<Item, Result>({
     flush: (items) => flush(http, items),
     batchMax: LIMITS.operationsPerBatchMax,
@@ -57,12 +56,9 @@ export function createOperations(http: BrokerHttp, operationsWaitingMax: number)
 
   return {
     async run(operation, timeoutMs) {
-      const json = toJson(operation);
-      const bytes = Buffer.byteLength(json);
-      if (bytes > LIMITS.transactionBytesMax) throw tooLarge(operation.id, bytes);
       const deadline = new Deadline(timeoutMs);
       for (let failures = 1; ; failures += 1) {
-        const item: Item = { id: operation.id, json, bytes, deadline, isGivenUp: false };
+        const item: Item = { ...operation, deadline, isGivenUp: false };
         const result = await within(coalescer.call(item), deadline.leftMs, {
           error: () => {
             item.isGivenUp = true;
@@ -82,7 +78,6 @@ export function createOperations(http: BrokerHttp, operationsWaitingMax: number)
         }
       }
     },
-    idle: () => coalescer.idle(),
   };
 }
 
@@ -107,24 +102,5 @@ function refusalOf(id: string, result: BatchResult): EscrowError {
   return new EscrowError(
     'INTERNAL_ERROR',
     `the broker answered ${result.status} for ${id} with neither an answer nor a problem`,
-  );
-}
-
-function toJson(operation: BatchOperation & { id: string }): string {
-  try {
-    return JSON.stringify(operation);
-  } catch (cause) {
-    throw new EscrowError(
-      'INVALID_REQUEST',
-      `the data of ${operation.id} can not be written as JSON`,
-      { cause },
-    );
-  }
-}
-
-function tooLarge(id: string, bytes: number): EscrowError {
-  return new EscrowError(
-    'BODY_TOO_LARGE',
-    `transaction ${id} is ${bytes} bytes as JSON; at most ${LIMITS.transactionBytesMax} (transactionBytesMax) are allowed`,
   );
 }

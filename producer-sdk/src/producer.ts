@@ -7,15 +7,11 @@ import {
   maySettle,
   type OperationTrace,
   type PrepareInput,
-  PrepareRequest,
   ProducerGroupAnswer,
   type ProducerGroupInput,
   ProducerGroupRequest,
   parse,
-  type SendInput,
-  SendRequest,
   type TransactionAnswer,
-  TransactionId,
   TransactionView,
 } from '@escrowmq/protocol';
 import type { Pool } from 'mysql2/promise';
@@ -23,14 +19,18 @@ import { uuidv7 } from 'uuidv7';
 import { createBrokerHttp } from './broker-http.js';
 import { Deadline, within } from './deadline.js';
 import type { TransactionConnection } from './local-transaction.js';
+import {
+  idOf,
+  type Operation,
+  type PrepareOptions,
+  prepareOperation,
+  type SendOptions,
+  sendOperation,
+  verdictOperation,
+} from './operation-json.js';
 import { createOperations } from './operations.js';
 import { type ProducerOptions, parseLimit, parseProducerOptions } from './options.js';
 import { runTransaction } from './transaction.js';
-
-/** What `prepare` takes: the messages and how their transaction is found and checked. */
-export type PrepareOptions = Omit<PrepareInput, 'producerGroup'> & { trace?: OperationTrace };
-/** What `send` takes. */
-export type SendOptions = Omit<SendInput, 'producerGroup'> & { trace?: OperationTrace };
 
 /** Options of `transaction`, beside its messages. */
 export interface TransactionOptions
@@ -120,30 +120,30 @@ export function createProducer(options: ProducerOptions): Producer {
   const settings = parseProducerOptions(options);
   const { producerGroup, prepareTimeoutMs, verdictTimeoutMs, requestTimeoutMs, logger } = settings;
   const http = createBrokerHttp(settings);
-  const operations = createOperations(http, settings.operationsWaitingMax);
-  const underWay = new Set<Promise<unknown>>();
+  const operations = createOperations(http, settings);
+  let underWay = 0;
   let isClosed = false;
+  let allDone = () => {};
 
   /** Keeps `close` waiting for it; whoever called it gets its error. */
-  function track<T>(work: Promise<T>): Promise<T> {
-    underWay.add(work);
-    const done = () => underWay.delete(work);
-    work.then(done, done);
-    return work;
+  async function track<T>(work: () => Promise<T>): Promise<T> {
+    underWay += 1;
+    try {
+      return await work();
+    } finally {
+      underWay -= 1;
+      if (underWay === 0) allDone();
+    }
   }
-  async function start<T>(work: () => Promise<T>): Promise<T> {
-    assert(!isClosed, 'this producer is closed; make a new one');
-    return track(work());
-  }
+  const start = <T>(work: () => Promise<T>) =>
+    track(() => {
+      assert(!isClosed, 'this producer is closed; make a new one');
+      return work();
+    });
 
-  const idOf = (id: string) => parse(TransactionId, id, 'id');
-  const parsePrepare = ({ trace, ...request }: PrepareOptions & { id: string }) => ({
-    ...parse(PrepareRequest, { ...request, producerGroup }, 'the prepare'),
-    id: idOf(request.id),
-    ...(trace === undefined ? {} : { trace }),
-  });
+  const prepare = (operation: Operation) => operations.run(operation, prepareTimeoutMs);
   const verdict = (op: 'commit' | 'rollback', id: string) =>
-    operations.run({ op, id }, verdictTimeoutMs);
+    operations.run(verdictOperation(op, id), verdictTimeoutMs);
 
   async function transaction<T>(
     pool: Pool,
@@ -151,13 +151,13 @@ export function createProducer(options: ProducerOptions): Producer {
     callback: (tx: TransactionConnection) => Promise<T>,
   ): Promise<T> {
     const id = uuidv7();
-    const request = parsePrepare({ ...prepared, id });
+    const operation = prepareOperation(producerGroup, { ...prepared, id });
     return runTransaction<T>(
       {
-        prepare: () => operations.run({ op: 'prepare', ...request }, prepareTimeoutMs),
+        prepare: () => prepare(operation),
         commit: () => verdict('commit', id),
         rollback: () => verdict('rollback', id),
-        runInBackground: (work) => void track(work),
+        runInBackground: (work) => void track(() => work),
         logger,
         limits: settings,
       },
@@ -186,13 +186,9 @@ export function createProducer(options: ProducerOptions): Producer {
   }
 
   return {
-    prepare: (request) =>
-      start(async () => {
-        const parsed = parsePrepare({ ...request, id: request.id ?? uuidv7() });
-        return operations.run({ op: 'prepare', ...parsed }, prepareTimeoutMs);
-      }),
-    commit: (id) => start(async () => verdict('commit', idOf(id))),
-    rollback: (id) => start(async () => verdict('rollback', idOf(id))),
+    prepare: (request) => start(() => prepare(prepareOperation(producerGroup, request))),
+    commit: (id) => start(() => verdict('commit', id)),
+    rollback: (id) => start(() => verdict('rollback', id)),
     query: (id) =>
       start(async () =>
         http.call(
@@ -204,16 +200,8 @@ export function createProducer(options: ProducerOptions): Producer {
           requestTimeoutMs,
         ),
       ),
-    send: ({ trace, ...request }) =>
-      start(async () => {
-        const id = idOf(request.id ?? uuidv7());
-        const parsed = parse(SendRequest, { ...request, producerGroup }, 'the send');
-        const operation = { op: 'send', ...parsed, id } as const;
-        return operations.run(
-          trace === undefined ? operation : { ...operation, trace },
-          requestTimeoutMs,
-        );
-      }),
+    send: (request) =>
+      start(() => operations.run(sendOperation(producerGroup, request), requestTimeoutMs)),
     waitForBusinessKey: (key, { waitMs = LIMITS.waitMsMax } = {}) =>
       start(() => waitForBusinessKey(key, waitMs)),
     registerGroup: (request) =>
@@ -239,11 +227,12 @@ export function createProducer(options: ProducerOptions): Producer {
     async close() {
       if (isClosed) return;
       isClosed = true;
-      const deadline = new Deadline(settings.closeTimeoutMs);
       // What is still under way when the time is over learns BROKER_UNREACHABLE from its own call.
-      while (underWay.size > 0 && !deadline.hasPassed) {
-        const settled = Promise.allSettled(underWay);
-        await within(settled, deadline.leftMs, { error: () => new Error('closing') }).catch(
+      if (underWay > 0) {
+        const done = new Promise<void>((resolve) => {
+          allDone = resolve;
+        });
+        await within(done, settings.closeTimeoutMs, { error: () => new Error('closing') }).catch(
           () => undefined,
         );
       }

@@ -1,0 +1,81 @@
+import {
+  EscrowError,
+  LIMITS,
+  type OperationTrace,
+  type PrepareInput,
+  PrepareRequest,
+  parse,
+  type SendInput,
+  SendRequest,
+  TransactionId,
+} from '@escrowmq/protocol';
+import { uuidv7 } from 'uuidv7';
+import { isPlainId, plainPrepare, plainSend } from './plain-request.js';
+
+/** What `prepare` takes: the messages and how their transaction is found and checked. */
+export type PrepareOptions = Omit<PrepareInput, 'producerGroup'> & { trace?: OperationTrace };
+/** What `send` takes. */
+export type SendOptions = Omit<SendInput, 'producerGroup'> & { trace?: OperationTrace };
+
+/** One operation of a batch, checked and written as JSON. */
+export interface Operation {
+  op: 'prepare' | 'send' | 'commit' | 'rollback';
+  id: string;
+  json: string;
+  /** Of `json` in UTF-8. */
+  bytes: number;
+}
+
+/** @throws {EscrowError} INVALID_ID */
+export function idOf(id: string): string {
+  return isPlainId(id) ? id : parse(TransactionId, id, 'id');
+}
+
+/** @throws {EscrowError} the code of the field that is wrong, or BODY_TOO_LARGE */
+export function prepareOperation(producerGroup: string, options: PrepareOptions): Operation {
+  const { id: given, trace, ...rest } = options;
+  const id = given === undefined ? uuidv7() : idOf(given);
+  const checked =
+    plainPrepare(rest) ?? parse(PrepareRequest, { ...rest, id, producerGroup }, 'the prepare');
+  return written({ op: 'prepare', producerGroup, ...checked, id }, trace);
+}
+
+/** @throws {EscrowError} like `prepareOperation` */
+export function sendOperation(producerGroup: string, options: SendOptions): Operation {
+  const { id: given, trace, ...rest } = options;
+  const id = given === undefined ? uuidv7() : idOf(given);
+  const checked = plainSend(rest) ?? parse(SendRequest, { ...rest, id, producerGroup }, 'the send');
+  return written({ op: 'send', producerGroup, ...checked, id }, trace);
+}
+
+/** @throws {EscrowError} INVALID_ID */
+export function verdictOperation(op: 'commit' | 'rollback', given: string): Operation {
+  const id = idOf(given);
+  // Nothing in it needs escaping, and each of its characters is one byte.
+  const json = `{"op":"${op}","id":"${id}"}`;
+  return { op, id, json, bytes: json.length };
+}
+
+function written<T extends Pick<Operation, 'op' | 'id'>>(
+  operation: T,
+  trace: OperationTrace | undefined,
+): Operation {
+  const { op, id } = operation;
+  const json = toJson(id, trace === undefined ? operation : { ...operation, trace });
+  const bytes = Buffer.byteLength(json);
+  if (bytes <= LIMITS.transactionBytesMax) return { op, id, json, bytes };
+  throw new EscrowError(
+    'BODY_TOO_LARGE',
+    `transaction ${id} is ${bytes} bytes as JSON; at most ${LIMITS.transactionBytesMax} (transactionBytesMax) are allowed`,
+  );
+}
+
+function toJson(id: string, operation: object): string {
+  try {
+    return JSON.stringify(operation);
+  } catch (cause) {
+    throw new EscrowError('INVALID_REQUEST', `the data of ${id} can not be written as JSON`, {
+      cause,
+    });
+  }
+}
