@@ -33,19 +33,20 @@ export function idOf(id: string): string {
 
 /** @throws {EscrowError} the code of the field that is wrong, or BODY_TOO_LARGE */
 export function prepareOperation(producerGroup: string, options: PrepareOptions): Operation {
-  const { id: given, trace, ...rest } = options;
-  const id = given === undefined ? uuidv7() : idOf(given);
+  const id = options.id === undefined ? uuidv7() : idOf(options.id);
   const checked =
-    plainPrepare(rest) ?? parse(PrepareRequest, { ...rest, id, producerGroup }, 'the prepare');
-  return written({ op: 'prepare', producerGroup, ...checked, id }, trace);
+    plainPrepare(options) ??
+    parse(PrepareRequest, { ...withoutTrace(options), id, producerGroup }, 'the prepare');
+  return written({ op: 'prepare', producerGroup, ...checked, id }, options.trace);
 }
 
 /** @throws {EscrowError} like `prepareOperation` */
 export function sendOperation(producerGroup: string, options: SendOptions): Operation {
-  const { id: given, trace, ...rest } = options;
-  const id = given === undefined ? uuidv7() : idOf(given);
-  const checked = plainSend(rest) ?? parse(SendRequest, { ...rest, id, producerGroup }, 'the send');
-  return written({ op: 'send', producerGroup, ...checked, id }, trace);
+  const id = options.id === undefined ? uuidv7() : idOf(options.id);
+  const checked =
+    plainSend(options) ??
+    parse(SendRequest, { ...withoutTrace(options), id, producerGroup }, 'the send');
+  return written({ op: 'send', producerGroup, ...checked, id }, options.trace);
 }
 
 /** @throws {EscrowError} INVALID_ID */
@@ -54,6 +55,11 @@ export function verdictOperation(op: 'commit' | 'rollback', given: string): Oper
   // Nothing in it needs escaping, and each of its characters is one byte.
   const json = `{"op":"${op}","id":"${id}"}`;
   return { op, id, json, bytes: json.length };
+}
+
+/** The trace belongs to the operation and not to the request. */
+function withoutTrace<T extends { trace?: OperationTrace }>({ trace, ...rest }: T) {
+  return rest;
 }
 
 function written<T extends Pick<Operation, 'op' | 'id'>>(

@@ -1,8 +1,8 @@
 import { LIMITS } from '@escrowmq/protocol';
 
 /**
- * Recognises requests of the plain kind, which nearly all are, without the schema: 1 µs where the
- * schema takes 10, and the broker checks everything once more. What is not plain is not wrong: the
+ * Recognises requests of the plain kind, which nearly all are, without the schema: 0.2 µs where the
+ * schema takes 8, and the broker checks everything once more. What is not plain is not wrong: the
  * schema takes it, or says what is wrong with it.
  *
  * Plain is a part of what the schema allows and nothing beyond, with one exception: how deep `data`
@@ -18,6 +18,8 @@ export interface PlainPrepare extends PlainSend {
   checkContext: string | undefined;
 }
 
+type Fields = Record<string, unknown>;
+
 /** Lower case, as ids are made: the schema turns other spellings into this one. */
 const ID = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 const TOPIC = /^(?!amq\.)[A-Za-z0-9][A-Za-z0-9._-]*$/;
@@ -28,23 +30,31 @@ export function isPlainId(id: unknown): id is string {
   return typeof id === 'string' && ID.test(id);
 }
 
-/** The request without id, producer group and trace; undefined where it is not plain. */
-export function plainPrepare(request: Record<string, unknown>): PlainPrepare | undefined {
-  const { checkAfterMs, checkContext, ...rest } = request;
+// Looked up by name: taking the rest of an object apart to see whether it is empty costs 1 µs.
+const SEND_FIELDS = new Set(['id', 'trace', 'messages', 'businessKeys']);
+const PREPARE_FIELDS = new Set([...SEND_FIELDS, 'checkAfterMs', 'checkContext']);
+const MESSAGE_FIELDS = new Set(['topic', 'routingKey', 'data']);
+
+/** The request without its id and trace, which are not looked at; undefined where it is not plain. */
+export function plainPrepare(request: object): PlainPrepare | undefined {
+  if (!hasOnly(request, PREPARE_FIELDS)) return undefined;
+  const { messages, businessKeys, checkAfterMs, checkContext } = request as Fields;
+  const plain = plainMessages(messages);
+  if (plain === undefined || !areKeysIfAny(businessKeys)) return undefined;
   if (checkAfterMs !== undefined && !isCheckDelay(checkAfterMs)) return undefined;
   if (checkContext !== undefined && !isText(checkContext, LIMITS.checkContextBytesMax)) {
     return undefined;
   }
-  const plain = plainSend(rest);
-  return plain && { ...plain, checkAfterMs, checkContext };
+  return { messages: plain, businessKeys, checkAfterMs, checkContext };
 }
 
-/** The request without id, producer group and trace; undefined where it is not plain. */
-export function plainSend(request: Record<string, unknown>): PlainSend | undefined {
-  const { messages: given, businessKeys, ...others } = request;
-  if (businessKeys !== undefined && !areKeys(businessKeys)) return undefined;
-  const messages = plainMessages(given);
-  return messages && isEmpty(others) ? { messages, businessKeys } : undefined;
+/** Like `plainPrepare`; a send knows nothing of checks. */
+export function plainSend(request: object): PlainSend | undefined {
+  if (!hasOnly(request, SEND_FIELDS)) return undefined;
+  const { messages, businessKeys } = request as Fields;
+  const plain = plainMessages(messages);
+  if (plain === undefined || !areKeysIfAny(businessKeys)) return undefined;
+  return { messages: plain, businessKeys };
 }
 
 function plainMessages(given: unknown): object[] | undefined {
@@ -61,13 +71,15 @@ function plainMessages(given: unknown): object[] | undefined {
 
 function plainMessage(given: unknown): object | undefined {
   if (typeof given !== 'object' || given === null) return undefined;
-  const { topic, routingKey = '', data, ...others } = given as Record<string, unknown>;
+  if (!hasOnly(given, MESSAGE_FIELDS)) return undefined;
+  const { topic, routingKey = '', data } = given as Fields;
   if (!isText(topic, LIMITS.topicCharsMax) || !TOPIC.test(topic)) return undefined;
-  if (!isText(routingKey, LIMITS.routingKeyBytesMax)) return undefined;
-  return data !== undefined && isEmpty(others) ? { topic, routingKey, data } : undefined;
+  if (!isText(routingKey, LIMITS.routingKeyBytesMax) || data === undefined) return undefined;
+  return { topic, routingKey, data };
 }
 
-function areKeys(given: unknown): given is string[] {
+function areKeysIfAny(given: unknown): given is string[] | undefined {
+  if (given === undefined) return true;
   if (!Array.isArray(given) || given.length > LIMITS.businessKeysPerTransactionMax) return false;
   if (new Set(given).size < given.length) return false;
   return given.every((key) => key !== '' && isText(key, LIMITS.businessKeyCharsMax));
@@ -79,7 +91,7 @@ const isCheckDelay = (given: unknown): given is number =>
 const isText = (given: unknown, charsMax: number): given is string =>
   typeof given === 'string' && given.length <= charsMax && TEXT.test(given);
 
-function isEmpty(object: object): boolean {
-  for (const _ in object) return false;
+function hasOnly(object: object, fields: ReadonlySet<string>): boolean {
+  for (const field in object) if (!fields.has(field)) return false;
   return true;
 }
