@@ -1,14 +1,14 @@
 import {
-  BatchAnswer,
   type BatchResult,
   createCoalescer,
   EscrowError,
-  fromProblem,
   LIMITS,
   type TransactionAnswer,
 } from '@escrowmq/protocol';
+import { readResults, refusalOf } from './batch-results.js';
 import type { BrokerHttp } from './broker-http.js';
-import { backOffMs, Deadline, within } from './deadline.js';
+import { backOffMs, Deadline } from './deadline.js';
+import { createExpiries } from './expiries.js';
 import type { Operation } from './operation-json.js';
 import type { ProducerLimits } from './options.js';
 
@@ -26,10 +26,13 @@ export interface Operations {
 
 type Limits = Pick<ProducerLimits, 'operationsWaitingMax'>;
 
-interface Item extends Operation {
+interface Call {
+  operation: Operation;
   deadline: Deadline;
   /** Its caller has been told BROKER_UNREACHABLE: it must not be sent any more. */
   isGivenUp: boolean;
+  resolve(answer: TransactionAnswer): void;
+  reject(error: unknown): void;
 }
 
 /** Its caller has been told BROKER_UNREACHABLE already: sending it would only be work. */
@@ -40,12 +43,12 @@ const ENVELOPE_BYTES = 20 + LIMITS.operationsPerBatchMax;
 
 export function createOperations(http: BrokerHttp, limits: Limits): Operations {
   const { operationsWaitingMax } = limits;
-  const coalescer = createCoalescer<Item, Result>({
-    flush: (items) => flush(http, items),
+  const coalescer = createCoalescer<Call, Result>({
+    flush: (calls) => flush(http, calls),
     batchMax: LIMITS.operationsPerBatchMax,
     batchBytesMax: LIMITS.batchBytesMax - ENVELOPE_BYTES,
-    sizeOf: (item) => item.bytes,
-    keyOf: (item) => item.id,
+    sizeOf: (call) => call.operation.bytes,
+    keyOf: (call) => call.operation.id,
     waitingMax: operationsWaitingMax,
     refuse: () =>
       new EscrowError(
@@ -53,54 +56,65 @@ export function createOperations(http: BrokerHttp, limits: Limits): Operations {
         `${operationsWaitingMax} operations wait for the broker (operationsWaitingMax); send fewer at a time`,
       ),
   });
+  const expiries = createExpiries<Call>((call) => {
+    call.isGivenUp = true;
+    call.reject(http.unreachable(call.deadline.limitMs));
+  });
 
-  return {
-    async run(operation, timeoutMs) {
-      const deadline = new Deadline(timeoutMs);
+  /** Tries until the broker has said yes or no. */
+  async function settle(call: Call): Promise<void> {
+    const { operation, deadline } = call;
+    expiries.add(call);
+    try {
       for (let failures = 1; ; failures += 1) {
-        const item: Item = { ...operation, deadline, isGivenUp: false };
-        const result = await within(coalescer.call(item), deadline.leftMs, {
-          error: () => {
-            item.isGivenUp = true;
-            return http.unreachable(timeoutMs);
-          },
-        });
-        if (result === 'expired') throw http.unreachable(timeoutMs);
-        if (result.answer !== undefined) return result.answer;
+        const result = await coalescer.call(call);
+        if (result === 'expired') throw http.unreachable(deadline.limitMs);
+        if (result.answer !== undefined) return call.resolve(result.answer);
         const refused = refusalOf(operation.id, result);
         if (!refused.retryable) throw refused;
-        if (!(await deadline.pause(backOffMs(failures)))) {
-          throw new EscrowError(
-            'BROKER_UNREACHABLE',
-            `the broker put ${operation.op} of ${operation.id} off for ${timeoutMs} ms: ${refused.message}`,
-            { cause: refused },
-          );
-        }
+        if (await deadline.pause(backOffMs(failures))) continue;
+        throw putOff(call, refused);
       }
+    } catch (error) {
+      call.reject(error);
+    } finally {
+      expiries.delete(call);
+    }
+  }
+
+  return {
+    run(operation, timeoutMs) {
+      return new Promise<TransactionAnswer>((resolve, reject) => {
+        const deadline = new Deadline(timeoutMs);
+        void settle({ operation, deadline, isGivenUp: false, resolve, reject });
+      });
     },
   };
 }
 
-async function flush(http: BrokerHttp, items: Item[]): Promise<Result[]> {
+async function flush(http: BrokerHttp, calls: Call[]): Promise<Result[]> {
   // A timer may fire a fraction before its deadline has passed: what counts is what was told.
-  const live = items.filter((item) => !item.isGivenUp && !item.deadline.hasPassed);
-  if (live.length === 0) return items.map(() => 'expired');
-  const body = `{"operations":[${live.map((item) => item.json).join(',')}]}`;
-  const read = (value: unknown) => {
-    const answer = BatchAnswer.parse(value);
-    if (answer.results.length === live.length) return answer;
-    throw new Error(`${answer.results.length} results for ${live.length} operations`);
-  };
-  const timeoutMs = Math.max(...live.map((item) => item.deadline.leftMs));
-  const { results } = await http.call({ method: 'POST', path: '/v1/batch', body, read }, timeoutMs);
-  const byItem = new Map(live.map((item, index) => [item, results[index]]));
-  return items.map((item) => byItem.get(item) ?? 'expired');
+  const live = calls.filter((call) => !call.isGivenUp && !call.deadline.hasPassed);
+  if (live.length === 0) return calls.map(() => 'expired');
+  const results = await send(http, live);
+  let answered = 0;
+  return calls.map((call) =>
+    call === live[answered] ? (results[answered++] as BatchResult) : 'expired',
+  );
 }
 
-function refusalOf(id: string, result: BatchResult): EscrowError {
-  if (result.problem !== undefined) return fromProblem(result.problem);
+async function send(http: BrokerHttp, calls: Call[]): Promise<BatchResult[]> {
+  const ids = calls.map(({ operation }) => operation.id);
+  const body = `{"operations":[${calls.map(({ operation }) => operation.json).join(',')}]}`;
+  const read = (value: unknown) => readResults(value, ids);
+  const timeoutMs = Math.max(...calls.map(({ deadline }) => deadline.leftMs));
+  return http.call({ method: 'POST', path: '/v1/batch', body, read }, timeoutMs);
+}
+
+function putOff({ operation, deadline }: Call, refused: EscrowError): EscrowError {
   return new EscrowError(
-    'INTERNAL_ERROR',
-    `the broker answered ${result.status} for ${id} with neither an answer nor a problem`,
+    'BROKER_UNREACHABLE',
+    `the broker put ${operation.op} of ${operation.id} off for ${deadline.limitMs} ms: ${refused.message}`,
+    { cause: refused },
   );
 }
