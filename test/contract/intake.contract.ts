@@ -17,6 +17,33 @@ const OLDER_THAN_NOTHING = { olderThanMs: 0, limit: 1_000 };
 
 export function intakeContract(opened: () => OpenStore): void {
   describe('prepares', () => {
+    test('prepares and sends of one batch each begin in their own state', async () => {
+      const { store } = opened();
+      const kinds = [
+        { op: 'prepare', checkAfterMs: 60_000 },
+        { op: 'send', leaseMs: 30_000 },
+        { op: 'prepare', checkAfterMs: 90_000 },
+      ] as const;
+      const batch = kinds.map((kind) => newTransaction({ kind }));
+      const before = await store.now();
+      await store.insert(batch);
+      const elapsedMs = (await store.now()) - before;
+      const rows = await Promise.all(batch.map(({ id }) => rowOf(store, id)));
+      const committed = { decision: 'commit', by: 'producer', at: expect.any(Number) };
+      expect(rows.map(({ decision }) => decision)).toEqual([undefined, committed, undefined]);
+      const states = rows.map(({ state }) => state);
+      expect(states.map(({ state }) => state)).toEqual(['prepared', 'committed', 'prepared']);
+      states.forEach((state, index) => {
+        const dueInMs = 'dueAt' in state ? state.dueAt - before : Number.NaN;
+        const wantedMs = [60_000, 30_000, 90_000][index] ?? 0;
+        expect(dueInMs - wantedMs).toBeGreaterThanOrEqual(0);
+        expect(dueInMs - wantedMs).toBeLessThanOrEqual(elapsedMs);
+      });
+      const decidedAt = rows[1]?.decision?.at ?? 0;
+      expect(decidedAt - before).toBeGreaterThanOrEqual(0);
+      expect(decidedAt - before).toBeLessThanOrEqual(elapsedMs);
+    });
+
     test('a prepare is repeated by the same content and refused to other content', async () => {
       const { store } = opened();
       const transaction = newTransaction();

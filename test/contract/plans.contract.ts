@@ -11,6 +11,7 @@ const OTHER_ROWS = 3_000;
 const TOGETHER = 128;
 
 const FORWARDS = { limit: 10, bytesMax: 1_000_000, leaseMs: 0 };
+const OLDER_THAN_NOTHING = { olderThanMs: 0, limit: TOGETHER };
 const CHECKS = { limit: 10, leaseMs: 0, exceptGroups: [] };
 
 const BY_ID = /^(PRIMARY|.* sqlite_autoindex_escrow_transaction_1 .*)$/;
@@ -130,6 +131,7 @@ export function plansContract(opened: () => OpenStore): void {
       ['released forwards', (store: Store, ids: string[]) => store.releaseForwards(ids), commitAll],
       ['messages to forward', (store: Store, ids: string[]) => store.readCommitted(ids), commitAll],
       ['receipts', receive, commitAll],
+      ['a purge', (store: Store) => store.purgeFinished(OLDER_THAN_NOTHING), rollBackAll],
     ])('%s: rows are found by their ids', async (_what, work, arrange) => {
       for (const plan of await plans(work, arrange)) expect(plan).toMatch(BY_ID);
     });
