@@ -121,9 +121,14 @@ export interface GroupToSave {
 }
 
 export interface StoreCounts {
+  /** MySQL stops counting what is forwarded or rolled back at a million of each. */
   byState: Record<StateName, number>;
   purged: { forwarded: number; rolledBack: number };
-  /** When the oldest open transaction was prepared; absent when nothing is open. */
+  /**
+   * When the oldest open transaction was prepared; absent when nothing is open. The oldest is that
+   * of the lowest id in its state, so a store that several producers write to is out by as much as
+   * their clocks differ.
+   */
   oldestOpenAt?: StoreTime;
 }
 

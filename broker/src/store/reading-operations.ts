@@ -119,28 +119,22 @@ export async function search(database: Database, query: SearchQuery): Promise<Se
   return { transactions: page, ...(more ? { cursor: last.id } : {}) };
 }
 
-/**
- * Rows and what was purged, in one statement: a purge that ends between two of them would be
- * counted twice.
- */
-const ROWS_AND_COUNTERS = `
-  select state as name, count(*) as value from escrow_transaction group by state
-  union all
-  select name, value from escrow_counter`;
+interface CountRow {
+  name: string;
+  value: number;
+  prepared_at: number | null;
+}
 
 export async function counts(database: Database): Promise<StoreCounts> {
-  const rows = await database.all<{ name: string; value: number }>(ROWS_AND_COUNTERS);
+  const rows = await database.all<CountRow>(database.dialect.countsByState);
   const count = (name: string) => rows.find((row) => row.name === name)?.value ?? 0;
   const byState = Object.fromEntries(
     STATES.map((state) => [state, count(state)]),
   ) as StoreCounts['byState'];
-  const [oldest] = await database.all<{ at: number | null }>(
-    `select min(prepared_at) as at from escrow_transaction
-     where state in ('prepared', 'committed', 'parked')`,
-  );
+  const openSince = rows.flatMap(({ prepared_at }) => prepared_at ?? []);
   return {
     byState,
     purged: { forwarded: count('purged.forwarded'), rolledBack: count('purged.rolledBack') },
-    ...(typeof oldest?.at === 'number' ? { oldestOpenAt: oldest.at } : {}),
+    ...(openSince.length === 0 ? {} : { oldestOpenAt: Math.min(...openSince) }),
   };
 }

@@ -16,6 +16,11 @@ export interface Dialect {
   readonly byId: string;
   /** The list after `where id`, with the values that it binds; a list is never empty. */
   inIds(ids: readonly string[]): { list: string; values: readonly Buffer[] };
+  /**
+   * Selects (name, value, prepared_at): each state that has rows, with when the oldest of an open
+   * one was prepared, then each counter.
+   */
+  readonly countsByState: string;
   /** Ends a SELECT that claims rows: others skip what it locked. Empty where one writer is alone. */
   readonly skipLocked: string;
   /** Ends a SELECT whose rows others may change only afterwards. Empty where one writer is alone. */

@@ -1,6 +1,7 @@
 import { EscrowError } from '@escrowmq/protocol';
 import mysql from 'mysql2';
 import { type Database, idBytes, marks, type Sql, type SqlValue } from '../sql.js';
+import { countsByState } from './counts.js';
 import { kindOf, repeating } from './errors.js';
 import { insertText, withValues } from './literals.js';
 
@@ -133,6 +134,7 @@ export function openMysqlDatabase(
       forUpdate: 'for update',
       byId: 'force index (primary)',
       inIds: (ids) => ({ list: `in (${marks(ids.length)})`, values: ids.map(idBytes) }),
+      countsByState,
     },
     all: <Row>(text: string, values?: readonly SqlValue[]) =>
       alone((sql) => sql.all<Row>(text, values)),

@@ -8,6 +8,7 @@ import {
   type Sql,
   type SqlValue,
 } from '../sql.js';
+import { countsByState } from './counts.js';
 import { openSqlite, type SqliteConnection, type SqliteStatement, sqliteCode } from './driver.js';
 
 /**
@@ -183,6 +184,7 @@ export function openSqliteDatabase(path: string): Database {
       // The index that makes `id` unique.
       byId: 'indexed by sqlite_autoindex_escrow_transaction_1',
       inIds,
+      countsByState,
     },
     all: (text, values) => inTurn(() => direct.all(text, values)),
     run: (text, values) => inTurn(() => direct.run(text, values)),
