@@ -136,6 +136,14 @@ export function plansContract(opened: () => OpenStore): void {
       for (const plan of await plans(work, arrange)) expect(plan).toMatch(BY_ID);
     });
 
+    test('a search for a state that few rows have does not read the others', async () => {
+      const plan = await plans(
+        (store) => store.search({ state: 'committed', limit: 50 }),
+        commitAll,
+      );
+      for (const step of plan) expect(step).toMatch(BY_DUE_TIME);
+    });
+
     test.each([
       ['checks', (store: Store) => store.claimDueChecks(CHECKS), undefined],
       ['forwards', (store: Store) => store.claimDueForwards(FORWARDS), commitAll],

@@ -1,3 +1,5 @@
+import type { StateName } from '@escrowmq/protocol';
+
 /**
  * The seam under the store: one database, seen the same way whether it is SQLite in this process
  * or MySQL over a socket. The store's SQL is written once against it, in the subset that SQLite,
@@ -14,6 +16,8 @@ export interface Dialect {
    * verdict on one row read every prepared row there was.
    */
   readonly byId: string;
+  /** Stands there as well: the rows of a state are found by their index, if there is one. */
+  byState(state: StateName): string;
   /** The list after `where id`, with the values that it binds; a list is never empty. */
   inIds(ids: readonly string[]): { list: string; values: readonly Buffer[] };
   /**

@@ -133,6 +133,7 @@ export function openMysqlDatabase(
       skipLocked: 'for update skip locked',
       forUpdate: 'for update',
       byId: 'force index (primary)',
+      byState: () => 'force index (escrow_transaction_due)',
       inIds: (ids) => ({ list: `in (${marks(ids.length)})`, values: ids.map(idBytes) }),
       countsByState,
     },

@@ -1,4 +1,4 @@
-import { EscrowError } from '@escrowmq/protocol';
+import { EscrowError, type StateName } from '@escrowmq/protocol';
 import {
   type Database,
   DuplicateKey,
@@ -33,6 +33,15 @@ const PRAGMAS = [
 
 /** Distinct SQL texts kept prepared; about thirty texts, those with a list in ten lengths. */
 const STATEMENTS_KEPT_MAX = 500;
+
+/** See the first migration. What is forwarded has none. */
+const STATE_INDEXES: Record<StateName, string> = {
+  prepared: 'indexed by escrow_transaction_prepared',
+  committed: 'indexed by escrow_transaction_committed',
+  parked: 'indexed by escrow_transaction_parked',
+  rolledBack: 'indexed by escrow_transaction_rolled_back',
+  forwarded: '',
+};
 
 /**
  * Filled up to a power of two by its last id, so that lists of 1 to 500 make ten texts and not five
@@ -183,6 +192,7 @@ export function openSqliteDatabase(path: string): Database {
       forUpdate: '',
       // The index that makes `id` unique.
       byId: 'indexed by sqlite_autoindex_escrow_transaction_1',
+      byState: (state) => STATE_INDEXES[state],
       inIds,
       countsByState,
     },
