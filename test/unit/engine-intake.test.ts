@@ -40,7 +40,7 @@ describe('prepare', () => {
     ]);
     expect(inserted[0]!.bytes).toBe(Buffer.byteLength(JSON.stringify(request.messages)));
     expect(observer.counts).toEqual([['transactionsAccepted', { kind: 'prepare' }, 1]]);
-    expect(held.take(id)).toBe(inserted[0]);
+    expect(held.take(id)?.messages).toBe(inserted[0]!.messages);
     expect(moved).toEqual([]);
   });
 

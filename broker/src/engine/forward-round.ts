@@ -20,8 +20,8 @@ export type ToForward = Pick<
   'id' | 'producerGroup' | 'expects' | 'trace' | 'preparedAt' | 'messages' | 'pending' | 'attempts'
 >;
 
-/** Without what only the store needed: the messages' text, the hash, the business keys. */
-export function committedNow(transaction: NewTransaction): ToForward {
+/** All of it, and nothing that only the store needed: the messages' text, the hash, the keys. */
+export function toForward(transaction: NewTransaction): ToForward {
   const { id, producerGroup, expects, trace, preparedAt, messages } = transaction;
   const pending = allMessages(messages.length);
   return { id, producerGroup, expects, trace, preparedAt, messages, pending, attempts: 0 };

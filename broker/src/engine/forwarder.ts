@@ -4,7 +4,6 @@ import { outgoingOf } from '../domain/outgoing.js';
 import type { ForwardingToSave, Observer, Publisher, Store } from '../domain/ports.js';
 import type { ForwardPolicy } from '../domain/schedule.js';
 import {
-  committedNow,
   type Published,
   pendingOf,
   type Summary,
@@ -220,7 +219,7 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
       for (const id of ids) {
         const transaction = held.take(id);
         if (transaction === undefined) absent.push(id);
-        else here.push(committedNow(transaction));
+        else here.push(transaction);
       }
       forwardNow(here, leaseEndsAt);
       if (absent.length > 0) void readAndForward(absent, leaseEndsAt);

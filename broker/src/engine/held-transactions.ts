@@ -1,4 +1,5 @@
 import type { NewTransaction } from '../domain/transaction.js';
+import { type ToForward, toForward } from './forward-round.js';
 
 /**
  * Half messages kept in memory until their verdict, so that most commits forward without reading
@@ -6,8 +7,8 @@ import type { NewTransaction } from '../domain/transaction.js';
  */
 export interface HeldTransactions {
   put(transaction: NewTransaction): void;
-  /** Hands it out and forgets it. */
-  take(id: string): NewTransaction | undefined;
+  /** Hands it out, all its messages pending, and forgets it. */
+  take(id: string): ToForward | undefined;
 }
 
 /** What an entry costs beside its messages: the object, its id and its place in the map. */
@@ -18,20 +19,21 @@ const ENTRY_OVERHEAD_BYTES = 500;
  * held, until it collects everything; so what they hold is this and not the transaction.
  */
 interface Entry {
-  transaction: NewTransaction | undefined;
+  transaction: ToForward | undefined;
+  bytes: number;
 }
 
 export function createHeldTransactions(bytesMax: number): HeldTransactions {
   const held = new Map<string, Entry>();
   let bytes = 0;
 
-  function take(id: string): NewTransaction | undefined {
+  function take(id: string): ToForward | undefined {
     const entry = held.get(id);
     if (entry?.transaction === undefined) return undefined;
     const { transaction } = entry;
     entry.transaction = undefined;
     held.delete(id);
-    bytes -= transaction.bytes + ENTRY_OVERHEAD_BYTES;
+    bytes -= entry.bytes;
     return transaction;
   }
 
@@ -39,11 +41,16 @@ export function createHeldTransactions(bytesMax: number): HeldTransactions {
     take,
     put(transaction) {
       take(transaction.id);
-      held.set(transaction.id, { transaction });
-      bytes += transaction.bytes + ENTRY_OVERHEAD_BYTES;
+      const entry = {
+        transaction: toForward(transaction),
+        bytes: transaction.bytes + ENTRY_OVERHEAD_BYTES,
+      };
+      held.set(transaction.id, entry);
+      bytes += entry.bytes;
+      if (bytes <= bytesMax) return;
       for (const id of held.keys()) {
-        if (bytes <= bytesMax) break;
         take(id);
+        if (bytes <= bytesMax) return;
       }
     },
   };
