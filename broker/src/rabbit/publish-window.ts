@@ -131,8 +131,9 @@ export class PublishWindow {
 
 /**
  * In the place of a caller that has its outcome. V8 keeps the tables that a busy map has outgrown,
- * and all they ever held, until it collects everything: an entry that still knew its caller kept
- * the whole transaction in memory for seconds, and a third of the time went into copying it about.
+ * with all they ever held, until it collects everything; an entry that still knew its caller kept
+ * the whole transaction. Measured in forwarding alone: a third of what was young survived each
+ * scavenge, and 30 % of the time went there; now a tenth survives.
  */
 const nobodyWaits = () => undefined;
 
