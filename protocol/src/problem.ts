@@ -13,6 +13,8 @@ export const Problem = z
     detail: z.string(),
     retryable: z.boolean(),
     errors: z.array(z.object({ path: z.string(), message: z.string() })).optional(),
+    /** On 503: seconds after which to ask again, as in `Retry-After`. An `EscrowError` has it in its details. */
+    retryAfterSeconds: z.number().optional(),
   })
   .meta({ id: 'Problem' });
 export type Problem = z.infer<typeof Problem>;

@@ -193,6 +193,25 @@ test('a mistake of the broker fails one operation and is reported', async () => 
   expect(deps.failures).toEqual([['POST /v1/batch, prepare', mistake]]);
 });
 
+test('an operation that is put off says when to come back, as its header would have', async () => {
+  const details = { retryAfterSeconds: 4.2 };
+  const hinted = new EscrowError('BROKER_BUSY', 'the queue is full', { details });
+  const results = await batch(
+    fakeDeps({
+      prepare: () => Promise.reject(hinted),
+      decide: () => Promise.reject(new EscrowError('STORE_UNAVAILABLE', 'no store')),
+      send: () => Promise.reject(new EscrowError('CONTENT_CONFLICT', 'taken')),
+    }),
+    [
+      { op: 'prepare', ...PREPARE },
+      { op: 'commit', id: OTHER_ID },
+      { op: 'send', ...PREPARE, id: UNKNOWN_ID },
+    ],
+  );
+  expect(codes(results)).toEqual(['BROKER_BUSY', 'STORE_UNAVAILABLE', 'CONTENT_CONFLICT']);
+  expect(results.map(({ problem }) => problem?.retryAfterSeconds)).toEqual([5, 1, undefined]);
+});
+
 test('the trace of a batch goes with each of its operations', async () => {
   const deps = fakeDeps();
   const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';

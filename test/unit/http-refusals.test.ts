@@ -294,6 +294,7 @@ test('a code that has no status on the wire is a mistake of the broker', async (
 test.each([
   ['without a hint', {}, '1'],
   ['with a hint', { retryAfterSeconds: 4.2 }, '5'],
+  ['with a hint that is no time', { retryAfterSeconds: 'soon' }, '1'],
 ])('503 says when to come back, %s', async (_hint, details, retryAfter) => {
   const busy = new EscrowError('BROKER_BUSY', 'the queue is full', { details });
   const deps = fakeDeps({ send: () => Promise.reject(busy) });
@@ -301,6 +302,7 @@ test.each([
   const response = await server.inject(post('/v1/messages', PREPARE));
   expect(response.statusCode).toBe(503);
   expect(response.headers['retry-after']).toBe(retryAfter);
+  expect(response.json().retryAfterSeconds).toBe(Number(retryAfter));
   expect(deps.failures).toEqual([]);
   await server.close();
 });

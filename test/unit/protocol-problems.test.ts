@@ -53,6 +53,13 @@ test('details never overwrite what a problem document says about itself', () => 
   });
 });
 
+test('after how long to ask again arrives in the details', () => {
+  const details = { retryAfterSeconds: 3 };
+  const error = new EscrowError('BROKER_BUSY', 'the queue is full', { details });
+  const arrived = fromProblem(Problem.parse(overTheWire(toProblem(error))));
+  expect(arrived.details).toEqual(details);
+});
+
 test('the cause of an error stays inside', () => {
   const cause = new Error('password=secret');
   const error = new EscrowError('STORE_UNAVAILABLE', 'the store is away', { cause });
@@ -68,6 +75,7 @@ test.each([
   ['an unknown code', { code: 'NO_SUCH_CODE' }],
   ['no detail', { detail: undefined }],
   ['a status that is no number', { status: '409' }],
+  ['a time that is no number', { retryAfterSeconds: '1' }],
 ])('a document with %s is no problem of ours', (_, changes) => {
   const problem = toProblem(new EscrowError('STATE_CONFLICT', 'x'));
   expect(Problem.safeParse({ ...problem, ...changes }).success).toBe(false);

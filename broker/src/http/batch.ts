@@ -7,13 +7,12 @@ import {
   LIMITS,
   type OperationTrace,
   parse,
-  toProblem,
 } from '@escrowmq/protocol';
 import { z } from 'zod';
 import type { TraceContext } from '../domain/transaction.js';
 import { type Caller, groupOf, requireGroup } from './api-keys.js';
 import type { HttpDeps } from './deps.js';
-import { toEscrowError } from './problems.js';
+import { problemOf, toEscrowError } from './problems.js';
 import type { Route } from './route.js';
 import { traceContextOf } from './trace-context.js';
 
@@ -98,7 +97,7 @@ function runAll(
 
 const failed = (error: EscrowError): BatchResult => ({
   status: error.status,
-  problem: toProblem(error),
+  problem: problemOf(error),
 });
 
 /** Parses, measures and authorises one operation; what is wrong with it is its result. */

@@ -67,14 +67,23 @@ export function toEscrowError(error: unknown, what: string, report: ReportFailur
   });
 }
 
-function retryAfterSeconds(problem: Problem): number {
-  const given = problem.retryAfterSeconds;
-  return typeof given === 'number' && given > 0 ? Math.ceil(given) : RETRY_AFTER_DEFAULT_SECONDS;
+/**
+ * The problem document of an error. What stands in `Retry-After` stands in it too: the result of
+ * one operation in a batch has no header of its own.
+ */
+export function problemOf(error: EscrowError): Problem {
+  const problem = toProblem(error);
+  if (problem.status !== 503) return problem;
+  const given = error.details.retryAfterSeconds;
+  const isHint = typeof given === 'number' && given > 0;
+  const retryAfterSeconds = isHint ? Math.ceil(given) : RETRY_AFTER_DEFAULT_SECONDS;
+  return { ...problem, retryAfterSeconds };
 }
 
 function sendProblem(reply: FastifyReply, error: EscrowError): FastifyReply {
-  const problem = toProblem(error);
-  if (problem.status === 503) reply.header('retry-after', retryAfterSeconds(problem));
+  const problem = problemOf(error);
+  const { retryAfterSeconds } = problem;
+  if (retryAfterSeconds !== undefined) reply.header('retry-after', retryAfterSeconds);
   if (problem.status === 401) reply.header('www-authenticate', 'Bearer');
   return (
     reply
