@@ -3,7 +3,7 @@ import type { Store } from '../../broker/src/domain/ports.js';
 import { byProducer } from '../../broker/src/domain/transaction.js';
 import type { Database, Sql, SqlValue } from '../../broker/src/store/sql.js';
 import { createStore } from '../../broker/src/store/store.js';
-import { newTransaction, type OpenStore, rowOf } from '../support/store-fixtures.js';
+import { newId, newTransaction, type OpenStore, rowOf } from '../support/store-fixtures.js';
 
 /** So many that a planner without better advice goes by their state. */
 const OTHER_ROWS = 3_000;
@@ -15,6 +15,7 @@ const OLDER_THAN_NOTHING = { olderThanMs: 0, limit: TOGETHER };
 const CHECKS = { limit: 10, leaseMs: 0, exceptGroups: [] };
 
 const BY_ID = /^(PRIMARY|.* sqlite_autoindex_escrow_transaction_1 .*)$/;
+const IN_ORDER_OF_IDS = /PRIMARY|sqlite_autoindex_escrow_transaction_1/;
 const BY_DUE_TIME = /escrow_transaction_(due|prepared|committed)/;
 
 interface Statement {
@@ -136,12 +137,33 @@ export function plansContract(opened: () => OpenStore): void {
       for (const plan of await plans(work, arrange)) expect(plan).toMatch(BY_ID);
     });
 
-    test('a search for a state that few rows have does not read the others', async () => {
-      const plan = await plans(
-        (store) => store.search({ state: 'committed', limit: 50 }),
-        commitAll,
-      );
-      for (const step of plan) expect(step).toMatch(BY_DUE_TIME);
+    test.each([
+      ['alone', {}],
+      ['of one producer group', { producerGroup: 'accounts' }],
+      ['of one topic', { topic: 'user' }],
+      ['on its second page', { cursor: newId() }],
+    ])(
+      'a search for a state that few rows have, %s, finds ids by the state and rows by their ids',
+      async (_what, query) => {
+        const steps = await plans(
+          (store) => store.search({ state: 'committed', limit: 50, ...query }),
+          commitAll,
+        );
+        // The state's rows are counted and then searched; databases tell the steps in various orders.
+        expect(steps.filter((step) => BY_DUE_TIME.test(step))).toHaveLength(2);
+        expect(steps.filter((step) => BY_ID.test(step))).toHaveLength(1);
+        expect(steps).toHaveLength(3);
+      },
+    );
+
+    test('a search for a business key finds rows by the ids of that key', async () => {
+      const query = { businessKey: 'phone:1', state: 'prepared', limit: 50 } as const;
+      for (const step of await plans((store) => store.search(query))) expect(step).toMatch(BY_ID);
+    });
+
+    test('a search for no state goes from the newest row on', async () => {
+      const plan = await plans((store) => store.search({ producerGroup: 'orders', limit: 50 }));
+      for (const step of plan) expect(step).toMatch(IN_ORDER_OF_IDS);
     });
 
     test.each([

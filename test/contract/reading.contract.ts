@@ -1,6 +1,7 @@
 import type { SearchQuery } from '@escrowmq/protocol';
 import { describe, expect, test } from '@jest/globals';
 import type { Store } from '../../broker/src/domain/ports.js';
+import { byProducer } from '../../broker/src/domain/transaction.js';
 import {
   decide,
   forwardedTransaction,
@@ -103,6 +104,20 @@ export function readingContract(opened: () => OpenStore): void {
       expect(await pages({})).toEqual({ sizes: [5, 5, 5, 5, 3], seen: newestFirst });
       const even = new Set(ids.filter((_, number) => number % 2 === 0));
       expect(await pages({ producerGroup: 'even', limit: 4 })).toEqual({
+        sizes: [4, 4, 4],
+        seen: newestFirst.filter((id) => even.has(id)),
+      });
+      // Of a rare state rows are found in the order in which they are due, which is another one.
+      await store.decide(
+        ids.toReversed().map((id) => ({ id, decision: 'commit', decidedBy: byProducer })),
+        0,
+      );
+      await store.insert(Array.from({ length: 5 }, () => newTransaction()));
+      expect(await pages({ state: 'committed' })).toEqual({
+        sizes: [5, 5, 5, 5, 3],
+        seen: newestFirst,
+      });
+      expect(await pages({ state: 'committed', producerGroup: 'even', limit: 4 })).toEqual({
         sizes: [4, 4, 4],
         seen: newestFirst.filter((id) => even.has(id)),
       });

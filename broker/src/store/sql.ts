@@ -18,6 +18,11 @@ export interface Dialect {
   readonly byId: string;
   /** Stands there as well: the rows of a state are found by their index, if there is one. */
   byState(state: StateName): string;
+  /**
+   * So many rows of one state are sorted for a page of a search. Where there are more, the search
+   * goes from the newest row to older ones until it has met enough of that state.
+   */
+  readonly rowsSortedMax: number;
   /** The list after `where id`, with the values that it binds; a list is never empty. */
   inIds(ids: readonly string[]): { list: string; values: readonly Buffer[] };
   /**

@@ -24,6 +24,8 @@ const CONNECT_TIMEOUT_MS = 5_000;
 /** Twice InnoDB's own limit for a lock, which is the longest that a healthy statement waits. */
 const STATEMENT_TIMEOUT_MS = 10_000;
 const MIGRATION_LOCK_WAIT_S = 60;
+/** As entries of an index: 17 ms for 50,000, counted and sorted. As rows, where more is asked, 100 ms. */
+const ROWS_SORTED_MAX = 100_000;
 
 /**
  * What the promise resolves with, or ETIMEDOUT. Not the driver's own timeout, whose timer goes on
@@ -134,6 +136,7 @@ export function openMysqlDatabase(
       forUpdate: 'for update',
       byId: 'force index (primary)',
       byState: () => 'force index (escrow_transaction_due)',
+      rowsSortedMax: ROWS_SORTED_MAX,
       inIds: (ids) => ({ list: `in (${marks(ids.length)})`, values: ids.map(idBytes) }),
       countsByState,
     },
