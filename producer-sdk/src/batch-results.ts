@@ -48,3 +48,9 @@ export function refusalOf(id: string, result: BatchResult): EscrowError {
     `the broker answered ${result.status} for ${id} with neither an answer nor a problem`,
   );
 }
+
+/** How long the broker asked to be left alone, in milliseconds; 0 when it did not say. */
+export function retryAfterMsOf(refused: EscrowError): number {
+  const { retryAfterSeconds } = refused.details;
+  return typeof retryAfterSeconds === 'number' ? retryAfterSeconds * 1000 : 0;
+}

@@ -1,6 +1,6 @@
 import { EscrowError, fromProblem, Problem } from '@escrowmq/protocol';
 import { Pool } from 'undici';
-import { backOffMs, Deadline } from './deadline.js';
+import { Deadline, pauseBeforeRepeatMs } from './deadline.js';
 import { exchange } from './http-exchange.js';
 import type { ProducerSettings } from './options.js';
 
@@ -114,7 +114,7 @@ export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
       if (request.repeatable === false || isClosed) break;
       rest.failures += 1;
       rest.until =
-        performance.now() + Math.max(backOffMs(rest.failures), attempted.failure.retryAfterMs);
+        performance.now() + pauseBeforeRepeatMs(rest.failures, attempted.failure.retryAfterMs);
     }
     throw unreachable(timeoutMs);
   }

@@ -55,7 +55,8 @@ export class Deadline {
   async pause(delayMs: number): Promise<boolean> {
     if (delayMs >= this.leftMs) return false;
     // A timer of 0 ms takes a whole one: too dear for a call that has nothing to wait for.
-    if (delayMs > 0) await sleep(delayMs);
+    // Rounded up, as a timer cuts off fractions: whoever asked for a pause gets all of it.
+    if (delayMs > 0) await sleep(Math.ceil(delayMs));
     return true;
   }
 }
@@ -72,4 +73,18 @@ const BACK_OFF_MAX_MS = 1_000;
 export function backOffMs(failures: number): number {
   const ceilingMs = Math.min(BACK_OFF_MAX_MS, BACK_OFF_FIRST_MS * 2 ** Math.min(failures - 1, 10));
   return ceilingMs / 2 + (Math.random() * ceilingMs) / 2;
+}
+
+/** Callers whom a busy broker sent away together come back spread over this part of their wait. */
+const RETRY_AFTER_SPREAD = 0.25;
+
+/**
+ * The pause after `failures` failures in a row and an answer that said `Retry-After`: its back-off,
+ * but never less than what the broker asked for.
+ *
+ * @param retryAfterMs milliseconds; 0 when the broker said nothing
+ */
+export function pauseBeforeRepeatMs(failures: number, retryAfterMs: number): number {
+  const spreadMs = retryAfterMs * RETRY_AFTER_SPREAD * Math.random();
+  return Math.max(backOffMs(failures), retryAfterMs + spreadMs);
 }

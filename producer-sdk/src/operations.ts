@@ -5,26 +5,27 @@ import {
   LIMITS,
   type TransactionAnswer,
 } from '@escrowmq/protocol';
-import { readResults, refusalOf } from './batch-results.js';
+import { type AdmissionLimits, createAdmission } from './admission.js';
+import { readResults, refusalOf, retryAfterMsOf } from './batch-results.js';
 import type { BrokerHttp } from './broker-http.js';
-import { backOffMs, Deadline } from './deadline.js';
+import { Deadline, pauseBeforeRepeatMs } from './deadline.js';
 import { createExpiries } from './expiries.js';
 import type { Operation } from './operation-json.js';
-import type { ProducerLimits } from './options.js';
 
 /**
  * Prepare, send, commit and rollback, many at a time: concurrent calls become one
  * `POST /v1/batch`. A batch whose answer got lost is repeated whole, which is safe because every
  * operation is idempotent by its id; an operation that the broker put off (a retryable problem of
- * its own) goes into a later batch. Two operations on one id never share a batch and keep their
- * order.
+ * its own) goes into a later batch, not before the broker wants it. Two operations on one id never
+ * share a batch and keep their order, but one that was put off lets others pass.
  */
 export interface Operations {
-  /** @throws {EscrowError} the broker's refusal, BROKER_UNREACHABLE or BROKER_BUSY */
+  /**
+   * @throws {EscrowError} the broker's refusal, BROKER_UNREACHABLE, or BROKER_BUSY: too much waits
+   *   here, and nothing of this operation was sent
+   */
   run(operation: Operation, timeoutMs: number): Promise<TransactionAnswer>;
 }
-
-type Limits = Pick<ProducerLimits, 'operationsWaitingMax'>;
 
 interface Call {
   operation: Operation;
@@ -41,20 +42,17 @@ type Result = BatchResult | 'expired';
 /** What stands around the operations in a body: the envelope, and a comma for each. */
 const ENVELOPE_BYTES = 20 + LIMITS.operationsPerBatchMax;
 
-export function createOperations(http: BrokerHttp, limits: Limits): Operations {
-  const { operationsWaitingMax } = limits;
+export function createOperations(http: BrokerHttp, limits: AdmissionLimits): Operations {
+  const admission = createAdmission(limits);
   const coalescer = createCoalescer<Call, Result>({
     flush: (calls) => flush(http, calls),
     batchMax: LIMITS.operationsPerBatchMax,
     batchBytesMax: LIMITS.batchBytesMax - ENVELOPE_BYTES,
     sizeOf: (call) => call.operation.bytes,
     keyOf: (call) => call.operation.id,
-    waitingMax: operationsWaitingMax,
-    refuse: () =>
-      new EscrowError(
-        'BROKER_BUSY',
-        `${operationsWaitingMax} operations wait for the broker (operationsWaitingMax); send fewer at a time`,
-      ),
+    // Bounded by their admission, which also counts what is in flight or waits for its repeat.
+    waitingMax: Number.POSITIVE_INFINITY,
+    refuse: () => new Error('a queue without a limit refused an operation'),
   });
   const expiries = createExpiries<Call>((call) => {
     call.isGivenUp = true;
@@ -72,19 +70,21 @@ export function createOperations(http: BrokerHttp, limits: Limits): Operations {
         if (result.answer !== undefined) return call.resolve(result.answer);
         const refused = refusalOf(operation.id, result);
         if (!refused.retryable) throw refused;
-        if (await deadline.pause(backOffMs(failures))) continue;
-        throw putOff(call, refused);
+        const pauseMs = pauseBeforeRepeatMs(failures, retryAfterMsOf(refused));
+        if (!(await deadline.pause(pauseMs))) throw putOff(call, refused);
       }
     } catch (error) {
       call.reject(error);
     } finally {
       expiries.delete(call);
+      admission.leave(operation);
     }
   }
 
   return {
     run(operation, timeoutMs) {
       return new Promise<TransactionAnswer>((resolve, reject) => {
+        admission.enter(operation);
         const deadline = new Deadline(timeoutMs);
         void settle({ operation, deadline, isGivenUp: false, resolve, reject });
       });
@@ -114,7 +114,7 @@ async function send(http: BrokerHttp, calls: Call[]): Promise<BatchResult[]> {
 function putOff({ operation, deadline }: Call, refused: EscrowError): EscrowError {
   return new EscrowError(
     'BROKER_UNREACHABLE',
-    `the broker put ${operation.op} of ${operation.id} off for ${deadline.limitMs} ms: ${refused.message}`,
+    `the broker put ${operation.op} of ${operation.id} off past its limit of ${deadline.limitMs} ms: ${refused.message}`,
     { cause: refused },
   );
 }

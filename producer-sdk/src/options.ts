@@ -25,10 +25,18 @@ export interface ProducerLimits {
    */
   attemptTimeoutMs: number;
   /**
-   * Operations that may wait for a batch; one more is refused with BROKER_BUSY.
+   * Operations that may wait for the broker: for a batch, its answer, or their repeat. One more is
+   * refused with BROKER_BUSY before anything of it was sent; a commit or rollback only at twice
+   * this number.
    * @default 10000: 20 full batches, about what a broker takes in a second
    */
   operationsWaitingMax: number;
+  /**
+   * Bytes of the operations that may wait for the broker, as JSON in UTF-8; refused like
+   * `operationsWaitingMax`. A single larger one is sent when nothing else waits.
+   * @default 67108864 (64 MiB): eight full batches, and as much as a broker lets wait before its store
+   */
+  operationsWaitingBytesMax: number;
   /**
    * Connections per broker address.
    * @default 8: batches use one at a time, the rest serve queries; long polls have their own
@@ -82,6 +90,7 @@ const LIMIT_DEFAULTS: ProducerLimits = {
   requestTimeoutMs: 5_000,
   attemptTimeoutMs: 1_000,
   operationsWaitingMax: 10_000,
+  operationsWaitingBytesMax: 64 * 1024 * 1024,
   connectionsPerBrokerMax: 8,
   connectionTimeoutMs: 2_000,
   transactionTimeoutMs: 60_000,

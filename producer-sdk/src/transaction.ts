@@ -190,8 +190,8 @@ async function commitAtBroker(run: Run): Promise<void> {
     await run.commit();
   } catch (error) {
     const fields = { transactionId: run.id, error };
-    if (isEscrowError(error) && error.code === 'BROKER_UNREACHABLE') {
-      run.logger.warn(fields, 'committed locally, broker not reached: its check will commit');
+    if (isEscrowError(error) && error.retryable) {
+      run.logger.warn(fields, 'committed locally, broker not told: its check will commit');
     } else {
       run.logger.error(fields, 'committed locally, but the broker refused the commit');
     }
