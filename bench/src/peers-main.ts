@@ -9,12 +9,6 @@ import { runBench } from './run-bench.js';
 /** npm run bench:peers: EscrowMQ beside others that promise the same or nearly so. */
 const GROUPS: RowGroup[] = [outboxes, delivery, peers];
 
-/**
- * A turn of RocketMQ takes 20 s, most of it its warm-up. Reckoned from one round on two busy cores,
- * three of everything take a quarter of an hour, and the usual five would take 24 minutes.
- */
-const ROUNDS = ['--rounds', '3'];
-
 await runBench(
   {
     groups: GROUPS,
@@ -30,6 +24,5 @@ await runBench(
         ),
       }),
   },
-  // Of a flag that is given twice, the last one counts.
-  [...ROUNDS, ...process.argv.slice(2)],
+  process.argv.slice(2),
 );

@@ -22,9 +22,16 @@ import { spawnOwned } from './measure/owned-child.js';
  * store that takes 8,000 transactions a second would measure InnoDB's checkpoints. What makes a
  * commit durable (both logs synced at every one, row format) is set there and stays.
  */
-const MARIADB_CONF = ['innodb_buffer_pool_size = 128M', 'loose-innodb_log_file_size = 96M'];
+const MARIADB_CONF = [
+  'innodb_buffer_pool_size = 128M',
+  'loose-innodb_log_file_size = 96M',
+  // Consumers that take 256 messages at a time keep as many connections between their turns.
+  'max_connections = 1000',
+];
 
 const BROKER = new URL(import.meta.resolve('@escrowmq/broker/dist/main.js'));
+/** The options of Node that the product starts itself with, from the first line of its program. */
+const BROKER_NODE_OPTIONS = nodeOptionsIn(readFileSync(BROKER, 'utf8'));
 const DIE_WITH_PARENT = new URL('./measure/die-with-parent.js', import.meta.url);
 
 /** Migrations on a fresh store take well under a second. */
@@ -57,7 +64,7 @@ export interface BrokerOptions {
   store: StoreKind | { url: string };
   /** `ESCROW_…` variables beside those that the bench sets. @default none: the broker's defaults */
   environment?: Record<string, string>;
-  /** Options of Node, such as `--cpu-prof`. @default none */
+  /** Options of Node beside the product's own, such as `--cpu-prof`. @default none */
   nodeOptions?: string[];
 }
 
@@ -157,6 +164,13 @@ function mariadbServer(server: PrivateMysql): MariadbServer {
   };
 }
 
+/** @throws Error when the program does not begin with how it is started */
+function nodeOptionsIn(program: string): string[] {
+  const options = /^#!\/usr\/bin\/env -S node (.*)/.exec(program)?.[1];
+  if (options === undefined) throw new Error(`${BROKER.href} does not say how Node is to run it`);
+  return options.split(' ');
+}
+
 const pidIn = (file: string) => Number(readFileSync(file, 'utf8'));
 
 interface BrokerProcess {
@@ -177,7 +191,12 @@ async function createBroker({
   const spawnBroker = () => {
     const output = openSync(log, 'a');
     return spawnOwned(
-      [process.execPath, ...nodeOptions, '--import', DIE_WITH_PARENT.href, fileURLToPath(BROKER)],
+      [
+        process.execPath,
+        ...BROKER_NODE_OPTIONS,
+        ...nodeOptions,
+        ...['--import', DIE_WITH_PARENT.href, fileURLToPath(BROKER)],
+      ],
       {
         // Nothing of this process's own ESCROW_ variables: the bench says what is measured.
         env: {

@@ -126,13 +126,18 @@ describe('CPU time', () => {
 });
 
 describe('flags', () => {
-  test('have defaults, fewer rounds when somebody waits', () => {
-    expect(parseFlags([])).toEqual({ quick: false, only: undefined, rounds: 5, seconds: 3 });
-    expect(parseFlags(['--quick']).rounds).toBe(3);
-    expect(parseFlags(['--quick', '--rounds', '7', '--seconds=0.5'])).toMatchObject({
-      rounds: 7,
-      seconds: 0.5,
+  test('have defaults, and a shorter warm-up when somebody waits', () => {
+    expect(parseFlags([])).toEqual({
+      quick: false,
+      only: undefined,
+      rounds: 3,
+      seconds: 3,
+      warmUpSeconds: 8,
     });
+    expect(parseFlags(['--quick'])).toMatchObject({ quick: true, rounds: 3, warmUpSeconds: 5 });
+    expect(
+      parseFlags(['--quick', '--rounds', '7', '--seconds=0.5', '--warm-up', '2']),
+    ).toMatchObject({ rounds: 7, seconds: 0.5, warmUpSeconds: 2 });
   });
 
   test.each([
@@ -143,6 +148,7 @@ describe('flags', () => {
     [['--rounds', 'many'], '--rounds is "many"'],
     [['--seconds', ''], '--seconds is ""'],
     [['--seconds', '3600'], '--seconds is 3600'],
+    [['--warm-up', '0'], '--warm-up is 0'],
   ])('%j are refused by name', (args, named) => {
     expect(() => parseFlags(args)).toThrow(FlagError);
     expect(() => parseFlags(args)).toThrow(named);

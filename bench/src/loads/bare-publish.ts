@@ -44,6 +44,7 @@ await serveLoad(Settings, async (settings: z.output<typeof Settings>) => {
       await queue.holds(operations);
       return { operations, seconds, latencyMs: { publish: latencies.quantiles() } };
     },
+    reset: () => queue.purge(),
     close: () => queue.close(),
   };
 });

@@ -18,14 +18,12 @@ const Settings = z.object({
   concurrency: z.number().int().positive(),
   consumer: z.enum(['bare', 'sdk']),
   work: Work,
+  warmUpSeconds: z.number().positive(),
   /** URL of the consumer's database, where there is work. */
   database: z.string().optional(),
 });
 
 type Settings = z.output<typeof Settings>;
-
-/** A third of a run, and enough for compiled code: a second of the slowest consumer. */
-const WARM_UP_SHARE = 1 / 3;
 
 interface Parts {
   settings: Settings;
@@ -56,12 +54,15 @@ await serveLoad(Settings, async (settings: Settings) => {
     return { operations: messages, seconds, latencyMs: {} };
   }
 
-  const warmUp = Math.ceil(settings.messages * WARM_UP_SHARE);
-  await queue.fill(warmUp);
-  await run(warmUp);
-  await queue.fill(settings.messages);
+  const fill = () => queue.fill(settings.messages);
+  for (let warmSeconds = 0; warmSeconds < settings.warmUpSeconds; ) {
+    await fill();
+    warmSeconds += (await run(settings.messages)).seconds;
+  }
+  await fill();
   return {
     run: () => run(settings.messages),
+    reset: fill,
     async close() {
       await close();
       await worker?.close();

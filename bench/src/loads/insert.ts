@@ -2,7 +2,7 @@ import { createRequire } from 'node:module';
 import { createConnection } from 'mysql2/promise';
 import { uuidv7obj } from 'uuidv7';
 import { z } from 'zod';
-import { CommonSettings, closedLoops, Latencies, serveLoad, WARM_UP_SECONDS } from './load.js';
+import { CommonSettings, closedLoops, Latencies, serveLoad } from './load.js';
 
 /*
  * One durable single-row INSERT after the other, on one connection: what a prepare that waits for
@@ -44,7 +44,7 @@ await serveLoad(Settings, async (settings: z.output<typeof Settings>) => {
     return { operations, seconds: elapsed, latencyMs: { insert: latencies.quantiles() } };
   }
 
-  await run(WARM_UP_SECONDS);
+  await run(settings.warmUpSeconds);
   return { run: () => run(settings.seconds), close: table.close };
 });
 

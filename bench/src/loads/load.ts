@@ -13,6 +13,8 @@ export const CommonSettings = z.object({
   concurrency: z.number().int().positive(),
   /** No loop starts anything new after it. */
   seconds: z.number().positive(),
+  /** Before the first `ready`: what is compiled and filled by then is not measured. */
+  warmUpSeconds: z.number().positive().default(1),
 });
 
 export interface LoadResult {
@@ -25,14 +27,16 @@ export interface LoadResult {
 export interface Load {
   /** From `go` until all is drained. @throws Error when a message is missing or one too many */
   run(): Promise<LoadResult>;
+  /** Undoes a run and gets ready for another one: empties the queue, or fills it. */
+  reset?(): Promise<void>;
   close(): Promise<void>;
 }
 
 /**
- * Connects and warms up, says `ready`, waits for `go`, runs and prints the result. Whatever goes
- * wrong ends the process with code 1 and the error on standard error.
+ * Connects and warms up, and for each `go` runs and prints the result, until standard input ends.
+ * Whatever goes wrong ends the process with code 1 and the error on standard error.
  *
- * @param prepare connects, sets up and warms up, about a second of it
+ * @param prepare connects, sets up and warms up
  * @example await serveLoad(Settings, async (settings) => ({ run: …, close: … }));
  */
 export async function serveLoad<S>(
@@ -41,20 +45,21 @@ export async function serveLoad<S>(
 ): Promise<void> {
   const settings = schema.parse(JSON.parse(process.argv.at(-1) ?? ''));
   const lines = createInterface({ input: process.stdin });
-  let gone = false;
-  const orphaned = () => {
-    // The bench ended before it said go.
-    if (!gone) process.exit(1);
-  };
+  // The bench is gone.
+  const orphaned = () => process.exit(1);
   lines.once('close', orphaned);
   const load = await prepare(settings);
-  process.stdout.write('ready\n');
-  await once(lines, 'line');
-  gone = true;
-  const result = await load.run();
-  process.stdout.write(`${JSON.stringify(result)}\n`);
+  lines.off('close', orphaned);
+  const ended = once(lines, 'close').then(() => 'end');
+  const go = () => Promise.race([once(lines, 'line'), ended]);
+  for (;;) {
+    const asked = go();
+    process.stdout.write('ready\n');
+    if ((await asked) === 'end') break;
+    process.stdout.write(`${JSON.stringify(await load.run())}\n`);
+    await load.reset?.();
+  }
   await load.close();
-  lines.close();
 }
 
 /** Latencies of one step, in milliseconds. */
@@ -91,15 +96,12 @@ export async function closedLoops(
   return operations;
 }
 
-/** Compiled code, grown pools and filled caches are there after about this. */
-export const WARM_UP_SECONDS = 1;
-
 /** One loop alone does too little in that time: its code would be compiled while it is measured. */
 const WARM_UP_CONCURRENCY_MIN = 64;
 
 /** The settings with which a load that is about to be measured runs first. */
 export const warmUpOf = <S extends z.output<typeof CommonSettings>>(settings: S): S => ({
   ...settings,
-  seconds: WARM_UP_SECONDS,
+  seconds: settings.warmUpSeconds,
   concurrency: Math.max(settings.concurrency, WARM_UP_CONCURRENCY_MIN),
 });

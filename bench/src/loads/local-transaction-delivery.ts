@@ -3,7 +3,7 @@ import { uuidv7 } from 'uuidv7';
 import { z } from 'zod';
 import { ConsumerKind, monotonicMs, startArrivals } from './consume-arrivals.js';
 import { CommonSettings, closedLoops, Latencies, serveLoad, warmUpOf } from './load.js';
-import { openWay, WARM_UP_SECONDS, WaySettings } from './local-transaction-ways.js';
+import { openWay, WaySettings } from './local-transaction-ways.js';
 
 /*
  * How long after the local COMMIT a message is with its consumer, which is a process of its own.
@@ -57,10 +57,11 @@ await serveLoad(Settings, async (settings: Settings) => {
   }
 
   // Without the pace: a moderate rate would leave the code uncompiled.
-  await run({ ...warmUpOf(settings), seconds: WARM_UP_SECONDS, perSecond: undefined });
+  await run({ ...warmUpOf(settings), perSecond: undefined });
   await way.idle();
   return {
     run: () => run(settings),
+    reset: () => way.idle(),
     async close() {
       await way.close();
       await arrivals.close();

@@ -25,12 +25,6 @@ export const WaySettings = z.object({
 /** As many connections as one service takes of a server that others use as well. */
 const POOL_CONNECTIONS = 32;
 
-/**
- * A local transaction runs more code than a publish: `producer.transaction` took 820 µs of CPU in
- * its first two seconds at 64 loops, and 390 µs from its 3,000th transaction on.
- */
-export const WARM_UP_SECONDS = 3;
-
 export interface Way {
   /**
    * Resolves when a service could answer its caller.

@@ -1,6 +1,6 @@
 import type { z } from 'zod';
 import { CommonSettings, closedLoops, Latencies, serveLoad, warmUpOf } from './load.js';
-import { openWay, WARM_UP_SECONDS, WaySettings } from './local-transaction-ways.js';
+import { openWay, WaySettings } from './local-transaction-ways.js';
 import { openQueue, QueueSettings } from './queue.js';
 
 /*
@@ -34,10 +34,11 @@ await serveLoad(Settings, async (settings: z.output<typeof Settings>) => {
     };
   }
 
-  await run({ ...warmUpOf(settings), seconds: WARM_UP_SECONDS });
+  await run(warmUpOf(settings));
   await queue.purge();
   return {
     run: () => run(settings),
+    reset: () => queue.purge(),
     async close() {
       await way.close();
       await queue.close();

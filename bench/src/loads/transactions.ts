@@ -43,6 +43,7 @@ export async function serveTransactions(
     await queue.purge();
     return {
       run: () => runTransactions(settings, { client, queue, messages }),
+      reset: () => queue.purge(),
       async close() {
         await client.close();
         await queue.close();

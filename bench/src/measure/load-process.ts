@@ -1,14 +1,15 @@
 import type { ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { z } from 'zod';
-import { cpuUsed, LOAD, readCpu } from './cpu.js';
+import { type CpuUse, cpuUsed, LOAD, readCpu } from './cpu.js';
 import { spawnOwned } from './owned-child.js';
 
 /*
  * The boundary between the bench and a load, in whatever language that is written. A load is a
  * child process. Its last argument is a JSON object of settings. It prints `ready` when it is
- * connected, set up and warm, waits for a line `go` on standard input, runs, prints one JSON line
- * and ends by itself with exit code 0. Anything wrong (a message short, a call refused) is a sentence on
+ * connected, set up and warm, waits for a line `go` on standard input, runs, and prints one JSON line.
+ * Then it ends by itself with exit code 0, or says `ready` once more: it is warm still, and spares the next
+ * round another warm-up. Such a load ends when its standard input does. Anything wrong (a message short, a call refused) is a sentence on
  * standard error and exit code 1, never a slower figure.
  */
 
@@ -46,9 +47,7 @@ export interface LoadOptions {
   settings: object;
   /** Process ids by name; each counts with all its descendants. The load itself is added. */
   processes: Record<string, number>;
-  /** Called right after `go`. A rejection fails the run. */
-  onGo?: () => Promise<void>;
-  /** From the start of the process to its end. @default 120000 */
+  /** For the start with its warm-up, and for each run. @default 120000 */
   limitMs?: number;
 }
 
@@ -57,8 +56,81 @@ const LIMIT_MS = 120_000;
 /** Enough for an error with its stack. */
 const ERROR_CHARS = 4_000;
 
+/** A load that is connected and warm. */
+export interface OpenLoad {
+  /**
+   * Measures also the CPU of the processes that serve it, between `go` and the result. Resolves when
+   * it is ready for another run, or has ended.
+   *
+   * @throws Error with what the load said, when it fails, says something else, or takes too long
+   */
+  run(): Promise<Run>;
+  /** Resolves when it has ended. @throws Error when it failed at that */
+  close(): Promise<void>;
+  /** Ends it at once, whatever it does. */
+  kill(): void;
+}
+
+/** @throws Error with what the load said, when it does not get ready */
+export async function openLoad(options: LoadOptions): Promise<OpenLoad> {
+  const { command, settings, limitMs = LIMIT_MS } = options;
+  const child = spawnOwned([...command, JSON.stringify(settings)], {
+    stdio: ['pipe', 'pipe', 'pipe'],
+  });
+  const name = command.at(-1) ?? '';
+  const lines = readLines(child, name);
+  const kill = () => void child.kill('SIGKILL');
+  /** What takes longer than `limitMs` is killed, and so fails. */
+  const limited = async <T>(work: () => Promise<T>): Promise<T> => {
+    const timer = setTimeout(kill, limitMs);
+    try {
+      return await work();
+    } catch (error) {
+      kill();
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+  const ready = (line: string | undefined) => {
+    if (line !== READY) throw new Error(`${name} said "${line}" instead of "${READY}"`);
+  };
+  await limited(async () => ready((await lines.next()) ?? (await lines.missing())));
+  return {
+    run: () =>
+      limited(async () => {
+        const processes = { ...options.processes, [LOAD]: child.pid ?? 0 };
+        const before = readCpu(processes);
+        child.stdin?.write('go\n');
+        const line = (await lines.next()) ?? (await lines.missing());
+        const after = readCpu(processes);
+        const again = await lines.next();
+        if (again !== undefined) ready(again);
+        const use = before && after ? cpuUsed(before, after) : { micros: {}, foreignPercent: 0 };
+        return runOf(LoadResult.parse(JSON.parse(line)), use);
+      }),
+    close: () =>
+      limited(async () => {
+        child.stdin?.end();
+        await lines.end();
+      }),
+    kill,
+  };
+}
+
+const READY = 'ready';
+
+const runOf = (result: LoadResult, { micros, foreignPercent }: CpuUse): Run => ({
+  ...result,
+  perSecond: result.operations / result.seconds,
+  cpuMicrosPerOperation: Object.fromEntries(
+    Object.entries(micros).map(([key, value]) => [key, value / result.operations]),
+  ),
+  foreignCpuPercent: foreignPercent,
+});
+
 /**
- * Runs one load and measures the CPU of the processes that serve it, between `go` and the result.
+ * Runs one load once.
  *
  * @throws Error with what the load said, when it fails, says something else, or takes too long
  * @example
@@ -69,42 +141,21 @@ const ERROR_CHARS = 4_000;
  * });
  */
 export async function runLoad(options: LoadOptions): Promise<Run> {
-  const { command, settings, onGo } = options;
-  const limitMs = options.limitMs ?? LIMIT_MS;
-  const child = spawnOwned([...command, JSON.stringify(settings)], {
-    stdio: ['pipe', 'pipe', 'pipe'],
-  });
-  const name = command.at(-1) ?? '';
-  const lines = readLines(child, name);
-  const timer = setTimeout(() => child.kill('SIGKILL'), limitMs);
+  const load = await openLoad(options);
   try {
-    const first = await lines.next();
-    if (first !== 'ready') throw new Error(`${name} said "${first}" instead of "ready"`);
-    const processes = { ...options.processes, [LOAD]: child.pid ?? 0 };
-    const before = readCpu(processes);
-    child.stdin?.write('go\n');
-    const [line] = await Promise.all([lines.next(), onGo?.()]);
-    const after = readCpu(processes);
-    await lines.end();
-    const result = LoadResult.parse(JSON.parse(line));
-    const use = before && after ? cpuUsed(before, after) : { micros: {}, foreignPercent: 0 };
-    return {
-      ...result,
-      perSecond: result.operations / result.seconds,
-      cpuMicrosPerOperation: Object.fromEntries(
-        Object.entries(use.micros).map(([key, micros]) => [key, micros / result.operations]),
-      ),
-      foreignCpuPercent: use.foreignPercent,
-    };
+    const run = await load.run();
+    await load.close();
+    return run;
   } finally {
-    clearTimeout(timer);
-    child.kill('SIGKILL');
+    load.kill();
   }
 }
 
 interface Lines {
-  /** The next line of standard output. @throws Error when the process ends first */
-  next(): Promise<string>;
+  /** The next line of standard output; undefined when there is none, and the process has ended well. */
+  next(): Promise<string | undefined>;
+  /** @throws Error that says that the process has ended without a line that it owed */
+  missing(): Promise<never>;
   /** Resolves when the process has ended with exit code 0. @throws Error otherwise */
   end(): Promise<void>;
 }
@@ -132,6 +183,9 @@ function readLines(child: ChildProcess, name: string): Lines {
       const line = await iterator.next();
       if (line.done !== true) return line.value;
       await ended;
+      return undefined;
+    },
+    async missing() {
       throw new Error(`${name} ended without an answer: ${errors.trim()}`);
     },
     end: () => ended,

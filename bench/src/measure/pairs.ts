@@ -1,10 +1,37 @@
-import type { Run } from './load-process.js';
+import { type LoadOptions, type OpenLoad, openLoad, type Run } from './load-process.js';
 import { type Summary, summarize } from './quantiles.js';
 
 export interface Contender {
   name: string;
+  /** Called before the first round: gets everything started and warm. */
+  open?(): Promise<void>;
   /** One run; called once a round. */
   run(): Promise<Run>;
+  /** Called after the last round, or after a failure, even if it was never opened. */
+  close?(): Promise<void>;
+}
+
+/**
+ * A load that is started once and keeps still between its turns: its code stays compiled, and its
+ * connections open.
+ *
+ * @param options asked for when it is started
+ */
+export function loadContender(name: string, options: () => LoadOptions): Contender {
+  let load: OpenLoad | undefined;
+  return {
+    name,
+    async open() {
+      load = await openLoad(options());
+    },
+    async run() {
+      if (load === undefined) throw new Error(`${name} was not opened`);
+      return load.run();
+    },
+    async close() {
+      await load?.close();
+    },
+  };
 }
 
 export interface Contended {
@@ -38,12 +65,18 @@ export async function alternate(
   say: (line: string) => void = (line) => process.stderr.write(`${line}\n`),
 ): Promise<Comparison> {
   const runs = new Map(contenders.map(({ name }): [string, Run[]] => [name, []]));
-  for (let round = 1; round <= rounds; round += 1) {
-    for (const { name, run } of contenders) {
-      const result = await run();
-      runs.get(name)?.push(result);
-      say(`  round ${round}/${rounds}  ${name}: ${lineOf(result)}`);
+  try {
+    for (const { open } of contenders) await open?.();
+    for (let round = 1; round <= rounds; round += 1) {
+      for (const { name, run } of contenders) {
+        const result = await run();
+        runs.get(name)?.push(result);
+        say(`  round ${round}/${rounds}  ${name}: ${lineOf(result)}`);
+      }
     }
+  } finally {
+    const closed = await Promise.allSettled(contenders.map(({ close }) => close?.()));
+    for (const each of closed) if (each.status === 'rejected') say(`  ${each.reason}`);
   }
   return compare([...runs].map(([name, itsRuns]) => ({ name, runs: itsRuns })));
 }

@@ -8,6 +8,9 @@ const DIE_WITH_PARENT = new URL('../measure/die-with-parent.js', import.meta.url
 
 export interface OutboxRelay {
   pid: number;
+  /** Reads nothing until it is to work again; what it has begun, it ends. */
+  rest(): void;
+  work(): void;
   /** SIGTERM; resolves when it has ended. @throws Error when it had failed */
   stop(): Promise<void>;
 }
@@ -27,6 +30,8 @@ export async function startOutboxRelay(settings: RelaySettings): Promise<OutboxR
   ]);
   return {
     pid: child.pid ?? 0,
+    rest: () => void child.send('rest'),
+    work: () => void child.send('work'),
     async stop() {
       child.kill('SIGTERM');
       const [code, signal] = await ended;

@@ -36,12 +36,18 @@ channel.on('return', ({ properties }) => {
 
 const stopping = new AbortController();
 process.once('SIGTERM', () => stopping.abort());
+let resting = false;
+process.on('message', (message) => {
+  resting = message === 'rest';
+});
+// Listening to the parent would keep this process from ending.
+process.channel?.unref();
 process.send?.('ready');
 
 const relay = settings.relay === 'batch' ? relayBatch : relayOneByOne;
 const enough = settings.pauseAfter === 'nothing' ? 1 : BATCH_ROWS;
 while (!stopping.signal.aborted) {
-  const sent = await relay({ pool, channel });
+  const sent = resting ? 0 : await relay({ pool, channel });
   // Cut short by the signal, which ends the loop as well.
   if (sent < enough) await pause(POLL_MS, undefined, stopping).catch(() => undefined);
 }

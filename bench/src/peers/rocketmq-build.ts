@@ -36,6 +36,7 @@ const OUTPUT_CHARS = 4_000;
  * @throws Error with one line that says what is missing or what failed
  */
 export async function buildRocketmq(): Promise<string> {
+  await requireJava();
   const folder = join(CACHE, sourcesHash());
   if (!existsSync(folder)) {
     // What older sources were built into is of no use any more.
@@ -47,6 +48,17 @@ export async function buildRocketmq(): Promise<string> {
     await rename(unfinished, folder);
   }
   return classPath(folder);
+}
+
+const JDK = `a JDK from ${JAVA_RELEASE} on (on Debian: apt-get install default-jdk-headless)`;
+
+/** What was built before says nothing about what is there to run it. */
+async function requireJava(): Promise<void> {
+  // "openjdk 17.0.9 2023-10-17"; a Java before 9 does not know the option.
+  const printed = await run(['java', '--version'], JDK);
+  const release = /(\d+)/.exec(printed)?.[1] ?? 'unknown';
+  if (Number(release) >= Number(JAVA_RELEASE)) return;
+  throw new Error(`RocketMQ needs ${JDK}: java is of release ${release}`);
 }
 
 const classPath = (folder: string) => `${join(folder, 'classes')}:${join(folder, 'lib', '*')}`;
@@ -78,13 +90,16 @@ async function fill(folder: string): Promise<void> {
       ...['--release', JAVA_RELEASE, '-nowarn', '-cp', classPath(folder), '-d', classes],
       ...java.map((name) => join(SOURCES, name)),
     ],
-    `a JDK from ${JAVA_RELEASE} on (on Debian: apt-get install default-jdk-headless)`,
+    JDK,
   );
   await copyFile(join(SOURCES, LOGGING), join(classes, LOGGING));
 }
 
-/** @param needs what the command comes with, for the error */
-async function run(command: [string, ...string[]], needs: string): Promise<void> {
+/**
+ * @param needs what the command comes with, for the error
+ * @returns the beginning of what it printed
+ */
+async function run(command: [string, ...string[]], needs: string): Promise<string> {
   const child = spawnOwned(command, { stdio: ['ignore', 'pipe', 'pipe'], timeout: STEP_MS_MAX });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
@@ -98,6 +113,7 @@ async function run(command: [string, ...string[]], needs: string): Promise<void>
     const [code, signal] = await once(child, 'close');
     if (code !== 0)
       throw failed(`ended with ${signal ?? `exit code ${code}`}: ${firstError(output)}`);
+    return output;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw failed('is not there', error);
     throw error;

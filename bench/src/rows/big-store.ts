@@ -6,7 +6,7 @@ import type { Broker, MariadbServer, StoreKind } from '../servers.js';
 import { type Filling, fillStore } from './fill-store.js';
 import type { BenchContext, RowGroup } from './group.js';
 import { figureRow, rateRow } from './rate-row.js';
-import { transactions, warmUp } from './throughput.js';
+import { transactions } from './throughput.js';
 
 /*
  * What a transaction costs in a store that already holds a million: open ones, which wait for their
@@ -60,7 +60,7 @@ async function bigStoreRows(context: BenchContext, kind: StoreKind): Promise<(Ro
 const nameOf = (filling: Filling | undefined) =>
   filling === undefined ? EMPTY : `${MILLION} ${filling}`;
 
-/** A store, filled, and a warm broker on it. */
+/** A store, filled, and a broker on it. */
 async function startStore(
   context: BenchContext,
   kind: StoreKind,
@@ -78,9 +78,8 @@ async function startStore(
   const broker = await servers.startBroker({ store: { url } });
   const own = { ...context, servers: { ...servers, mariadb } };
   const what = { kind: { way: 'sdk', store: kind }, broker, queueType: 'classic' } as const;
-  await warmUp(own, what);
-  const { run } = transactions(own, { ...what, concurrency: CONCURRENCY });
-  return { broker, contender: { name: nameOf(filling), run } };
+  const contender = transactions(own, { ...what, concurrency: CONCURRENCY });
+  return { broker, contender: { ...contender, name: nameOf(filling) } };
 }
 
 const storeUrl = ({ servers }: BenchContext, kind: StoreKind, mariadb: MariadbServer) =>

@@ -1,5 +1,4 @@
-import { runLoad } from '../measure/load-process.js';
-import { alternate, type Contender } from '../measure/pairs.js';
+import { alternate, type Contender, loadContender } from '../measure/pairs.js';
 import type { Row } from '../report/row.js';
 import { type BenchContext, DATA_BYTES, nodeLoad, type RowGroup } from './group.js';
 
@@ -29,26 +28,23 @@ export const consuming: RowGroup = {
 
 async function rowsAt(prefetch: number, context: BenchContext): Promise<Row[]> {
   const database = await context.servers.mariadb.createDatabase();
-  const contender = (name: string, consumer: 'bare' | 'sdk', work: Work): Contender => ({
-    name,
-    run: () =>
-      runLoad({
-        command: nodeLoad('consume'),
-        settings: {
-          rabbitmq: context.servers.rabbitmq.url,
-          dataBytes: DATA_BYTES,
-          messages: Math.ceil(MESSAGES_PER_SECOND[work] * context.seconds),
-          concurrency: prefetch,
-          consumer,
-          work,
-          database,
-        },
-        processes: {
-          rabbitmq: context.servers.rabbitmq.pid(),
-          mariadb: context.servers.mariadb.pid(),
-        },
-      }),
-  });
+  const { seconds, warmUpSeconds } = context;
+  const { rabbitmq, mariadb } = context.servers;
+  const contender = (name: string, consumer: 'bare' | 'sdk', work: Work): Contender =>
+    loadContender(name, () => ({
+      command: nodeLoad('consume'),
+      settings: {
+        rabbitmq: rabbitmq.url,
+        dataBytes: DATA_BYTES,
+        messages: Math.ceil(MESSAGES_PER_SECOND[work] * seconds),
+        warmUpSeconds,
+        concurrency: prefetch,
+        consumer,
+        work,
+        database,
+      },
+      processes: { rabbitmq: rabbitmq.pid(), mariadb: mariadb.pid() },
+    }));
   const plain = await alternate(
     [contender(BARE, 'bare', 'nothing'), contender(SDK, 'sdk', 'nothing')],
     context.rounds,

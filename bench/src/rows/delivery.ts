@@ -43,11 +43,11 @@ const p99 = ({ latencyMs }: Run) => latencyMs.commitToConsumer?.p99 ?? Number.Na
 
 async function atModerateRate(
   runs: LocalTransactionRuns,
-  { seconds, rounds }: BenchContext,
+  { rounds }: BenchContext,
 ): Promise<Row[]> {
   const load = (consumer: 'bare' | 'sdk') => ({
     name: 'local-transaction-delivery',
-    settings: { concurrency: CONCURRENCY, seconds, perSecond: PER_SECOND, consumer },
+    settings: { concurrency: CONCURRENCY, perSecond: PER_SECOND, consumer },
   });
   const comparison = await alternate(
     [
@@ -77,13 +77,10 @@ async function atModerateRate(
   ];
 }
 
-async function atFullRate(
-  runs: LocalTransactionRuns,
-  { seconds, rounds }: BenchContext,
-): Promise<Row[]> {
+async function atFullRate(runs: LocalTransactionRuns, { rounds }: BenchContext): Promise<Row[]> {
   const load = {
     name: 'local-transaction-delivery',
-    settings: { concurrency: CONCURRENCY_FULL, seconds, consumer: 'bare' },
+    settings: { concurrency: CONCURRENCY_FULL, consumer: 'bare' },
   };
   const comparison = await alternate(
     [

@@ -9,6 +9,8 @@ export interface BenchContext {
   rounds: number;
   /** How long each run starts new operations. */
   seconds: number;
+  /** How long each load runs before its first turn. */
+  warmUpSeconds: number;
   /** Only what matters most, since somebody waits. */
   quick: boolean;
 }

@@ -1,9 +1,7 @@
-import { type Run, runLoad } from '../measure/load-process.js';
-import type { Contender } from '../measure/pairs.js';
-import { startOutboxRelay } from '../peers/outbox-process.js';
+import { type Contender, loadContender } from '../measure/pairs.js';
+import { type OutboxRelay, startOutboxRelay } from '../peers/outbox-process.js';
 import type { RelaySettings } from '../peers/outbox-relay.js';
 import { type BenchContext, DATA_BYTES, nodeLoad } from './group.js';
-import { warmUp } from './throughput.js';
 
 /*
  * What the rows about local transactions share: a MariaDB for the business alone, a broker with its
@@ -41,43 +39,57 @@ export async function startLocalTransactionRuns(
   const { rabbitmq, mariadb: store, ...servers } = context.servers;
   const business = await servers.startMariadb();
   const broker = await servers.startBroker({ store: 'mariadb' });
-  const kind = { way: 'sdk', store: 'mariadb' } as const;
-  await warmUp(context, { kind, broker, queueType: QUEUE_TYPE });
 
-  async function run(means: Means, load: { name: string; settings: object }): Promise<Run> {
-    // Fresh for each run: no contender pays for the rows of another.
-    const database = await business.createDatabase();
-    const relay =
-      means.way === 'outbox'
-        ? await startOutboxRelay({ ...means, database, rabbitmq: rabbitmq.url })
-        : undefined;
-    try {
-      return await runLoad({
-        command: nodeLoad(load.name),
-        settings: {
-          ...load.settings,
-          way: means.way,
-          database,
-          broker: broker.url,
-          rabbitmq: rabbitmq.url,
-          queueType: QUEUE_TYPE,
-          dataBytes: DATA_BYTES,
-        },
-        processes: {
-          business: business.pid(),
-          store: store.pid(),
-          broker: broker.pid(),
-          rabbitmq: rabbitmq.pid(),
-          ...(relay === undefined ? {} : { relay: relay.pid }),
-        },
-      });
-    } finally {
-      await relay?.stop();
-    }
+  /** On a database of its own, with a relay of its own that rests while others have their turns. */
+  function contender(name: string, means: Means, load: { name: string; settings: object }) {
+    let database = '';
+    let relay: OutboxRelay | undefined;
+    const loop = loadContender(name, () => ({
+      command: nodeLoad(load.name),
+      settings: {
+        ...load.settings,
+        seconds: context.seconds,
+        warmUpSeconds: context.warmUpSeconds,
+        way: means.way,
+        database,
+        broker: broker.url,
+        rabbitmq: rabbitmq.url,
+        queueType: QUEUE_TYPE,
+        dataBytes: DATA_BYTES,
+      },
+      processes: {
+        business: business.pid(),
+        store: store.pid(),
+        broker: broker.pid(),
+        rabbitmq: rabbitmq.pid(),
+        ...(relay === undefined ? {} : { relay: relay.pid }),
+      },
+    }));
+    const resting: Contender = {
+      name,
+      async open() {
+        database = await business.createDatabase();
+        if (means.way === 'outbox') {
+          relay = await startOutboxRelay({ ...means, database, rabbitmq: rabbitmq.url });
+        }
+        await loop.open?.();
+        relay?.rest();
+      },
+      async run() {
+        relay?.work();
+        const run = await loop.run();
+        relay?.rest();
+        return run;
+      },
+      async close() {
+        // What is in the outbox keeps the load from closing.
+        relay?.work();
+        await loop.close?.();
+        await relay?.stop();
+      },
+    };
+    return resting;
   }
 
-  return {
-    contender: (name, means, load) => ({ name, run: () => run(means, load) }),
-    close: () => broker.stop(),
-  };
+  return { contender, close: () => broker.stop() };
 }

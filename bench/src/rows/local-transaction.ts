@@ -17,7 +17,7 @@ export const localTransaction: RowGroup = {
     try {
       const load = {
         name: 'local-transaction',
-        settings: { concurrency: CONCURRENCY, seconds: context.seconds },
+        settings: { concurrency: CONCURRENCY },
       };
       const comparison = await alternate(
         [runs.contender(WITHOUT, PLAIN, load), runs.contender(BY_ESCROW, ESCROW, load)],

@@ -27,7 +27,7 @@ export const outboxes: RowGroup = {
       for (const concurrency of CONCURRENCIES) {
         const load = {
           name: 'local-transaction',
-          settings: { concurrency, seconds: context.seconds },
+          settings: { concurrency },
         };
         const contenders = [
           runs.contender(GOOD, GOOD_OUTBOX, load),

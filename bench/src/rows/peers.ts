@@ -6,10 +6,10 @@ import { dtmUnavailable, startDtm } from '../peers/dtm.js';
 import { pausable } from '../peers/pausable.js';
 import { type RocketmqOptions, rocketmqUnavailable, startRocketmq } from '../peers/rocketmq.js';
 import type { Goal, Row, SkippedRow } from '../report/row.js';
-import { type BenchContext, DATA_BYTES, nodeLoad, type RowGroup } from './group.js';
+import { type BenchContext, DATA_BYTES, type RowGroup } from './group.js';
 import { QUEUE_TYPE } from './local-transaction-runs.js';
 import { rateRow } from './rate-row.js';
-import { transactions, warmUp } from './throughput.js';
+import { barePublishing, transactions } from './throughput.js';
 
 /*
  * EscrowMQ beside transaction coordinators that promise nearly the same: prepared, committed and
@@ -97,7 +97,6 @@ export const peers: RowGroup = {
     const broker = await context.servers.startBroker({ store: 'mariadb' });
     try {
       const escrow = { kind: { way: 'sdk', store: 'mariadb' }, broker } as const;
-      await warmUp(context, { ...escrow, queueType: QUEUE_TYPE });
       for (const peer of PEERS) {
         const skipped = await peer.unavailable();
         if (skipped === undefined) running.push(await start(peer, context));
@@ -109,7 +108,7 @@ export const peers: RowGroup = {
           [
             { ...transactions(context, { ...common, ...escrow }), name: ESCROW },
             ...running.map(({ name, run }) => ({ name, run: () => run(concurrency) })),
-            { name: BARE, run: () => publishBare(context, concurrency) },
+            { ...barePublishing(context, common), name: BARE },
           ],
           context.rounds,
         );
@@ -155,19 +154,6 @@ const common = ({ seconds }: BenchContext, concurrency: number) => ({
   seconds,
   dataBytes: DATA_BYTES,
 });
-
-function publishBare(context: BenchContext, concurrency: number): Promise<Run> {
-  const { rabbitmq } = context.servers;
-  return runLoad({
-    command: nodeLoad('bare-publish'),
-    settings: {
-      ...common(context, concurrency),
-      rabbitmq: rabbitmq.url,
-      queueType: QUEUE_TYPE,
-    },
-    processes: { rabbitmq: rabbitmq.pid() },
-  });
-}
 
 function rowsOf(
   comparison: Comparison,

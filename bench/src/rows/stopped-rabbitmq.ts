@@ -12,7 +12,7 @@ import type { Row, SkippedRow } from '../report/row.js';
 import type { Broker, StoreKind } from '../servers.js';
 import { type BenchContext, DATA_BYTES, nodeLoad, type RowGroup } from './group.js';
 import { rateRow } from './rate-row.js';
-import { transactions, warmUp } from './throughput.js';
+import { transactionsLoad } from './throughput.js';
 
 /*
  * RabbitMQ is stopped while producers go on: what that does to the broker's memory, and how fast
@@ -24,7 +24,7 @@ const BACKLOG = 200_000;
 
 const CONCURRENCY = 256;
 
-/** A round takes about a minute, most of it a run of 400,000 operations. */
+/** A round takes most of a minute: a run of 400,000 operations, and the drain. */
 const ROUNDS_MAX = 3;
 
 const PEAK_MIB_MUST = 350;
@@ -49,15 +49,15 @@ async function rows(context: BenchContext, store: StoreKind): Promise<(Row | Ski
   const broker = await context.servers.startBroker({ store });
   try {
     const what = { kind: { way: 'sdk', store }, broker, queueType: 'classic' } as const;
-    await warmUp(context, what);
-    const { run } = transactions(context, { ...what, concurrency: CONCURRENCY });
+    // Started anew for each run: it would lose its connection in the outage.
+    const load = () => transactionsLoad(context, { ...what, concurrency: CONCURRENCY });
     const comparison = await alternate(
       [
         {
           name: SDK,
           async run() {
             await connected(broker);
-            return run();
+            return runLoad(load());
           },
         },
         { name: DRAIN, run: () => stopAndDrain(context, store) },

@@ -1,5 +1,5 @@
-import { runLoad } from '../measure/load-process.js';
-import { alternate, type Comparison, type Contender } from '../measure/pairs.js';
+import type { LoadOptions } from '../measure/load-process.js';
+import { alternate, type Comparison, type Contender, loadContender } from '../measure/pairs.js';
 import type { Goal, Row, SkippedRow } from '../report/row.js';
 import type { Broker, Servers, StoreKind } from '../servers.js';
 import { type BenchContext, DATA_BYTES, nodeLoad, type QueueType, type RowGroup } from './group.js';
@@ -60,8 +60,6 @@ const GOALS_AT = 256;
 /** Where latencies and CPU are held against their goals. */
 const LATENCIES_AT = 64;
 
-const WARM_UP_SECONDS = 2;
-
 const CONCURRENCIES = [1, 16, 64, 256];
 
 export const THROUGHPUT: RowGroup[] = [
@@ -83,7 +81,6 @@ function group(queueType: QueueType, concurrency: number): RowGroup {
       const brokers = await startBrokers(context.servers, kinds);
       try {
         const common = { queueType, concurrency };
-        for (const kind of kinds) await warmUp(context, { kind, broker: of(kind), queueType });
         const comparison = await alternate(
           [
             barePublishing(context, common),
@@ -119,58 +116,42 @@ interface Common {
   concurrency: number;
 }
 
-const settingsOf = ({ servers, seconds }: BenchContext, common: Common) => ({
+const settingsOf = ({ servers, seconds, warmUpSeconds }: BenchContext, common: Common) => ({
   ...common,
   rabbitmq: servers.rabbitmq.url,
   dataBytes: DATA_BYTES,
   seconds,
+  warmUpSeconds,
 });
 
-function barePublishing(context: BenchContext, common: Common): Contender {
-  return {
-    name: BARE,
-    run: () =>
-      runLoad({
-        command: nodeLoad('bare-publish'),
-        settings: settingsOf(context, common),
-        processes: { rabbitmq: context.servers.rabbitmq.pid() },
-      }),
-  };
+export function barePublishing(context: BenchContext, common: Common): Contender {
+  return loadContender(BARE, () => ({
+    command: nodeLoad('bare-publish'),
+    settings: settingsOf(context, common),
+    processes: { rabbitmq: context.servers.rabbitmq.pid() },
+  }));
 }
 
-/** EscrowMQ, one way on one store. */
-export function transactions(
+/** What to measure of EscrowMQ: one way on one store. */
+type What = Common & { kind: Pick<Kind, 'way' | 'store'>; broker: Broker };
+
+export const transactions = (context: BenchContext, what: What): Contender =>
+  loadContender(nameOf(what.kind), () => transactionsLoad(context, what));
+
+export function transactionsLoad(
   context: BenchContext,
-  { kind, broker, ...common }: Common & { kind: Pick<Kind, 'way' | 'store'>; broker: Broker },
-): Contender {
+  { kind, broker, ...common }: What,
+): LoadOptions {
   const { rabbitmq, mariadb } = context.servers;
   return {
-    name: nameOf(kind),
-    run: () =>
-      runLoad({
-        command: nodeLoad(kind.way),
-        settings: { ...settingsOf(context, common), broker: broker.url },
-        processes: {
-          broker: broker.pid(),
-          rabbitmq: rabbitmq.pid(),
-          ...(kind.store === 'mariadb' ? { mariadb: mariadb.pid() } : {}),
-        },
-      }),
+    command: nodeLoad(kind.way),
+    settings: { ...settingsOf(context, common), broker: broker.url },
+    processes: {
+      broker: broker.pid(),
+      rabbitmq: rabbitmq.pid(),
+      ...(kind.store === 'mariadb' ? { mariadb: mariadb.pid() } : {}),
+    },
   };
-}
-
-/**
- * A broker is as fast as it gets after some thousands of transactions by each way in, and one that runs for
- * months has had them. Without this the first rounds took it twice as much CPU as the last.
- */
-export async function warmUp(
-  context: BenchContext,
-  what: { kind: Pick<Kind, 'way' | 'store'>; broker: Broker; queueType: QueueType },
-): Promise<void> {
-  await transactions(
-    { ...context, seconds: WARM_UP_SECONDS },
-    { ...what, concurrency: LATENCIES_AT },
-  ).run();
 }
 
 const nameOf = ({ way, store }: Pick<Kind, 'way' | 'store'>) => `${way}-${store}`;
