@@ -19,16 +19,13 @@ const ROUNDS = 3;
 const SECONDS = 3;
 /** In its first seconds a sixth of the broker's CPU time is the compiler's, and of a load's more. */
 const WARM_UP_SECONDS = 8;
-/** What three minutes allow. */
-const WARM_UP_SECONDS_QUICK = 5;
 
 const USAGE = `flags:
   --quick        only what matters most, under three minutes
   --only <text>  only the groups of rows whose name contains the text
   --rounds <n>   turns of each contender, 1 to 100 (default ${ROUNDS})
   --seconds <s>  how long each run starts new operations, 0.1 to 60 (default ${SECONDS})
-  --warm-up <s>  how long each load runs before its first turn, 0.1 to 60
-                 (default ${WARM_UP_SECONDS}, with --quick ${WARM_UP_SECONDS_QUICK})`;
+  --warm-up <s>  how long each load runs before its first turn, 0.1 to 60 (default ${WARM_UP_SECONDS})`;
 
 /** @throws FlagError that names what is wrong and what there is */
 export function parseFlags(args: readonly string[]): Flags {
@@ -43,11 +40,7 @@ export function parseFlags(args: readonly string[]): Flags {
     only: values.only,
     rounds,
     seconds: secondsOf('--seconds', values.seconds, SECONDS),
-    warmUpSeconds: secondsOf(
-      '--warm-up',
-      values['warm-up'],
-      quick ? WARM_UP_SECONDS_QUICK : WARM_UP_SECONDS,
-    ),
+    warmUpSeconds: secondsOf('--warm-up', values['warm-up'], WARM_UP_SECONDS),
   };
 }
 

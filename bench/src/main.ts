@@ -3,7 +3,7 @@ import { barChart, ratioBars } from './report/plot.js';
 import type { Row, SkippedRow } from './report/row.js';
 import { BIG_STORE } from './rows/big-store.js';
 import { consuming } from './rows/consuming.js';
-import { delivery } from './rows/delivery.js';
+import { commitToHandler } from './rows/delivery.js';
 import type { RowGroup } from './rows/group.js';
 import { localTransaction } from './rows/local-transaction.js';
 import { SINGLE } from './rows/single.js';
@@ -18,7 +18,7 @@ const GROUPS: RowGroup[] = [
   ...BIG_STORE,
   ...STOPPED_RABBITMQ,
   localTransaction,
-  delivery,
+  commitToHandler,
   consuming,
 ];
 

@@ -2,7 +2,7 @@ import { chosen, FlagError, type Flags, parseFlags } from './flags.js';
 import { describeMachine, type Machine } from './measure/machine.js';
 import { type Results, summaryLine, writeResults } from './report/results.js';
 import type { Row, SkippedRow } from './report/row.js';
-import { tableOf } from './report/table.js';
+import { goalsOf, tableOf } from './report/table.js';
 import type { BenchContext, RowGroup } from './rows/group.js';
 import { startServers } from './servers.js';
 
@@ -38,8 +38,11 @@ export async function runBench(bench: Bench, args: readonly string[]): Promise<v
   try {
     const machine = await describeMachine(servers);
     const rows = await measure(groups, { servers, ...flags });
-    const results: Results = { machine, rounds: flags.rounds, seconds: flags.seconds, rows };
-    process.stdout.write(`${headOf(results)}\n\n${tableOf(rows)}\n\n${summaryLine(results)}\n`);
+    const { rounds, seconds, warmUpSeconds } = flags;
+    const results: Results = { machine, rounds, seconds, warmUpSeconds, rows };
+    process.stdout.write(
+      `${[headOf(results), tableOf(rows), goalsOf(rows), summaryLine(results)].join('\n\n')}\n`,
+    );
     if (!flags.quick && flags.only === undefined && process.exitCode !== 1) {
       writeResults(bench.results, results, bench.plot(rows, machine));
     }
@@ -80,13 +83,13 @@ async function measure(groups: RowGroup[], context: BenchContext): Promise<(Row 
   return rows;
 }
 
-function headOf({ machine, rounds, seconds }: Results): string {
+function headOf({ machine, rounds, seconds, warmUpSeconds }: Results): string {
   const settings = Object.entries(machine.mariadbSettings).map(
     ([name, value]) => `${name}=${value}`,
   );
   return [
     '',
-    `EscrowMQ bench, ${machine.date}: ${rounds} rounds of ${seconds} s, median [range]`,
+    `EscrowMQ bench, ${machine.date}: ${rounds} rounds of ${seconds} s after ${warmUpSeconds} s of warm-up, median [range]`,
     `${machine.cores} × ${machine.cpu}, ${machine.memoryGiB} GiB, ${machine.system}, Node ${machine.node}`,
     `RabbitMQ ${machine.rabbitmq}; MariaDB ${machine.mariadb}; one synced write ${machine.syncMs.toFixed(2)} ms`,
     `MariaDB: ${settings.join(' ')}`,

@@ -22,12 +22,7 @@ import { spawnOwned } from './measure/owned-child.js';
  * store that takes 8,000 transactions a second would measure InnoDB's checkpoints. What makes a
  * commit durable (both logs synced at every one, row format) is set there and stays.
  */
-const MARIADB_CONF = [
-  'innodb_buffer_pool_size = 128M',
-  'loose-innodb_log_file_size = 96M',
-  // Consumers that take 256 messages at a time keep as many connections between their turns.
-  'max_connections = 1000',
-];
+const MARIADB_CONF = ['innodb_buffer_pool_size = 128M', 'loose-innodb_log_file_size = 96M'];
 
 const BROKER = new URL(import.meta.resolve('@escrowmq/broker/dist/main.js'));
 /** The options of Node that the product starts itself with, from the first line of its program. */

@@ -126,7 +126,7 @@ describe('CPU time', () => {
 });
 
 describe('flags', () => {
-  test('have defaults, and a shorter warm-up when somebody waits', () => {
+  test('have defaults, which others replace', () => {
     expect(parseFlags([])).toEqual({
       quick: false,
       only: undefined,
@@ -134,10 +134,9 @@ describe('flags', () => {
       seconds: 3,
       warmUpSeconds: 8,
     });
-    expect(parseFlags(['--quick'])).toMatchObject({ quick: true, rounds: 3, warmUpSeconds: 5 });
     expect(
       parseFlags(['--quick', '--rounds', '7', '--seconds=0.5', '--warm-up', '2']),
-    ).toMatchObject({ rounds: 7, seconds: 0.5, warmUpSeconds: 2 });
+    ).toMatchObject({ quick: true, rounds: 7, seconds: 0.5, warmUpSeconds: 2 });
   });
 
   test.each([

@@ -2,7 +2,7 @@ import { expect, test } from '@jest/globals';
 import { barChart, ratioBars } from '../../bench/src/report/plot.js';
 import { summaryLine } from '../../bench/src/report/results.js';
 import type { Goal, Row } from '../../bench/src/report/row.js';
-import { tableOf } from '../../bench/src/report/table.js';
+import { goalsOf, tableOf } from '../../bench/src/report/table.js';
 
 const at = (median: number) => ({ median, min: median - 0.1, max: median + 0.1 });
 
@@ -65,6 +65,21 @@ test('a row that could not be measured says why', () => {
   expect(table).toMatch(/DTM +not measured\n {4}there is no Go$/);
 });
 
+test('the goals are in one table: figure, must, aim and verdict, and what was not measured', () => {
+  const rows = [
+    compared(0.6, { must: 0.5, aim: 0.7 }),
+    { ...compared(0.6, {}), title: 'without a goal' },
+    latency(4, { must: 3, better: 'lower' }),
+    { id: 'dtm', title: 'DTM', skipped: 'there is no Go' },
+  ];
+  const [head, sdk, prepare, dtm, ...rest] = goalsOf(rows).split('\n');
+  expect(head).toMatch(/^goals +figure +must +aim$/);
+  expect(sdk).toMatch(/^SDK +0\.60 × bare publishing +≥ 0\.50 +≥ 0\.70 +met$/);
+  expect(prepare).toMatch(/^Prepare p50 +4\.00 ms +≤ 3\.00 +NOT MET$/);
+  expect(dtm).toMatch(/^DTM +not measured$/);
+  expect(rest).toEqual([]);
+});
+
 test('the last line holds every figure, its goal and whether that is met', () => {
   const machine = {
     date: '2026-01-01T00:00:00.000Z',
@@ -83,10 +98,11 @@ test('the last line holds every figure, its goal and whether that is met', () =>
     latency(4, { must: 3, better: 'lower' }),
     { id: 'dtm', title: 'DTM', skipped: 'there is no Go' },
   ];
-  const line = summaryLine({ machine, rounds: 3, seconds: 3, rows });
+  const line = summaryLine({ machine, rounds: 3, seconds: 3, warmUpSeconds: 8, rows });
   expect(line).not.toContain('\n');
   expect(JSON.parse(line)).toMatchObject({
     node: 'v20.19.0',
+    ratios: { sdk: 0.6 },
     rows: {
       sdk: { value: 12_345, unit: '/s', ratio: 0.6, must: 0.5, aim: 0.7, met: true },
       prepare: { value: 4, unit: 'ms', must: 3, met: false },

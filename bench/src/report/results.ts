@@ -8,6 +8,7 @@ export interface Results {
   machine: Machine;
   rounds: number;
   seconds: number;
+  warmUpSeconds: number;
   rows: (Row | SkippedRow)[];
 }
 
@@ -28,7 +29,10 @@ export function writeResults(name: string, results: Results, plot: string): void
   writeFileSync(new URL(`${name}.svg`, FOLDER), plot);
 }
 
-/** The whole report in one line of JSON, for programs: figures and ratios as medians. */
+/**
+ * The whole report in one line of JSON, for programs: `ratios` by the ids of their rows, then all rows.
+ * Figures and ratios are medians.
+ */
 export function summaryLine({ machine, rows }: Results): string {
   return JSON.stringify({
     date: machine.date,
@@ -37,6 +41,13 @@ export function summaryLine({ machine, rows }: Results): string {
     mariadb: machine.mariadb,
     cores: machine.cores,
     cpu: machine.cpu,
+    ratios: Object.fromEntries(
+      rows.flatMap((row) =>
+        'skipped' in row || row.ratio === undefined
+          ? []
+          : [[row.id, rounded(row.ratio.value.median)]],
+      ),
+    ),
     rows: Object.fromEntries(rows.map((row) => [row.id, summaryOf(row)])),
   });
 }

@@ -9,20 +9,56 @@ const HEADINGS = ['', 'figure [range]', 'ratio [range]', 'goal', ''];
 
 /** The report as text: a line a row, and below each what a reader must know. */
 export function tableOf(rows: readonly (Row | SkippedRow)[]): string {
-  const cells = [HEADINGS, ...rows.map(cellsOf)];
-  const widths = HEADINGS.map((_, column) =>
+  const [head = '', ...lines] = aligned([HEADINGS, ...rows.map(cellsOf)]);
+  const withNotes = rows.flatMap((row, index) => [
+    lines[index] ?? '',
+    ...notesOf(row).map((note) => `    ${note}`),
+  ]);
+  return [head, ...withNotes].join('\n');
+}
+
+const GOAL_HEADINGS = ['goals', 'figure', 'must', 'aim', ''];
+
+/**
+ * What is to be reached, in one table: each figure or ratio beside its goal, whether that is met, and
+ * what could not be measured.
+ */
+export function goalsOf(rows: readonly (Row | SkippedRow)[]): string {
+  const cells = rows.flatMap((row) => {
+    if ('skipped' in row) return [[row.title, '', '', '', 'not measured']];
+    const judged = goalOf(row);
+    return judged === undefined ? [] : [goalCellsOf(row, judged)];
+  });
+  return aligned([GOAL_HEADINGS, ...cells]).join('\n');
+}
+
+function goalCellsOf({ title, ratio }: Row, { goal, figure, unit }: Judged): string[] {
+  const sign = goal.better === 'lower' ? '≤' : '≥';
+  const bound = (value: number | undefined) =>
+    value === undefined ? '' : `${sign} ${numberOf(value, unit)}`;
+  return [
+    title,
+    unit === '×' && ratio !== undefined
+      ? `${numberOf(figure, unit)} × ${ratio.of}`
+      : `${numberOf(figure, unit)} ${unit}`,
+    bound(goal.must),
+    bound(goal.aim),
+    verdictOf(figure, goal),
+  ];
+}
+
+/** Lines with their columns below each other. */
+function aligned(cells: readonly (readonly string[])[]): string[] {
+  const columns = cells[0] ?? [];
+  const widths = columns.map((_, column) =>
     Math.max(...cells.map((row) => row[column]?.length ?? 0)),
   );
-  const line = (row: readonly string[]) =>
+  return cells.map((row) =>
     row
       .map((cell, column) => cell.padEnd(widths[column] ?? 0))
       .join('  ')
-      .trimEnd();
-  const lines = rows.map((row) => [
-    line(cellsOf(row)),
-    ...notesOf(row).map((note) => `    ${note}`),
-  ]);
-  return [line(HEADINGS), ...lines.flat()].join('\n');
+      .trimEnd(),
+  );
 }
 
 function cellsOf(row: Row | SkippedRow): string[] {
@@ -43,8 +79,15 @@ function notesOf(row: Row | SkippedRow): string[] {
   return [...row.notes, ...disturbanceOf(row.runs)];
 }
 
-/** The goal of a row, for its figure or its ratio, and what is held against it. */
-export function goalOf(row: Row): { goal: Goal; figure: number; unit: string } | undefined {
+export interface Judged {
+  goal: Goal;
+  /** What is held against it. */
+  figure: number;
+  unit: string;
+}
+
+/** The goal of a row, for its figure or its ratio. */
+export function goalOf(row: Row): Judged | undefined {
   const judged = [
     ...(row.goal === undefined
       ? []

@@ -1,9 +1,19 @@
-import { alternate, type Contender, loadContender } from '../measure/pairs.js';
+import {
+  alternate,
+  type Comparison,
+  type Contended,
+  type Contender,
+  loadContender,
+  ratios,
+} from '../measure/pairs.js';
+import { summarize } from '../measure/quantiles.js';
 import type { Row } from '../report/row.js';
 import { type BenchContext, DATA_BYTES, nodeLoad, type RowGroup } from './group.js';
 
-/** Messages out at a time: what the consumer SDK takes unless told otherwise, and many. */
-const PREFETCHES = [16, 256];
+/** Messages out at a time: what the consumer SDK takes unless told otherwise. */
+const PREFETCH = 16;
+/** Without work, where the limit is the consumer's own code. */
+const PREFETCH_MANY = 256;
 
 /** About what a bare consumer takes in a second of this machine, and one with a database. */
 const MESSAGES_PER_SECOND = { nothing: 15_000, byHand: 2_500, once: 2_500 };
@@ -20,68 +30,91 @@ export const consuming: RowGroup = {
   name: 'consuming',
   quick: false,
   async run(context) {
-    const rows: Row[] = [];
-    for (const prefetch of PREFETCHES) rows.push(...(await rowsAt(prefetch, context)));
-    return rows;
+    const database = await context.servers.mariadb.createDatabase();
+    const few = { database, prefetch: PREFETCH };
+    const many = { database, prefetch: PREFETCH_MANY };
+    const contender = (what: Omit<What, 'context'>) => consumer({ context, ...what });
+    const atFew = await alternate(
+      [
+        contender({ ...few, name: BARE, consumer: 'bare', work: 'nothing' }),
+        contender({ ...few, name: SDK, consumer: 'sdk', work: 'nothing' }),
+        contender({ ...few, name: BY_HAND, consumer: 'bare', work: 'byHand' }),
+        contender({ ...few, name: ONCE, consumer: 'sdk', work: 'once' }),
+      ],
+      context.rounds,
+    );
+    const atMany = await alternate(
+      [
+        contender({ ...many, name: BARE, consumer: 'bare', work: 'nothing' }),
+        contender({ ...many, name: SDK, consumer: 'sdk', work: 'nothing' }),
+      ],
+      context.rounds,
+    );
+    return [rowOf(atFew, PREFETCH), rowOf(atMany, PREFETCH_MANY), onceRow(atFew)];
   },
 };
 
-async function rowsAt(prefetch: number, context: BenchContext): Promise<Row[]> {
-  const database = await context.servers.mariadb.createDatabase();
+interface What {
+  context: BenchContext;
+  name: string;
+  consumer: 'bare' | 'sdk';
+  work: Work;
+  prefetch: number;
+  /** URL of the consumer's own. */
+  database: string;
+}
+
+function consumer({ context, name, consumer, work, prefetch, database }: What): Contender {
   const { seconds, warmUpSeconds } = context;
   const { rabbitmq, mariadb } = context.servers;
-  const contender = (name: string, consumer: 'bare' | 'sdk', work: Work): Contender =>
-    loadContender(name, () => ({
-      command: nodeLoad('consume'),
-      settings: {
-        rabbitmq: rabbitmq.url,
-        dataBytes: DATA_BYTES,
-        messages: Math.ceil(MESSAGES_PER_SECOND[work] * seconds),
-        warmUpSeconds,
-        concurrency: prefetch,
-        consumer,
-        work,
-        database,
-      },
-      processes: { rabbitmq: rabbitmq.pid(), mariadb: mariadb.pid() },
-    }));
-  const plain = await alternate(
-    [contender(BARE, 'bare', 'nothing'), contender(SDK, 'sdk', 'nothing')],
-    context.rounds,
-  );
-  const working = await alternate(
-    [contender(BY_HAND, 'bare', 'byHand'), contender(ONCE, 'sdk', 'once')],
-    context.rounds,
-  );
-  const sdk = plain.of(SDK);
-  const once = working.of(ONCE);
-  const toBare = once.perSecond.median / plain.of(BARE).perSecond.median;
-  return [
-    {
-      id: `consume-${prefetch}`,
-      title: `Consuming by the SDK, ${prefetch} at a time`,
-      unit: '/s',
-      value: sdk.perSecond,
-      ratio: { of: 'a bare amqplib consumer', value: sdk.ratio, must: 0.8, aim: 0.95 },
-      notes: ['quorum queue, filled before; the handler does nothing'],
-      runs: sdk.runs,
+  return loadContender(name, () => ({
+    command: nodeLoad('consume'),
+    settings: {
+      rabbitmq: rabbitmq.url,
+      dataBytes: DATA_BYTES,
+      messages: Math.ceil(MESSAGES_PER_SECOND[work] * seconds),
+      warmUpSeconds,
+      concurrency: prefetch,
+      consumer,
+      work,
+      database,
     },
-    {
-      id: `consume-once-${prefetch}`,
-      title: `Consuming by the SDK with once, ${prefetch} at a time`,
-      unit: '/s',
-      value: once.perSecond,
-      ratio: {
-        of: 'amqplib with the same transaction by hand',
-        value: once.ratio,
-        must: 0.8,
-        aim: 0.95,
-      },
-      notes: [
-        'one insert and the note of the message id in one transaction of MariaDB',
-        `${toBare.toFixed(2)} of a bare consumer that writes nothing`,
-      ],
-      runs: once.runs,
+    processes: { rabbitmq: rabbitmq.pid(), mariadb: mariadb.pid() },
+  }));
+}
+
+function rowOf(comparison: Comparison, prefetch: number): Row {
+  const { perSecond, ratio, runs } = comparison.of(SDK);
+  return {
+    id: `consume-${prefetch}`,
+    title: `Consuming by the SDK, ${prefetch} at a time`,
+    unit: '/s',
+    value: perSecond,
+    ratio: { of: 'a bare amqplib consumer', value: ratio, must: 0.8, aim: 0.95 },
+    notes: ['quorum queue, filled before; the handler does nothing'],
+    runs,
+  };
+}
+
+function onceRow(comparison: Comparison): Row {
+  const once = comparison.of(ONCE);
+  const beside = (other: Contended) =>
+    summarize(ratios(once.runs, other.runs, (run) => run.perSecond));
+  return {
+    id: `consume-once-${PREFETCH}`,
+    title: `Consuming by the SDK with once, ${PREFETCH} at a time`,
+    unit: '/s',
+    value: once.perSecond,
+    ratio: {
+      of: 'amqplib with the same transaction by hand',
+      value: beside(comparison.of(BY_HAND)),
+      must: 0.8,
+      aim: 0.95,
     },
-  ];
+    notes: [
+      'one insert and the note of the message id in one transaction of MariaDB',
+      `${once.ratio.median.toFixed(2)} of a bare consumer that writes nothing`,
+    ],
+    runs: once.runs,
+  };
 }

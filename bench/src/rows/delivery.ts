@@ -24,7 +24,23 @@ const GOOD = 'good outbox';
 const EAGER = 'eager outbox';
 const COMMON = 'common outbox';
 
-/** From the local COMMIT to the consumer. */
+/** From the local COMMIT to a handler of the consumer SDK: EscrowMQ from end to end. */
+export const commitToHandler: RowGroup = {
+  name: 'commit-to-handler',
+  quick: false,
+  async run(context) {
+    const runs = await startLocalTransactionRuns(context);
+    try {
+      const contender = runs.contender(BY_SDK, ESCROW, atModerateRateBy('sdk'));
+      const { of } = await alternate([contender], context.rounds);
+      return [handlerRow(of(BY_SDK))];
+    } finally {
+      await runs.close();
+    }
+  },
+};
+
+/** From the local COMMIT to the consumer, beside outboxes. */
 export const delivery: RowGroup = {
   name: 'delivery',
   quick: false,
@@ -41,40 +57,45 @@ export const delivery: RowGroup = {
 const p50 = ({ latencyMs }: Run) => latencyMs.commitToConsumer?.p50 ?? Number.NaN;
 const p99 = ({ latencyMs }: Run) => latencyMs.commitToConsumer?.p99 ?? Number.NaN;
 
+const atModerateRateBy = (consumer: 'bare' | 'sdk') => ({
+  name: 'local-transaction-delivery',
+  settings: { concurrency: CONCURRENCY, perSecond: PER_SECOND, consumer },
+});
+
 async function atModerateRate(
   runs: LocalTransactionRuns,
   { rounds }: BenchContext,
 ): Promise<Row[]> {
-  const load = (consumer: 'bare' | 'sdk') => ({
-    name: 'local-transaction-delivery',
-    settings: { concurrency: CONCURRENCY, perSecond: PER_SECOND, consumer },
-  });
+  const load = atModerateRateBy('bare');
   const comparison = await alternate(
     [
-      runs.contender(GOOD, GOOD_OUTBOX, load('bare')),
-      runs.contender(BY_ESCROW, ESCROW, load('bare')),
-      runs.contender(EAGER, EAGER_OUTBOX, load('bare')),
-      runs.contender(COMMON, COMMON_OUTBOX, load('bare')),
-      runs.contender(BY_SDK, ESCROW, load('sdk')),
+      runs.contender(GOOD, GOOD_OUTBOX, load),
+      runs.contender(BY_ESCROW, ESCROW, load),
+      runs.contender(EAGER, EAGER_OUTBOX, load),
+      runs.contender(COMMON, COMMON_OUTBOX, load),
+      runs.contender(BY_SDK, ESCROW, atModerateRateBy('sdk')),
     ],
     rounds,
   );
-  const bySdk = comparison.of(BY_SDK);
   return [
     rowBesideGoodOutbox(comparison, {
       id: `commit-to-consumer-${PER_SECOND}`,
       title: `Local COMMIT to consumer (p50), ${PER_SECOND} a second`,
       others: [GOOD, EAGER, COMMON],
     }),
-    {
-      id: `commit-to-handler-${PER_SECOND}`,
-      title: `Local COMMIT to handler of the consumer SDK (p50), ${PER_SECOND} a second`,
-      unit: 'ms',
-      value: summarize(bySdk.runs.map(p50)),
-      notes: [`p99 ${summarize(bySdk.runs.map(p99)).median.toFixed(1)} ms`],
-      runs: bySdk.runs,
-    },
+    handlerRow(comparison.of(BY_SDK)),
   ];
+}
+
+function handlerRow({ runs }: Contended): Row {
+  return {
+    id: `commit-to-handler-${PER_SECOND}`,
+    title: `Local COMMIT to handler of the consumer SDK (p50), ${PER_SECOND} a second`,
+    unit: 'ms',
+    value: summarize(runs.map(p50)),
+    notes: [`p99 ${summarize(runs.map(p99)).median.toFixed(1)} ms`],
+    runs,
+  };
 }
 
 async function atFullRate(runs: LocalTransactionRuns, { rounds }: BenchContext): Promise<Row[]> {

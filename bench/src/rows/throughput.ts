@@ -37,7 +37,6 @@ const KINDS: Record<QueueType, Kind[]> = {
   quorum: [
     { way: 'sdk', store: 'mariadb', quick: true },
     { way: 'sdk', store: 'sqlite', quick: false },
-    { way: 'http', store: 'mariadb', quick: false },
   ],
 };
 
@@ -65,11 +64,6 @@ const CONCURRENCIES = [1, 16, 64, 256];
 export const THROUGHPUT: RowGroup[] = [
   ...CONCURRENCIES.map((concurrency) => group('classic', concurrency)),
   group('quorum', GOALS_AT),
-  {
-    name: 'limit-quorum',
-    quick: false,
-    run: (context) => limitRows(context, 'quorum', CONCURRENCIES.slice(0, -1)),
-  },
 ];
 
 function group(queueType: QueueType, concurrency: number): RowGroup {
@@ -187,20 +181,4 @@ function goalOf(comparison: Comparison, kind: Kind, queueType: QueueType): Goal 
   const goal = GOALS[`${nameOf(kind)}-${queueType}`] ?? {};
   if (kind.way !== 'sdk' || kind.store !== 'sqlite') return goal;
   return { ...goal, must: comparison.of('sdk-mariadb').ratio.median };
-}
-
-/** Bare publishing alone, where nothing is compared with it. */
-async function limitRows(
-  context: BenchContext,
-  queueType: QueueType,
-  concurrencies: number[],
-): Promise<Row[]> {
-  const rows: Row[] = [];
-  for (const concurrency of concurrencies) {
-    const contender = barePublishing(context, { queueType, concurrency });
-    const { of } = await alternate([contender], context.rounds);
-    const title = `Bare publishing, ${concurrency} concurrent, ${queueType} queue`;
-    rows.push(rateRow({ id: `bare-${queueType}-${concurrency}`, title }, of(BARE)));
-  }
-  return rows;
 }
