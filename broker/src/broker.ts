@@ -72,7 +72,7 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
   const intake = createIntake({
     store,
     clock,
-    findGroup: groups.find,
+    groups,
     held,
     forwarder,
     newId: uuidv7,
@@ -119,7 +119,8 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     {
       prepare: intake.prepare,
       send: intake.send,
-      decide: (verdict) => intake.decide({ ...verdict, decidedBy: byProducer }),
+      decide: ({ id, decision, producerGroup }) =>
+        intake.decide({ id, decision, decidedBy: byProducer, producerGroup }),
       resolve: createResolve({
         store,
         decide: intake.decide,

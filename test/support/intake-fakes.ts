@@ -39,7 +39,10 @@ export function takingIn(options: IntakeOptions = {}) {
         ),
     },
     clock: clockAt(),
-    findGroup: async (name) => (name === 'accounts' ? producerGroup() : undefined),
+    groups: {
+      cached: () => undefined,
+      find: async (name) => (name === 'accounts' ? producerGroup() : undefined),
+    },
     held,
     forwarder: {
       leaseMs: () => options.leaseMs ?? LEASE_MS,

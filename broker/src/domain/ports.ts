@@ -52,8 +52,8 @@ export interface Verdict {
   id: string;
   decision: Decision;
   decidedBy: DecidedBy;
-  /** Only a transaction of this group; another group's is as good as absent. Absent: any group. */
-  producerGroup?: string;
+  /** Only a transaction of this group; another group's is as good as absent. @default any group */
+  producerGroup?: string | undefined;
 }
 
 export type VerdictResult =

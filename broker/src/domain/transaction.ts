@@ -51,7 +51,7 @@ export interface Content {
   producerGroup: string;
   businessKeys: string[];
   expects: string[];
-  checkContext?: string;
+  checkContext: string | undefined;
   messages: Message[];
   trace: TraceContext;
 }

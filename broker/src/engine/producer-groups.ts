@@ -13,7 +13,9 @@ export interface ProducerGroupsDeps {
 }
 
 export interface ProducerGroups {
-  /** May be `CACHED_MS` old. */
+  /** What was read in the last `CACHED_MS`; undefined when that is nothing. */
+  cached(name: string): ProducerGroup | undefined;
+  /** As `cached`, or else from the store. */
   find(name: string): Promise<ProducerGroup | undefined>;
   /** Idempotent. Rejects with `CHECK_URL_NOT_ALLOWED`. */
   register(
@@ -40,18 +42,36 @@ export function createProducerGroups({
 }: ProducerGroupsDeps): ProducerGroups {
   const cache = new Map<string, { group: ProducerGroup; readAt: number }>();
 
-  async function find(name: string): Promise<ProducerGroup | undefined> {
-    const cached = cache.get(name);
-    if (cached !== undefined && performance.now() - cached.readAt < CACHED_MS) return cached.group;
-    const group = await store.findGroup(name);
-    if (group === undefined) return undefined;
-    if (cache.size >= CACHED_GROUPS_MAX) cache.clear();
-    cache.set(name, { group, readAt: performance.now() });
-    return group;
+  /** Who asks while a group is being read waits for that reading: they come by the hundred. */
+  const readings = new Map<string, Promise<ProducerGroup | undefined>>();
+
+  function cached(name: string): ProducerGroup | undefined {
+    const known = cache.get(name);
+    if (known === undefined || performance.now() - known.readAt >= CACHED_MS) return undefined;
+    return known.group;
+  }
+
+  async function read(name: string): Promise<ProducerGroup | undefined> {
+    const readAt = performance.now();
+    const reading = store.findGroup(name);
+    readings.set(name, reading);
+    // Another has taken its place when the group was saved meanwhile: what it found may be old.
+    const counts = () => readings.get(name) === reading;
+    try {
+      const group = await reading;
+      if (group !== undefined && counts()) {
+        if (cache.size >= CACHED_GROUPS_MAX) cache.clear();
+        cache.set(name, { group, readAt });
+      }
+      return group;
+    } finally {
+      if (counts()) readings.delete(name);
+    }
   }
 
   return {
-    find,
+    cached,
+    find: async (name) => cached(name) ?? readings.get(name) ?? read(name),
     async register(name, request) {
       for (const url of request.checkUrls) {
         const problem = checkUrlProblem(url);
@@ -69,6 +89,7 @@ export function createProducerGroups({
         rotate: request.rotateSecret,
       });
       cache.delete(name);
+      readings.delete(name);
       return {
         created: created && secretMade,
         answer: { ...answerOf(group), ...(secretMade ? { signingSecret: newSecret } : {}) },

@@ -25,7 +25,7 @@ export interface HttpDeps {
   decide(verdict: {
     id: string;
     decision: Decision;
-    producerGroup?: string;
+    producerGroup?: string | undefined;
   }): Promise<TransactionAnswer>;
   resolve(id: string, request: ResolveRequest): Promise<TransactionAnswer>;
   view(id: string): Promise<TransactionView | undefined>;
@@ -51,7 +51,7 @@ export interface HttpDeps {
   observer: Pick<Observer, 'failed' | 'info'>;
 }
 
-interface Accepted {
+export interface Accepted {
   /** False for a repeat. */
   created: boolean;
   answer: TransactionAnswer;

@@ -129,8 +129,7 @@ function decideRoute(deps: TransactionDeps, decision: Decision): Route {
       const id = idOf(call);
       if (call.body !== undefined) parse(NoFields, call.body, `the body of a ${decision}`);
       const producerGroup = groupOf(call.caller);
-      const verdict = { id, decision, ...(producerGroup === undefined ? {} : { producerGroup }) };
-      return { body: await deps.decide(verdict) };
+      return { body: await deps.decide({ id, decision, producerGroup }) };
     },
   };
 }

@@ -146,7 +146,7 @@ export function committedOf(row: CommittedRow): Committed {
     producerGroup: row.producer_group,
     businessKeys: businessKeys ?? [],
     expects: expects ?? [],
-    ...(checkContext === undefined ? {} : { checkContext }),
+    checkContext,
     messages: JSON.parse(row.messages) as Message[],
     trace: trace ?? {},
     preparedAt: row.prepared_at,
