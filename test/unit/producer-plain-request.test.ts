@@ -9,16 +9,16 @@ const parsed = (schema: typeof PrepareRequest | typeof SendRequest, request: obj
   schema.safeParse({ ...JSON.parse(JSON.stringify(request)), producerGroup: 'accounts', id: ID });
 
 test('what counts as plain means the same to the schema, for a prepare and for a send', () => {
-  let plain = 0;
+  const plain = { prepare: 0, send: 0 };
   fc.assert(
     fc.property(anyRequest, (request) => {
-      for (const [look, schema] of [
-        [plainPrepare, PrepareRequest],
-        [plainSend, SendRequest],
+      for (const [op, look, schema] of [
+        ['prepare', plainPrepare, PrepareRequest],
+        ['send', plainSend, SendRequest],
       ] as const) {
         const copy = look(request);
         if (copy === undefined) continue;
-        plain += 1;
+        plain[op] += 1;
         const whole = schema.safeParse({ ...request, producerGroup: 'accounts', id: ID });
         expect(whole.error).toBeUndefined();
         expect(parsed(schema, copy).data).toEqual(parsed(schema, whole.data ?? {}).data);
@@ -27,7 +27,7 @@ test('what counts as plain means the same to the schema, for a prepare and for a
     { numRuns: 2_000 },
   );
   // Otherwise the property would hold of nothing.
-  expect(plain).toBeGreaterThan(200);
+  expect(Math.min(plain.prepare, plain.send)).toBeGreaterThan(50);
 });
 
 test('requests as callers write them are plain', () => {
