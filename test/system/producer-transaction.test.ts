@@ -8,6 +8,7 @@ import {
 import { EscrowError } from '@escrowmq/protocol';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from '@jest/globals';
 import type { Pool, RowDataPacket } from 'mysql2/promise';
+import { uuidv7 } from 'uuidv7';
 import {
   decided,
   type FakeBroker,
@@ -21,6 +22,7 @@ import {
   SIGNING_SECRET,
   startProducerDatabase,
 } from '../support/producer-database.js';
+import { deferred } from '../support/ready.js';
 import { until } from '../support/until.js';
 
 const message = { topic: 'user', routingKey: 'registered', data: { userId: 7 } };
@@ -296,6 +298,48 @@ test('a prepare that gets no answer rolls the local transaction back within its 
   expect(thrown).toMatchObject({ code: 'BROKER_UNREACHABLE' });
   expect(performance.now() - startedAt).toBeLessThan(2_000);
   expect(await database.accounts()).toEqual([]);
+});
+
+test('a producer with too much waiting rolls the local transaction back and sends nothing of it', async () => {
+  const gate = deferred();
+  broker.script.push({ after: gate.promise });
+  const crowded = producerOf({ operationsWaitingMax: 1 });
+  const waiting = crowded.prepare({ messages: [message] });
+  const thrown = await failure(crowded.transaction(pool, message, (tx) => insert(tx, 1)));
+  expect(thrown).toMatchObject({ code: 'BROKER_BUSY' });
+  expect(await database.accounts()).toEqual([]);
+  gate.resolve();
+  await waiting;
+  expect(broker.operations().map(({ op }) => op)).toEqual(['prepare']);
+});
+
+test('a commit for which there is no room is left to the check, and the call succeeds', async () => {
+  const gate = deferred();
+  const crowded = producerOf({ operationsWaitingMax: 1 });
+  const others = [uuidv7(), uuidv7()];
+  for (const id of others) broker.transactions.set(id, { id, state: 'prepared' });
+  let waiting: Promise<unknown>[] = [];
+  let id = '';
+  await crowded.transaction(pool, message, async (tx) => {
+    id = tx.transactionId;
+    await until('the broker has it', () => broker.transactions.has(id));
+    // In a later batch than the prepare, so that the prepare has ended when this has.
+    await crowded.commit(others[0]!);
+    broker.script.push({ after: gate.promise });
+    waiting = others.map((other) => crowded.commit(other));
+  });
+  expect(records).toEqual([
+    expect.objectContaining({
+      level: 'warn',
+      fields: expect.objectContaining({
+        transactionId: id,
+        error: expect.objectContaining({ code: 'BROKER_BUSY' }),
+      }),
+    }),
+  ]);
+  gate.resolve();
+  await Promise.all(waiting);
+  expect(await ask(check(), id)).toBe('commit');
 });
 
 test('statements are refused once the prepare has failed', async () => {
