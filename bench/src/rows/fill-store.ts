@@ -79,6 +79,7 @@ function transactionTo(topic: string, filling: Filling, now: number): NewTransac
     producerGroup: PRODUCER_GROUP,
     businessKeys: [],
     expects: [],
+    checkContext: undefined,
     messages: [message],
     trace: {},
     // Nobody repeats these; a hash is as random.
