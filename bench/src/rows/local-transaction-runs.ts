@@ -25,8 +25,8 @@ export const EAGER_OUTBOX: Means = { way: 'outbox', relay: 'batch', pauseAfter: 
 export const COMMON_OUTBOX: Means = { way: 'outbox', relay: 'oneByOne', pauseAfter: 'partBatch' };
 
 /**
- * A relay that falls behind works on for ten times as long, in which it and the load get as warm:
- * what 8 s at full rate leave in the outbox took it most of the minute that is waited for.
+ * A relay that falls behind works on for four times as long, and so gets warm by itself:
+ * what 8 s at full rate leave in the outbox takes it half of the minute that is waited for.
  */
 const COMMON_WARM_UP_SECONDS_MAX = 2;
 
