@@ -1,16 +1,18 @@
 import {
   EscrowError,
+  isPlainId,
   LIMITS,
   type OperationTrace,
   type PrepareInput,
   PrepareRequest,
   parse,
+  plainPrepare,
+  plainSend,
   type SendInput,
   SendRequest,
   TransactionId,
 } from '@escrowmq/protocol';
 import { uuidv7 } from 'uuidv7';
-import { isPlainId, plainPrepare, plainSend } from './plain-request.js';
 
 /** What `prepare` takes: the messages and how their transaction is found and checked. */
 export type PrepareOptions = Omit<PrepareInput, 'producerGroup'> & { trace?: OperationTrace };

@@ -86,6 +86,7 @@ export function newTransaction(changes: TransactionChanges = {}): NewTransaction
     producerGroup: 'accounts',
     businessKeys: [],
     expects: [],
+    checkContext: undefined,
     messages: [message()],
     trace: {},
     ...rest,

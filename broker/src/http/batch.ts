@@ -7,6 +7,7 @@ import {
   LIMITS,
   type OperationTrace,
   parse,
+  plainOperation,
 } from '@escrowmq/protocol';
 import { z } from 'zod';
 import type { TraceContext } from '../domain/transaction.js';
@@ -108,7 +109,7 @@ function admit(
   context: BatchContext,
 ): BatchOperation | EscrowError {
   try {
-    const operation = parse(BatchOperation, given, `operation ${number}`);
+    const operation = plainOperation(given) ?? parse(BatchOperation, given, `operation ${number}`);
     // Measured only now: parsing has bounded how deep it nests, so that walking it is safe.
     requireBytes(given, number, context.operationBytesMax);
     if ('producerGroup' in operation) requireGroup(context.caller, operation.producerGroup);

@@ -218,17 +218,21 @@ const ROLL_BACK = (now: string) =>
   `state = 'rolledBack', decision = 'rollback', decided_at = ${now}, due_at = ${NEVER},
    finished_at = ${now}, settled_at = ${now}`;
 
-/** Verdicts that one UPDATE can carry: all but the id is the same. */
+const shareAnUpdate = (a: Verdict, b: Verdict): boolean =>
+  a.decision === b.decision &&
+  a.decidedBy.by === b.decidedBy.by &&
+  a.decidedBy.reason === b.decidedBy.reason &&
+  a.producerGroup === b.producerGroup;
+
+/** Verdicts that one UPDATE can carry: all but the id is the same. There are few kinds at a time. */
 function partition(batch: readonly Verdict[]): Verdict[][] {
-  const parts = new Map<string, Verdict[]>();
+  const parts: Verdict[][] = [];
   for (const verdict of batch) {
-    const { decision, decidedBy, producerGroup } = verdict;
-    const key = JSON.stringify([decision, decidedBy.by, decidedBy.reason, producerGroup]);
-    const part = parts.get(key);
-    if (part === undefined) parts.set(key, [verdict]);
+    const part = parts.find(([first]) => first !== undefined && shareAnUpdate(first, verdict));
+    if (part === undefined) parts.push([verdict]);
     else part.push(verdict);
   }
-  return [...parts.values()];
+  return parts;
 }
 
 /** Moves what it can of one part; resolves with how many rows moved. */

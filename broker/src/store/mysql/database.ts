@@ -1,9 +1,9 @@
 import { EscrowError } from '@escrowmq/protocol';
 import mysql from 'mysql2';
-import { type Database, idBytes, marks, type Sql, type SqlValue } from '../sql.js';
+import type { Database, Sql, SqlValue } from '../sql.js';
 import { countsByState } from './counts.js';
 import { kindOf, repeating } from './errors.js';
-import { insertText, withValues } from './literals.js';
+import { idLiteral, insertText, withValues } from './literals.js';
 
 /**
  * MySQL 8 or MariaDB 10.11 over a pool. Every session is set up the same way: READ COMMITTED,
@@ -137,7 +137,7 @@ export function openMysqlDatabase(
       byId: 'force index (primary)',
       byState: () => 'force index (escrow_transaction_due)',
       rowsSortedMax: ROWS_SORTED_MAX,
-      inIds: (ids) => ({ list: `in (${marks(ids.length)})`, values: ids.map(idBytes) }),
+      inIds: (ids) => ({ list: `in (${ids.map(idLiteral).join(',')})`, values: [] }),
       countsByState,
     },
     all: <Row>(text: string, values?: readonly SqlValue[]) =>

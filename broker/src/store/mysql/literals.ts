@@ -1,3 +1,4 @@
+import { isPlainId } from '@escrowmq/protocol';
 import type { RowsToInsert, SqlValue } from '../sql.js';
 
 /*
@@ -23,6 +24,12 @@ function literal(value: SqlValue): string {
     default:
       return value === null ? 'null' : `x'${value.toString('hex')}'`;
   }
+}
+
+/** An id as its 16 bytes; half a microsecond less than by way of a buffer, three times in its life. */
+export function idLiteral(id: string): string {
+  if (!isPlainId(id)) throw new Error(`${JSON.stringify(id)} is no id of a transaction`);
+  return `x'${id.slice(0, 8)}${id.slice(9, 13)}${id.slice(14, 18)}${id.slice(19, 23)}${id.slice(24)}'`;
 }
 
 /** The statement with a value in the place of each `?`. */

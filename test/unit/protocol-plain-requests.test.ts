@@ -1,7 +1,15 @@
-import { PrepareRequest, SendRequest } from '@escrowmq/protocol';
+import {
+  BatchOperation,
+  isPlainId,
+  LIMITS,
+  PrepareRequest,
+  plainOperation,
+  plainPrepare,
+  plainSend,
+  SendRequest,
+} from '@escrowmq/protocol';
 import { expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { isPlainId, plainPrepare, plainSend } from '../../producer-sdk/src/plain-request.js';
 import { anyRequest, ID, message } from '../support/any-request.js';
 
 /** What the broker makes of the JSON. */
@@ -28,6 +36,55 @@ test('what counts as plain means the same to the schema, for a prepare and for a
   );
   // Otherwise the property would hold of nothing.
   expect(Math.min(plain.prepare, plain.send)).toBeGreaterThan(50);
+});
+
+test('a plain operation is what its schema makes of it, and what is not plain is left to the schema', () => {
+  let plain = 0;
+  const operation = fc.oneof(
+    anyRequest.map((request) => ({ op: 'prepare', id: ID, producerGroup: 'accounts', ...request })),
+    fc.record(
+      {
+        op: fc.constantFrom('prepare', 'send', 'commit', 'rollback', 'x'),
+        id: fc.constantFrom(ID, ID.toUpperCase(), '1'),
+        producerGroup: fc.constantFrom('accounts', '-', ''),
+        messages: fc.constant([message]),
+        trace: fc.constant({ traceparent: '00-a-b-01' }),
+      },
+      { requiredKeys: ['op'] },
+    ),
+  );
+  fc.assert(
+    fc.property(operation, (given) => {
+      const json = JSON.parse(JSON.stringify(given));
+      const made = plainOperation(json);
+      if (made === undefined) return;
+      plain += 1;
+      const parsedWhole = BatchOperation.safeParse(json);
+      expect(parsedWhole.error).toBeUndefined();
+      const data = parsedWhole.data;
+      expect(made).toEqual(data);
+      // Stored as text: there the order of members shows.
+      if (made.op === 'prepare' && data?.op === 'prepare') {
+        expect(JSON.stringify(made.messages)).toBe(JSON.stringify(data.messages));
+      }
+    }),
+    { numRuns: 2_000 },
+  );
+  expect(plain).toBeGreaterThan(100);
+  expect(plainOperation({ op: 'commit', id: ID, more: 1 })).toBeUndefined();
+  expect(plainOperation({ op: 'commit', id: ID })).toEqual({ op: 'commit', id: ID });
+});
+
+test('data that nests too deep is not plain', () => {
+  const nested = (levels: number): unknown => (levels === 0 ? 1 : { a: nested(levels - 1) });
+  const prepare = (levels: number) => ({
+    op: 'prepare',
+    id: ID,
+    producerGroup: 'accounts',
+    messages: [{ topic: 'user', data: nested(levels) }],
+  });
+  expect(plainOperation(prepare(LIMITS.dataDepthMax))).toBeDefined();
+  expect(plainOperation(prepare(LIMITS.dataDepthMax + 1))).toBeUndefined();
 });
 
 test('requests as callers write them are plain', () => {
