@@ -58,8 +58,8 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
   const { store, publisher, held, clock, policy, observer } = deps;
   /** Transactions being published here; none is taken up twice at a time. */
   const inHand = new Set<string>();
-  /** Reads under way of what was moved here and was not in memory. */
-  let reading = 0;
+  /** Flushes whose transactions wait for their turn, or are read because they were not in memory. */
+  let taking = 0;
   let onProgress: (() => void)[] = [];
 
   const saves = createCoalescer<ForwardingToSave, undefined>({
@@ -199,30 +199,33 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
     }
   }
 
-  async function readAndForward(ids: string[], leaseEndsAt: number): Promise<void> {
-    reading += 1;
+  async function takeAndForward(ids: string[], leaseEndsAt: number): Promise<void> {
+    const absent: string[] = [];
+    const here: ToForward[] = [];
+    for (const id of ids) {
+      const transaction = held.take(id);
+      if (transaction === undefined) absent.push(id);
+      else here.push(transaction);
+    }
+    forwardNow(here, leaseEndsAt);
+    if (absent.length === 0) return;
     try {
-      forwardNow(await store.readCommitted(ids), leaseEndsAt);
+      forwardNow(await store.readCommitted(absent), leaseEndsAt);
     } catch (error) {
       observer.failed('read committed transactions', error);
-    } finally {
-      reading -= 1;
-      progressed();
     }
   }
 
   return {
     leaseMs: () => (publisher.room > 0 ? LEASE_MS : 0),
     forwardMoved(ids, leaseEndsAt) {
-      const absent: string[] = [];
-      const here: ToForward[] = [];
-      for (const id of ids) {
-        const transaction = held.take(id);
-        if (transaction === undefined) absent.push(id);
-        else here.push(transaction);
-      }
-      forwardNow(here, leaseEndsAt);
-      if (absent.length > 0) void readAndForward(absent, leaseEndsAt);
+      taking += 1;
+      // After the callers have their answers, which are durable already: they go on meanwhile.
+      setImmediate(async () => {
+        await takeAndForward(ids, leaseEndsAt);
+        taking -= 1;
+        progressed();
+      });
     },
     async recoverOnce() {
       // Claims only what the window can take now, so that nothing waits here on its lease.
@@ -240,7 +243,7 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
       return due.length;
     },
     async idle() {
-      while (inHand.size > 0 || reading > 0) await progress();
+      while (inHand.size > 0 || taking > 0) await progress();
       await Promise.all([saves.idle(), releases.idle()]);
     },
   };
