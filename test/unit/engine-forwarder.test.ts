@@ -138,6 +138,26 @@ describe('what this instance moved', () => {
   });
 });
 
+test('while the window is full, recovery waits for a confirm and not for its next turn', async () => {
+  const publisher = fakePublisher({ room: 1 });
+  const [first, second] = [newTransaction(), committed()];
+  const rows: Committed[] = [];
+  const { forwarder, held } = forwarding({ publisher, rows });
+  held.put(first);
+  forwarder.forwardMoved([first.id], leaseEnd());
+  await whatIsReady();
+  expect(publisher.room).toBe(0);
+  rows.push(second);
+  const recovered = forwarder.recoverOnce();
+  await whatIsReady();
+  expect(sentIds(publisher)).toEqual([`${first.id}-0`]);
+  publisher.answer(first.id, 0);
+  await recovered;
+  expect(sentIds(publisher)).toEqual([`${first.id}-0`, `${second.id}-0`]);
+  publisher.answer(second.id, 0);
+  await forwarder.idle();
+});
+
 describe('marking', () => {
   test('a transaction is marked after every confirm, never before', async () => {
     const publisher = fakePublisher();

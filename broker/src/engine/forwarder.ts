@@ -228,6 +228,8 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
       });
     },
     async recoverOnce() {
+      // A full window empties as RabbitMQ confirms; one that is closed has nothing in hand.
+      while (publisher.room === 0 && inHand.size > 0) await progress();
       // Claims only what the window can take now, so that nothing waits here on its lease.
       const limit = Math.min(publisher.room, CLAIM_ROWS_MAX);
       if (limit === 0) return 0;
