@@ -1,6 +1,7 @@
 import type { BatchOperation } from './batch.js';
 import { LIMITS } from './limits.js';
 import { deeperThan, type Message } from './messages.js';
+import type { PrepareRequest } from './transactions.js';
 
 /*
  * Recognises requests of the plain kind, which nearly all are, without their schema: 0.2 µs where the
@@ -41,7 +42,8 @@ export function isPlainId(id: unknown): id is string {
 const SEND_FIELDS = new Set(['id', 'trace', 'messages', 'businessKeys']);
 const PREPARE_FIELDS = new Set([...SEND_FIELDS, 'checkAfterMs', 'checkContext']);
 const MESSAGE_FIELDS = new Set(['topic', 'routingKey', 'data']);
-const PREPARE_OPERATION_FIELDS = new Set([...PREPARE_FIELDS, 'op', 'producerGroup']);
+const PREPARE_REQUEST_FIELDS = new Set([...PREPARE_FIELDS, 'producerGroup']);
+const PREPARE_OPERATION_FIELDS = new Set([...PREPARE_REQUEST_FIELDS, 'op']);
 const VERDICT_OPERATION_FIELDS = new Set(['op', 'id']);
 
 /**
@@ -72,20 +74,29 @@ export function plainSend(request: object): PlainSend | undefined {
   return { messages: plain, businessKeys };
 }
 
-/** For the broker's side: what `BatchOperation` makes of it; undefined where it is not plain. */
-export function plainOperation(given: unknown): BatchOperation | undefined {
-  if (typeof given !== 'object' || given === null) return undefined;
-  const { op, id } = given as Fields;
-  if (!isPlainId(id)) return undefined;
-  if (op === 'prepare') return prepareOperation(id, given);
-  if (op !== 'commit' && op !== 'rollback') return undefined;
-  return hasOnly(given, VERDICT_OPERATION_FIELDS) ? { op, id } : undefined;
+/** For the broker's side: what `PrepareRequest` makes of it; undefined where it is not plain. */
+export function plainPrepareRequest(given: unknown): PrepareRequest | undefined {
+  return isObject(given) && hasOnly(given, PREPARE_REQUEST_FIELDS)
+    ? prepareRequest(given)
+    : undefined;
 }
 
-function prepareOperation(id: string, given: object): BatchOperation | undefined {
-  if (!hasOnly(given, PREPARE_OPERATION_FIELDS)) return undefined;
-  const { trace, producerGroup } = given as Fields;
-  if (trace !== undefined || !isName(producerGroup, LIMITS.groupCharsMax)) return undefined;
+/** For the broker's side: what `BatchOperation` makes of it; undefined where it is not plain. */
+export function plainOperation(given: unknown): BatchOperation | undefined {
+  if (!isObject(given)) return undefined;
+  const { op, id } = given as Fields;
+  if (op === 'prepare' && hasOnly(given, PREPARE_OPERATION_FIELDS)) {
+    const request = prepareRequest(given);
+    return request === undefined ? undefined : { op, ...request };
+  }
+  if (op !== 'commit' && op !== 'rollback') return undefined;
+  return isPlainId(id) && hasOnly(given, VERDICT_OPERATION_FIELDS) ? { op, id } : undefined;
+}
+
+function prepareRequest(given: object): PrepareRequest | undefined {
+  const { id, trace, producerGroup } = given as Fields;
+  if (!isPlainId(id) || trace !== undefined) return undefined;
+  if (!isName(producerGroup, LIMITS.groupCharsMax)) return undefined;
   const plain = prepareFields(given);
   if (plain === undefined) return undefined;
   const { businessKeys = [], checkAfterMs, checkContext } = plain;
@@ -94,17 +105,10 @@ function prepareOperation(id: string, given: object): BatchOperation | undefined
     if (deeperThan(data, LIMITS.dataDepthMax)) return undefined;
     messages.push({ topic, routingKey, data, headers: {}, ifUnrouted: 'retry' });
   }
-  return {
-    op: 'prepare',
-    id,
-    producerGroup,
-    businessKeys,
-    expects: [],
-    messages,
-    checkAfterMs,
-    checkContext,
-  };
+  return { id, producerGroup, businessKeys, expects: [], messages, checkAfterMs, checkContext };
 }
+
+const isObject = (given: unknown): given is object => typeof given === 'object' && given !== null;
 
 function plainMessages(given: unknown): PlainMessage[] | undefined {
   if (!Array.isArray(given)) return undefined;
@@ -119,8 +123,7 @@ function plainMessages(given: unknown): PlainMessage[] | undefined {
 }
 
 function plainMessage(given: unknown): PlainMessage | undefined {
-  if (typeof given !== 'object' || given === null) return undefined;
-  if (!hasOnly(given, MESSAGE_FIELDS)) return undefined;
+  if (!isObject(given) || !hasOnly(given, MESSAGE_FIELDS)) return undefined;
   const { topic, routingKey = '', data } = given as Fields;
   if (!isName(topic, LIMITS.topicCharsMax) || topic.startsWith('amq.')) return undefined;
   if (!isText(routingKey, LIMITS.routingKeyBytesMax) || data === undefined) return undefined;

@@ -5,6 +5,7 @@ import {
   PrepareRequest,
   plainOperation,
   plainPrepare,
+  plainPrepareRequest,
   plainSend,
   SendRequest,
 } from '@escrowmq/protocol';
@@ -73,6 +74,27 @@ test('a plain operation is what its schema makes of it, and what is not plain is
   expect(plain).toBeGreaterThan(100);
   expect(plainOperation({ op: 'commit', id: ID, more: 1 })).toBeUndefined();
   expect(plainOperation({ op: 'commit', id: ID })).toEqual({ op: 'commit', id: ID });
+});
+
+test('a plain prepare is what its schema makes of it', () => {
+  let plain = 0;
+  fc.assert(
+    fc.property(anyRequest, fc.constantFrom(ID, undefined, '1'), (request, id) => {
+      const given = JSON.parse(JSON.stringify({ id, producerGroup: 'accounts', ...request }));
+      const made = plainPrepareRequest(given);
+      if (made === undefined) return;
+      plain += 1;
+      const whole = PrepareRequest.safeParse(given);
+      expect(whole.error).toBeUndefined();
+      expect(made).toEqual(whole.data);
+    }),
+    { numRuns: 2_000 },
+  );
+  expect(plain).toBeGreaterThan(50);
+  const prepare = { id: ID, producerGroup: 'accounts', messages: [message] };
+  expect(plainPrepareRequest(prepare)).toBeDefined();
+  expect(plainPrepareRequest({ ...prepare, op: 'prepare' })).toBeUndefined();
+  expect(plainPrepareRequest({ ...prepare, trace: {} })).toBeUndefined();
 });
 
 test('data that nests too deep is not plain', () => {

@@ -1,8 +1,10 @@
 import {
   type Decision,
   EscrowError,
+  isPlainId,
   PrepareRequest,
   parse,
+  plainPrepareRequest,
   ResolveRequest,
   SearchAnswer,
   SearchQuery,
@@ -27,7 +29,8 @@ const IdParams = z.object({ id: TransactionId });
 /** A verdict says all it has to say in its URL; a body that says more is a misunderstanding. */
 const NoFields = z.strictObject({});
 
-const idOf = (call: Call) => parse(TransactionId, call.params.id, 'the id in the path');
+const idOf = ({ params: { id } }: Call): string =>
+  isPlainId(id) ? id : parse(TransactionId, id, 'the id in the path');
 
 const accepted = {
   200: {
@@ -77,7 +80,8 @@ function prepareRoute(deps: TransactionDeps): Route {
     answers: accepted,
     problems: INTAKE_PROBLEMS,
     async handle(call) {
-      const request = parse(PrepareRequest, call.body, 'the request');
+      const request =
+        plainPrepareRequest(call.body) ?? parse(PrepareRequest, call.body, 'the request');
       requireGroup(call.caller, request.producerGroup);
       const { created, answer } = await deps.prepare(request, traceContextOf(call.headers));
       return { status: created ? 201 : 200, body: answer };
