@@ -132,11 +132,12 @@ describe('flags', () => {
       only: undefined,
       rounds: 3,
       seconds: 3,
-      warmUpSeconds: 8,
+      warmUpSeconds: 15,
     });
     expect(
       parseFlags(['--quick', '--rounds', '7', '--seconds=0.5', '--warm-up', '2']),
     ).toMatchObject({ quick: true, rounds: 7, seconds: 0.5, warmUpSeconds: 2 });
+    expect(parseFlags(['--quick'])).toMatchObject({ warmUpSeconds: 8 });
   });
 
   test.each([
