@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { createConsumer } from '@escrowmq/consumer';
 import { type ConsumeMessage, connect } from 'amqplib';
 import { z } from 'zod';
@@ -22,6 +23,9 @@ const Settings = z.object({
   /** URL of the consumer's database, where there is work. */
   database: z.string().optional(),
 });
+
+/** What RabbitMQ has not applied yet when a channel closes comes back into the queue [seen]. */
+const ACKNOWLEDGED_MS = 250;
 
 type Settings = z.output<typeof Settings>;
 
@@ -49,6 +53,7 @@ await serveLoad(Settings, async (settings: Settings) => {
     const end = await start(consumed);
     await all;
     const seconds = (performance.now() - startedAt) / 1000;
+    await pause(ACKNOWLEDGED_MS);
     await end();
     await queue.empty();
     return { operations: messages, seconds, latencyMs: {} };
