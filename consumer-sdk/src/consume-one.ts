@@ -16,6 +16,7 @@ import type { SubscribeSettings } from './options.js';
 import { isPermanentError } from './permanent-error.js';
 import type { Publisher } from './publisher.js';
 import type { Receipts } from './receipts.js';
+import { Stop } from './stop.js';
 import { REDELIVERIES_MAX } from './topology.js';
 
 /**
@@ -33,10 +34,10 @@ import { REDELIVERIES_MAX } from './topology.js';
 export interface Delivery {
   readonly original: ConsumeMessage;
   /**
-   * Aborted when this delivery can not be settled any more: its channel is lost, or `close` has
+   * Stopped when this delivery can not be settled any more: its channel is lost, or `close` has
    * stopped waiting. RabbitMQ delivers the message again.
    */
-  readonly abandoned: AbortSignal;
+  readonly abandoned: Stop;
   ack(): void;
   requeue(): void;
   /** Declares the queues again, in case one that we publish to was deleted. */
@@ -69,7 +70,7 @@ export async function consumeOne(delivery: Delivery, context: ConsumeContext): P
     messageId: messageIdOf(delivery.original),
   };
   const attempt = await attemptOnce(delivery, context);
-  if (delivery.abandoned.aborted) {
+  if (delivery.abandoned.isStopped) {
     // It comes again, here or elsewhere. A retry copy now would only make it two.
     log({ event: 'deliveryLost', ...about });
     return;
@@ -135,30 +136,31 @@ async function runHandler(
 ): Promise<void> {
   const { receiptsQueue, ...envelope } = parsed.envelope;
   const { handlerTimeoutMs, group } = context.settings;
-  const stop = new AbortController();
+  const stop = new Stop();
   const message: Message<never> = {
     ...envelope,
     group,
     data: parsed.data as never,
     body: delivery.original.content,
     redelivered: delivery.original.fields.redelivered,
-    signal: stop.signal,
+    get signal() {
+      return stop.signal;
+    },
   };
-  const abandon = () => stop.abort(delivery.abandoned.reason);
   const timer = setTimeout(() => {
-    stop.abort(new Error(`the handler did not finish within ${handlerTimeoutMs} ms`));
+    stop.stop(new Error(`the handler did not finish within ${handlerTimeoutMs} ms`));
   }, handlerTimeoutMs);
-  delivery.abandoned.addEventListener('abort', abandon, { once: true });
+  delivery.abandoned.onStop((reason) => stop.stop(reason));
   try {
-    const stopped = new Promise<never>((_resolve, reject) => {
-      stop.signal.addEventListener('abort', () => reject(stop.signal.reason), { once: true });
+    await new Promise<unknown>((resolve, reject) => {
+      stop.onStop(reject);
+      // A handler that throws at once must look like one that rejects.
+      const handled = (async () => context.handler(message))();
+      handled.then(resolve, reject);
     });
-    // A handler that throws at once must look like one that rejects.
-    const handled = (async () => context.handler(message))();
-    await Promise.race([handled, stopped]);
   } finally {
     clearTimeout(timer);
-    delivery.abandoned.removeEventListener('abort', abandon);
+    delivery.abandoned.onStop(undefined);
   }
 }
 
@@ -194,7 +196,7 @@ async function putAside(
 async function putBack(delivery: Delivery, pauseMs: number, closing: AbortSignal): Promise<void> {
   // Cut short by closing, which is a reason to put it back at once.
   await pause(pauseMs, undefined, { signal: closing }).catch(() => undefined);
-  if (delivery.abandoned.aborted) return;
+  if (delivery.abandoned.isStopped) return;
   try {
     if (!closing.aborted) await delivery.repair();
   } catch {

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { HEADERS, isReceiptsQueue, parseMessageId } from '@escrowmq/protocol';
 import type { ConsumeMessage } from 'amqplib';
 import { causeOf } from './cause.js';
@@ -68,15 +69,22 @@ export function parseDelivery(delivery: ConsumeMessage, group: string): ParsedDe
   const envelope = parseEnvelope(delivery, group);
   if (typeof envelope === 'string') return { kind: 'foreign', cause: envelope };
   if (!isJson(envelope.contentType)) return { kind: 'message', envelope, data: undefined };
+  // Bytes that are not UTF-8 are refused, where toString would replace them.
+  if (!isUtf8(delivery.content)) {
+    return { kind: 'unreadable', envelope, cause: 'the body is not UTF-8' };
+  }
   try {
-    return { kind: 'message', envelope, data: JSON.parse(UTF8.decode(delivery.content)) };
+    return { kind: 'message', envelope, data: JSON.parse(textOf(delivery.content)) };
   } catch (error) {
     return { kind: 'unreadable', envelope, cause: `the body is not JSON: ${causeOf(error)}` };
   }
 }
 
-/** Fatal: bytes that are not UTF-8 are refused, where Buffer.toString would replace them. */
-const UTF8 = new TextDecoder('utf-8', { fatal: true });
+/** Without the mark that some writers put in front. */
+function textOf(body: Buffer): string {
+  const text = body.toString();
+  return text.startsWith('\uFEFF') ? text.slice(1) : text;
+}
 
 /** With or without parameters: `application/json; charset=utf-8` as well. */
 function isJson(contentType: string): boolean {
@@ -139,7 +147,11 @@ export function deliveryCountOf(delivery: ConsumeMessage): number {
 }
 
 function ownHeaders(headers: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(headers).filter(([name]) => !/^(x-|escrow-)/i.test(name)),
-  );
+  const own: Record<string, unknown> = {};
+  for (const name of Object.keys(headers)) {
+    if (!RESERVED_HEADER.test(name)) own[name] = headers[name];
+  }
+  return own;
 }
+
+const RESERVED_HEADER = /^(x-|escrow-)/i;

@@ -8,6 +8,7 @@ import { keepOpen } from './keep-open.js';
 import type { SubscribeSettings } from './options.js';
 import type { Publisher } from './publisher.js';
 import type { Receipts } from './receipts.js';
+import { Stop } from './stop.js';
 import { declareTopology } from './topology.js';
 
 /**
@@ -38,8 +39,8 @@ interface Session {
   channel: Channel;
   watched: WatchedChannel;
   consumerTag: string;
-  /** One for each delivery that is not settled; aborted when it can not be settled any more. */
-  out: Set<AbortController>;
+  /** One for each delivery that is not settled; stopped when it can not be settled any more. */
+  out: Set<Stop>;
 }
 
 /** Longer than one reconnect takes; then the loop tries again. */
@@ -101,21 +102,17 @@ export function startSubscription(parts: SubscriptionParts): RunningSubscription
   function take(message: ConsumeMessage, session: Session): void {
     // Untouched, so that it goes back when the channel is closed.
     if (closing.signal.aborted) return;
-    const controller = new AbortController();
-    session.out.add(controller);
-    const delivery = deliveryOn(session, message, controller.signal);
+    const abandoned = new Stop();
+    session.out.add(abandoned);
+    const delivery = deliveryOn(session, message, abandoned);
     const work = consumeOne(delivery, context).finally(() => {
-      session.out.delete(controller);
+      session.out.delete(abandoned);
       running.delete(work);
     });
     running.add(work);
   }
 
-  function deliveryOn(
-    session: Session,
-    original: ConsumeMessage,
-    abandoned: AbortSignal,
-  ): Delivery {
+  function deliveryOn(session: Session, original: ConsumeMessage, abandoned: Stop): Delivery {
     const { channel, watched } = session;
     // A closed channel has put its deliveries back already, and amqplib would throw.
     return {
@@ -169,7 +166,7 @@ export function startSubscription(parts: SubscriptionParts): RunningSubscription
 }
 
 function abandon(session: Session, cause: unknown): void {
-  for (const controller of session.out) controller.abort(cause);
+  for (const delivery of session.out) delivery.stop(cause);
 }
 
 /** Resolves when the set is empty; more may be added while it waits. */

@@ -181,3 +181,17 @@ test('no queue of a group can lose what it hands on, and every queue is quorum',
     });
   }
 });
+
+test('a body is read with a mark in front of it, and one that is not UTF-8 is not replaced', () => {
+  const withBody = (content: Buffer) =>
+    parseDelivery({ ...delivery({ topic: 't' }), content }, 'g');
+  expect(withBody(Buffer.from('\uFEFF{"name":"Ödön"}'))).toMatchObject({
+    kind: 'message',
+    data: { name: 'Ödön' },
+  });
+  expect(withBody(Buffer.from('"Ödön"', 'latin1'))).toMatchObject({
+    kind: 'unreadable',
+    cause: 'the body is not UTF-8',
+  });
+  expect(withBody(Buffer.from('{'))).toMatchObject({ kind: 'unreadable' });
+});
