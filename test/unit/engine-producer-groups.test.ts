@@ -117,3 +117,21 @@ test("another instance's change is seen after two seconds", async () => {
     jest.useRealTimers();
   }
 });
+
+test('a group is read once for all who ask while it is read', async () => {
+  const { find, cached, reads } = groups([producerGroup()]);
+  expect(cached('accounts')).toBeUndefined();
+  const found = await Promise.all([find('accounts'), find('accounts'), find('accounts')]);
+  expect(found.map((group) => group?.name)).toEqual(['accounts', 'accounts', 'accounts']);
+  expect(reads).toEqual(['accounts']);
+  expect(cached('accounts')?.name).toBe('accounts');
+});
+
+test('what was being read while the group was saved is not kept', async () => {
+  const { find, cached, register } = groups([producerGroup()]);
+  const reading = find('accounts');
+  const saving = register('accounts', request({ checkPolicy: { unknownMax: 3 } }));
+  await Promise.all([reading, saving]);
+  expect((await find('accounts'))?.checkPolicy.unknownMax).toBe(3);
+  expect(cached('accounts')?.checkPolicy.unknownMax).toBe(3);
+});
