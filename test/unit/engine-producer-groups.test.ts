@@ -3,6 +3,7 @@ import { expect, jest, test } from '@jest/globals';
 import type { GroupToSave, ProducerGroup } from '../../broker/src/domain/ports.js';
 import { createProducerGroups } from '../../broker/src/engine/producer-groups.js';
 import { producerGroup } from '../support/engine-fakes.js';
+import { deferred } from '../support/ready.js';
 
 const SECRET = 'whsec_new';
 const URL_OF_CHECK = 'http://127.0.0.1:1/check';
@@ -128,10 +129,21 @@ test('a group is read once for all who ask while it is read', async () => {
 });
 
 test('what was being read while the group was saved is not kept', async () => {
-  const { find, cached, register } = groups([producerGroup()]);
+  const old = deferred<ProducerGroup | undefined>();
+  const saved = { ...producerGroup(), checkUrls: [URL_OF_CHECK] };
+  const answers: (typeof old.promise)[] = [old.promise, Promise.resolve(producerGroup())];
+  const { find, cached, register } = createProducerGroups({
+    store: {
+      findGroup: () => answers.shift() ?? Promise.resolve(saved),
+      saveGroup: async () => ({ group: saved, secretMade: false }),
+    },
+    checkUrlProblem: () => undefined,
+    newSigningSecret: () => SECRET,
+  });
   const reading = find('accounts');
-  const saving = register('accounts', request({ checkPolicy: { unknownMax: 3 } }));
-  await Promise.all([reading, saving]);
-  expect((await find('accounts'))?.checkPolicy.unknownMax).toBe(3);
-  expect(cached('accounts')?.checkPolicy.unknownMax).toBe(3);
+  await register('accounts', request());
+  old.resolve({ ...producerGroup(), checkUrls: [] });
+  await reading;
+  expect(cached('accounts')).toBeUndefined();
+  expect((await find('accounts'))?.checkUrls).toEqual([URL_OF_CHECK]);
 });
