@@ -1,21 +1,20 @@
+import { randomUUID } from 'node:crypto';
 import { EscrowError } from '@escrowmq/protocol';
-import type { Pool, PoolConnection, ResultSetHeader } from 'mysql2/promise';
+import { type DatabaseInput, databaseOf } from './adapters/database-of.js';
+import { BARRIER_SQL, deleteRowsSql, idValue, textValue } from './barrier-sql.js';
+import type { Dialect, Executor, LocalDatabase, TransactionLimits } from './database.js';
+import { meaningOf } from './server-errors.js';
 
 /**
- * The table in the producer's own database that makes the answer to a check final. Its primary key
- * admits one row per transaction: `commit`, written by the local transaction itself, or `rollback`,
- * written by a check. Ids are 16 bytes, so that no collation can make two of them equal.
- *
- * Every write is a plain INSERT whose duplicate is an error. One that ignored or overwrote the
- * duplicate would let a check and a local transaction both win.
+ * The statements that create the barrier table, by dialect, for a migration. It must stand in the
+ * database (on PostgreSQL: in the schema that the search path finds first) that the local
+ * transactions write to.
  */
-export const BARRIER_TABLE_SQL = `create table if not exists escrow_barrier (
-  transaction_id binary(16) not null,
-  decision enum('commit', 'rollback') character set ascii collate ascii_bin not null,
-  created_at datetime(3) not null comment 'UTC',
-  primary key (transaction_id),
-  key escrow_barrier_created_at (created_at)
-) engine = InnoDB`;
+export const BARRIER_TABLE_SQL: Readonly<Record<Dialect, string>> = {
+  mysql: BARRIER_SQL.mysql.createTable.join(';\n'),
+  postgres: BARRIER_SQL.postgres.createTable.join(';\n'),
+  sqlite: BARRIER_SQL.sqlite.createTable.join(';\n'),
+};
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 
@@ -28,13 +27,20 @@ export const BARRIER_RETENTION_SLACK_MS = DAY_MS;
 /** Rows per statement, so that a purge holds few locks and never for long. */
 const PURGE_ROWS_MAX = 1_000;
 
+/** What the SDK does beside the transactions of its callers is not what they wait for. */
+const LIMITS = { connectionTimeoutMs: 10_000, commitTimeoutMs: 10_000 };
+
 /**
- * Creates the barrier table where it is missing. It must stand in the database that the local
- * transactions write to. Needs the right to create tables; run `BARRIER_TABLE_SQL` in a migration
- * where the service has none.
+ * Creates the barrier table where it is missing. Needs the right to create tables; run
+ * `BARRIER_TABLE_SQL` in a migration where the service has none.
+ *
+ * @param database a pool of mysql2, or what one of the adapters made: `fromPg(pool)`
  */
-export async function ensureBarrierTable(pool: Pool): Promise<void> {
-  await pool.query(BARRIER_TABLE_SQL);
+export async function ensureBarrierTable(database: DatabaseInput): Promise<void> {
+  const found = databaseOf(database);
+  await found.session(async (executor) => {
+    for (const sql of BARRIER_SQL[found.dialect].createTable) await executor.execute(sql);
+  }, LIMITS);
 }
 
 /**
@@ -46,7 +52,7 @@ export async function ensureBarrierTable(pool: Pool): Promise<void> {
  * @throws {EscrowError} INVALID_CONFIGURATION when it is two days or less
  */
 export async function purgeBarrier(
-  pool: Pool,
+  database: DatabaseInput,
   olderThanMs: number = BARRIER_RETENTION_MS,
 ): Promise<number> {
   if (!(olderThanMs > 2 * BARRIER_RETENTION_SLACK_MS)) {
@@ -55,33 +61,138 @@ export async function purgeBarrier(
       `barrier rows may be purged after more than two days, not after ${olderThanMs} ms: checks still need them`,
     );
   }
+  const found = databaseOf(database);
+  const olderThanSeconds = Math.ceil(olderThanMs / 1000);
   for (let purged = 0; ; ) {
-    const [result] = await pool.query<ResultSetHeader>(
-      `delete from escrow_barrier where created_at < utc_timestamp(3) - interval ? second
-       order by created_at limit ${PURGE_ROWS_MAX}`,
-      [Math.ceil(olderThanMs / 1000)],
+    const rows = await found.session(
+      (executor) => purgeOnce(executor, found.dialect, olderThanSeconds),
+      LIMITS,
     );
-    purged += result.affectedRows;
-    if (result.affectedRows < PURGE_ROWS_MAX) return purged;
+    purged += rows;
+    if (rows < PURGE_ROWS_MAX) return purged;
   }
 }
 
+async function purgeOnce(
+  executor: Executor,
+  dialect: Dialect,
+  olderThanSeconds: number,
+): Promise<number> {
+  const { selectOld } = BARRIER_SQL[dialect];
+  const rows = await executor.execute(selectOld, [olderThanSeconds, PURGE_ROWS_MAX]);
+  const ids = rows.map(({ id }) => String(id));
+  if (ids.length > 0) await executor.execute(deleteRowsSql(dialect, ids.length), ids);
+  return ids.length;
+}
+
 /**
- * Writes a transaction's row. Takes a connection and not a pool: for `commit` it must be the one
- * that the local transaction is open on.
+ * Writes a transaction's row. For `commit` the executor must be the one of the local transaction.
+ *
+ * @throws the layer's error, a duplicate key included
  */
 export async function insertBarrier(
-  connection: PoolConnection,
+  on: { executor: Executor; dialect: Dialect },
   id: string,
   decision: 'commit' | 'rollback',
 ): Promise<void> {
-  await connection.query(
-    'insert into escrow_barrier (transaction_id, decision, created_at) values (?, ?, utc_timestamp(3))',
-    [barrierId(id), decision],
-  );
+  await on.executor.execute(BARRIER_SQL[on.dialect].insert, [idValue(id), decision]);
 }
 
-/** The 16 bytes of an id. */
-export function barrierId(id: string): Buffer {
-  return Buffer.from(id.replaceAll('-', ''), 'hex');
+/** Keeps the data that the local transaction supplied, so that a check can supply them as well. */
+export async function setBarrierData(
+  on: { executor: Executor; dialect: Dialect },
+  id: string,
+  data: string,
+): Promise<void> {
+  await on.executor.execute(BARRIER_SQL[on.dialect].setData, [
+    textValue(on.dialect, data),
+    idValue(id),
+  ]);
+}
+
+/** An id that no transaction has: its row says which barrier table this is. */
+const IDENTITY_ROW = '00000000-0000-0000-0000-000000000000';
+
+/**
+ * The identity of a barrier table: a random text in a row of its own, made by whoever asks first.
+ * A check that reached another database than the local transaction would find no row there and roll
+ * back what was committed; by the identity it notices. It moves with the table through failover,
+ * dump and restore; two databases made from one dump have the same and can't be told apart.
+ *
+ * @throws the layer's error; INVALID_CONFIGURATION when the table is missing
+ */
+async function barrierIdentity(
+  database: LocalDatabase<unknown>,
+  limits: TransactionLimits,
+): Promise<string> {
+  const { dialect } = database;
+  const { insertIdentity } = BARRIER_SQL[dialect];
+  const values = [idValue(IDENTITY_ROW), textValue(dialect, randomUUID())];
+  const found = await readIdentity(database, limits);
+  if (found !== undefined) return found;
+  try {
+    await database.session((executor) => executor.execute(insertIdentity, values), limits);
+  } catch (error) {
+    // Somebody else was faster; whatever else went wrong shows in the next line.
+    if (meaningOf(error) !== 'duplicate key') throw error;
+  }
+  const made = await readIdentity(database, limits);
+  if (made === undefined) throw new Error('the identity of the barrier table is gone again');
+  return made;
+}
+
+/** Identities by database, each asked for once. */
+export interface BarrierIdentities {
+  /** Without waiting; `undefined` while it was not asked for. */
+  known(database: LocalDatabase<unknown>): string | undefined;
+  /** @throws like `barrierIdentity`; then the next call asks again */
+  of(database: LocalDatabase<unknown>): Promise<string>;
+}
+
+/** @param limitMs for one statement, and for the connection before it */
+export function createBarrierIdentities(limitMs: number): BarrierIdentities {
+  const limits = { connectionTimeoutMs: limitMs, commitTimeoutMs: limitMs };
+  const found = new WeakMap<object, string>();
+  const asked = new WeakMap<object, Promise<string>>();
+  async function ask(database: LocalDatabase<unknown>): Promise<string> {
+    try {
+      const identity = await barrierIdentity(database, limits);
+      found.set(database, identity);
+      return identity;
+    } finally {
+      asked.delete(database);
+    }
+  }
+  return {
+    known: (database) => found.get(database),
+    of(database) {
+      const underWay = asked.get(database) ?? ask(database);
+      asked.set(database, underWay);
+      return underWay;
+    },
+  };
+}
+
+async function readIdentity(
+  database: LocalDatabase<unknown>,
+  limits: TransactionLimits,
+): Promise<string | undefined> {
+  const { read } = BARRIER_SQL[database.dialect];
+  try {
+    const [row] = await database.session(
+      (executor) => executor.execute(read, [idValue(IDENTITY_ROW)]),
+      limits,
+    );
+    return typeof row?.data === 'string' ? row.data : undefined;
+  } catch (error) {
+    throw meaningOf(error) === 'no such table' ? missingTable(error) : error;
+  }
+}
+
+export function missingTable(cause: unknown): EscrowError {
+  return new EscrowError(
+    'INVALID_CONFIGURATION',
+    'the database has no table escrow_barrier; create it with ensureBarrierTable(database) or BARRIER_TABLE_SQL',
+    { cause },
+  );
 }

@@ -32,7 +32,10 @@ interface BrokerRequest<T> {
 export interface BrokerHttp {
   /** @throws {EscrowError} the broker's own refusal, or BROKER_UNREACHABLE with the last failure as its cause */
   call<T>(request: BrokerRequest<T>, timeoutMs: number): Promise<T>;
-  /** The error for a call whose time is over, with the last failed attempt as its cause. */
+  /**
+   * The error for a call whose time is over, with the last failed attempt as its cause, and the
+   * `retryAfterSeconds` that it was answered in `details`.
+   */
   unreachable(timeoutMs: number): EscrowError;
   close(): Promise<void>;
 }
@@ -66,16 +69,20 @@ export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
   if (settings.apiKey !== undefined) headers.authorization = `Bearer ${settings.apiKey}`;
   const bodyHeaders = { ...headers, 'content-type': 'application/json' };
   let preferred = 0;
-  let lastFailure: unknown;
+  let lastFailure: Failure | undefined;
   let isClosed = false;
 
   function unreachable(timeoutMs: number): EscrowError {
     const tried = settings.brokerOrigins.join(', ');
-    const said = lastFailure instanceof Error ? `; the last failure: ${lastFailure.message}` : '';
+    const { error, retryAfterMs = 0 } = lastFailure ?? {};
+    const said = error instanceof Error ? `; the last failure: ${error.message}` : '';
     return new EscrowError(
       'BROKER_UNREACHABLE',
       `no broker address gave an answer within ${timeoutMs} ms (${tried})${said}`,
-      { cause: lastFailure },
+      {
+        cause: error,
+        details: retryAfterMs > 0 ? { retryAfterSeconds: retryAfterMs / 1000 } : {},
+      },
     );
   }
 
@@ -110,7 +117,7 @@ export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
         return attempted.answer;
       }
       if ('refusal' in attempted) throw attempted.refusal;
-      lastFailure = attempted.failure.error;
+      lastFailure = attempted.failure;
       if (request.repeatable === false || isClosed) break;
       rest.failures += 1;
       rest.until =

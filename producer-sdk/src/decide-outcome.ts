@@ -1,11 +1,13 @@
-import type { Pool, PoolConnection, RowDataPacket } from 'mysql2/promise';
-import { barrierId, insertBarrier } from './barrier.js';
-import { acquire, type Lease, SERVER_ERROR, serverErrorOf } from './connection-lease.js';
+import type { MessageData } from '@escrowmq/protocol';
+import { insertBarrier } from './barrier.js';
+import { BARRIER_SQL, idValue } from './barrier-sql.js';
+import type { Dialect, Executor, LocalDatabase } from './database.js';
 import { backOffMs, Deadline, within } from './deadline.js';
+import { isAnswered, meaningOf } from './server-errors.js';
 
 /**
  * What became of a local transaction? This module does not look, it decides: it tries to insert
- * the barrier row as `rollback`, on a connection of its own, in autocommit.
+ * the barrier row as `rollback`, on a connection of its own, outside of any other transaction.
  *
  * - The row went in: the local transaction has not committed and never will, because its own
  *   insert fails on the duplicate. The answer is rollback, for ever.
@@ -21,7 +23,12 @@ import { backOffMs, Deadline, within } from './deadline.js';
  * row, and the next check decides, or a rollback row, and the next check answers rollback.
  */
 export type Outcome =
-  | { decision: 'commit' | 'rollback' }
+  | {
+      decision: 'commit';
+      /** What the local transaction supplied for the messages whose data it had left open. */
+      messageData?: MessageData[];
+    }
+  | { decision: 'rollback' }
   | { decision: 'unknown'; reason: string; cause?: unknown };
 
 /** Seconds, the smallest that InnoDB takes: a check asks again later instead of waiting. */
@@ -31,126 +38,129 @@ const LOCK_WAIT_SECONDS = 1;
 const DECISION_MS_MAX = 3_000;
 
 /** Decides once, within `limitMs`. Never throws: whatever goes wrong is `unknown`. */
-export async function decideOutcome(pool: Pool, id: string, limitMs: number): Promise<Outcome> {
+export async function decideOutcome(
+  database: LocalDatabase<unknown>,
+  id: string,
+  limitMs: number,
+): Promise<Outcome> {
   const deadline = new Deadline(limitMs);
-  let lease: Lease;
   try {
-    lease = await acquire(pool, deadline.leftMs);
-  } catch (cause) {
-    return { decision: 'unknown', reason: 'no database connection', cause };
-  }
-  try {
-    const outcome = await within(decideOn(lease.connection, id), deadline.leftMs, {
-      error: () => new Error(`the database gave no answer within ${limitMs} ms`),
+    return await within(decide({ database, id, deadline }), limitMs, {
+      error: () => new Error(`the database gave no answer within ${Math.round(limitMs)} ms`),
     });
-    lease.release();
-    return outcome;
   } catch (cause) {
-    // Its settings may be changed and a statement may still run on it: nobody else can use it.
-    lease.destroy();
-    return { decision: 'unknown', reason: 'the database refused or did not answer', cause };
+    return { decision: 'unknown', reason: reasonOf(cause), cause };
   }
 }
 
 /** Decides again and again until the answer is not `unknown` or `limitMs` have passed. */
-export async function settleOutcome(pool: Pool, id: string, limitMs: number): Promise<Outcome> {
+export async function settleOutcome(
+  database: LocalDatabase<unknown>,
+  id: string,
+  limitMs: number,
+): Promise<Outcome> {
   const deadline = new Deadline(limitMs);
   for (let failures = 1; ; failures += 1) {
-    const outcome = await decideOutcome(pool, id, Math.min(DECISION_MS_MAX, deadline.leftMs));
+    const outcome = await decideOutcome(database, id, Math.min(DECISION_MS_MAX, deadline.leftMs));
     if (outcome.decision !== 'unknown') return outcome;
-    if (!(await deadline.pause(backOffMs(failures)))) return outcome;
+    const pauseMs = backOffMs(failures);
+    // With less left than a lock wait, the next would only say that it had no time.
+    if (deadline.leftMs - pauseMs < LOCK_WAIT_SECONDS * 1000) return outcome;
+    await deadline.pause(pauseMs);
   }
 }
 
-interface SessionRow extends RowDataPacket {
-  lockWaitSeconds: number;
-  autocommit: number;
-  readOnly: number | string;
+interface Question {
+  database: LocalDatabase<unknown>;
+  id: string;
+  deadline: Deadline;
 }
 
-interface BarrierRow extends RowDataPacket {
-  decision: string;
-}
-
-async function decideOn(connection: PoolConnection, id: string): Promise<Outcome> {
-  // Somebody may have left a transaction open here; switching autocommit on would commit it.
-  await connection.query('rollback');
-  const [before] = await select<SessionRow>(
-    connection,
-    `select @@session.innodb_lock_wait_timeout as lockWaitSeconds,
-            @@session.autocommit as autocommit, @@global.read_only as readOnly`,
-  );
-  if (before === undefined) return { decision: 'unknown', reason: 'no session settings' };
-  // A user with enough rights may write to a replica all the same, and such a row decides nothing.
-  if (!['0', 'OFF'].includes(String(before.readOnly))) {
-    return { decision: 'unknown', reason: 'the database is read-only: not the primary' };
-  }
-  await setSession(connection, LOCK_WAIT_SECONDS, 1);
-  const outcome = await insertRollback(connection, id);
-  await setSession(connection, before.lockWaitSeconds, before.autocommit);
-  return outcome;
-}
-
-async function setSession(connection: PoolConnection, lockWaitSeconds: number, autocommit: number) {
-  await connection.query('set session innodb_lock_wait_timeout = ?, session autocommit = ?', [
-    lockWaitSeconds,
-    autocommit,
-  ]);
-}
-
-/** @throws what leaves the connection in doubt: a lost connection, a missing table, no rights */
-async function insertRollback(connection: PoolConnection, id: string): Promise<Outcome> {
+async function decide(question: Question): Promise<Outcome> {
+  const { database, id } = question;
   try {
-    await insertBarrier(connection, id, 'rollback');
+    // Resolved only when the row is durable: a session commits before it answers.
+    await inSession(question, (executor) =>
+      insertBarrier({ executor, dialect: database.dialect }, id, 'rollback'),
+    );
     return { decision: 'rollback' };
   } catch (error) {
-    if (serverErrorOf(error) !== SERVER_ERROR.duplicateKey) return stillOpen(error);
+    if (meaningOf(error) !== 'duplicate key') throw error;
   }
-  try {
-    return await readDecision(connection, id);
-  } catch (error) {
-    return stillOpen(error);
-  }
-}
-
-/** Lock wait and deadlock are what an open transaction looks like; everything else is rethrown. */
-function stillOpen(error: unknown): Outcome {
-  switch (serverErrorOf(error)) {
-    case SERVER_ERROR.lockWaitTimeout:
-      return { decision: 'unknown', reason: 'the local transaction is still open', cause: error };
-    case SERVER_ERROR.deadlock:
-      return { decision: 'unknown', reason: 'deadlock with another check', cause: error };
-    default:
-      throw error;
-  }
-}
-
-async function readDecision(connection: PoolConnection, id: string): Promise<Outcome> {
-  // FOR UPDATE and not FOR SHARE, which MariaDB does not have.
-  const [row] = await select<BarrierRow>(
-    connection,
-    'select decision from escrow_barrier where transaction_id = ? for update',
-    [barrierId(id)],
+  // In a session of its own: on PostgreSQL the refused insert has spoilt the one before.
+  const rows = await inSession(question, (executor) =>
+    executor.execute(BARRIER_SQL[database.dialect].read, [idValue(id)]),
   );
-  if (row === undefined) {
-    return { decision: 'unknown', reason: 'a duplicate key, and then no row' };
-  }
-  if (row.decision === 'commit' || row.decision === 'rollback') return { decision: row.decision };
+  const row = rows[0];
+  if (row === undefined) return { decision: 'unknown', reason: 'a duplicate key, and then no row' };
+  if (row.decision === 'rollback') return { decision: 'rollback' };
+  if (row.decision === 'commit') return committed(row.data);
   return { decision: 'unknown', reason: `the row says ${JSON.stringify(row.decision)}` };
 }
 
-/** Rows as objects, whatever a caller's pool is set to. */
-async function select<Row extends RowDataPacket>(
-  connection: PoolConnection,
-  sql: string,
-  values: unknown[] = [],
-): Promise<Row[]> {
-  const [rows] = await connection.query<Row[]>({
-    sql,
-    values,
-    rowsAsArray: false,
-    nestTables: false,
-    typeCast: true,
-  });
-  return rows;
+function committed(data: unknown): Outcome {
+  if (typeof data !== 'string') return { decision: 'commit' };
+  return { decision: 'commit', messageData: JSON.parse(data) as MessageData[] };
+}
+
+function inSession<T>(
+  { database, deadline }: Question,
+  work: (executor: Executor) => Promise<T>,
+): Promise<T> {
+  // Whoever asked is told at the deadline, and what comes later is nobody's.
+  const limitMs = Math.max(1, deadline.leftMs);
+  return database.session(
+    (executor) => WITH_SHORT_LOCK_WAIT[database.dialect](executor, () => work(executor)),
+    { connectionTimeoutMs: limitMs, commitTimeoutMs: limitMs },
+  );
+}
+
+type Around = <T>(executor: Executor, work: () => Promise<T>) => Promise<T>;
+
+/** Waits for locks no longer than a second, on this connection only. */
+const WITH_SHORT_LOCK_WAIT: Record<Dialect, Around> = {
+  async mysql(executor, work) {
+    const [before] = await executor.execute(
+      'select @@session.innodb_lock_wait_timeout as lockWaitSeconds, @@global.read_only as readOnly',
+    );
+    // A user with enough rights may write to a replica all the same, and such a row decides nothing.
+    if (!['0', 'OFF'].includes(String(before?.readOnly))) {
+      throw new Error('the database is read-only: not the primary');
+    }
+    const setLockWait = (seconds: number) =>
+      executor.execute(`set session innodb_lock_wait_timeout = ${seconds}`);
+    await setLockWait(LOCK_WAIT_SECONDS);
+    try {
+      const result = await work();
+      await setLockWait(Number(before?.lockWaitSeconds));
+      return result;
+    } catch (error) {
+      // On a lost connection there is nothing to set back.
+      if (isAnswered(error)) await setLockWait(Number(before?.lockWaitSeconds));
+      throw error;
+    }
+  },
+  async postgres(executor, work) {
+    // Until the end of the session's transaction. A replica refuses the insert by itself.
+    await executor.execute(`set local lock_timeout = '${LOCK_WAIT_SECONDS}s'`);
+    return work();
+  },
+  // One that is locked is refused at once; the adapter tries again within the limit.
+  sqlite: (_executor, work) => work(),
+};
+
+/** Lock wait and deadlock are what an open transaction looks like. */
+function reasonOf(error: unknown): string {
+  switch (meaningOf(error)) {
+    case 'locked':
+      return 'the local transaction is still open';
+    case 'deadlock':
+      return 'deadlock with another check';
+    case 'read-only':
+      return 'the database is read-only: not the primary';
+    case 'no such table':
+      return 'the database has no table escrow_barrier';
+    default:
+      return `the database refused or did not answer: ${error instanceof Error ? error.message : String(error)}`;
+  }
 }

@@ -2,6 +2,8 @@ import {
   EscrowError,
   isPlainId,
   LIMITS,
+  type MessageDataInput,
+  MessageDataList,
   type OperationTrace,
   type PrepareInput,
   PrepareRequest,
@@ -51,9 +53,20 @@ export function sendOperation(producerGroup: string, options: SendOptions): Oper
   return written({ op: 'send', producerGroup, ...checked, id }, options.trace);
 }
 
-/** @throws {EscrowError} INVALID_ID */
-export function verdictOperation(op: 'commit' | 'rollback', given: string): Operation {
+/**
+ * @param messageData of a commit: the data that the prepare left open
+ * @throws {EscrowError} INVALID_ID, or the code of the data that are wrong
+ */
+export function verdictOperation(
+  op: 'commit' | 'rollback',
+  given: string,
+  messageData?: MessageDataInput[],
+): Operation {
   const id = idOf(given);
+  if (messageData !== undefined && messageData.length > 0) {
+    const checked = parse(MessageDataList, messageData, 'messageData');
+    return written({ op, id, messageData: checked }, undefined);
+  }
   // Nothing in it needs escaping, and each of its characters is one byte.
   const json = `{"op":"${op}","id":"${id}"}`;
   return { op, id, json, bytes: json.length };

@@ -54,6 +54,12 @@ export interface ProducerLimits {
    */
   transactionTimeoutMs: number;
   /**
+   * From the prepare of a transaction to its first statement, by the system's clock, which goes on
+   * while a machine sleeps. One that begins later is refused before anything was written.
+   * @default 600000 (10 min): far less than barrier rows are kept
+   */
+  startDeadlineMs: number;
+  /**
    * For finding out what became of a COMMIT that failed.
    * @default 5000: two lock waits of a second, and a database connection that has to be opened
    */
@@ -94,6 +100,7 @@ const LIMIT_DEFAULTS: ProducerLimits = {
   connectionsPerBrokerMax: 8,
   connectionTimeoutMs: 2_000,
   transactionTimeoutMs: 60_000,
+  startDeadlineMs: 600_000,
   settleTimeoutMs: 5_000,
   closeTimeoutMs: 10_000,
 };

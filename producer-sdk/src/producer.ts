@@ -3,6 +3,7 @@ import {
   BusinessKey,
   BusinessKeyAnswer,
   LIMITS,
+  type MessageDataInput,
   type MessageInput,
   maySettle,
   type OperationTrace,
@@ -14,11 +15,17 @@ import {
   type TransactionAnswer,
   TransactionView,
 } from '@escrowmq/protocol';
-import type { Pool } from 'mysql2/promise';
 import { uuidv7 } from 'uuidv7';
+import { databaseOf, transactionOf } from './adapters/database-of.js';
+import type { Mysql2Connection, Mysql2Pool, Mysql2Transaction } from './adapters/mysql2-shape.js';
+import { createBarrierIdentities } from './barrier.js';
 import { createBrokerHttp } from './broker-http.js';
+import { writeCheckContext } from './check-context.js';
+import type { LocalDatabase, LocalTransaction } from './database.js';
 import { Deadline, within } from './deadline.js';
-import type { TransactionConnection } from './local-transaction.js';
+import { type EnlistedTransaction, enlistIn } from './enlist.js';
+import { escrow } from './escrow.js';
+import type { HeldMessages } from './held-messages.js';
 import {
   idOf,
   type Operation,
@@ -30,7 +37,12 @@ import {
 } from './operation-json.js';
 import { createOperations } from './operations.js';
 import { type ProducerOptions, parseLimit, parseProducerOptions } from './options.js';
-import { runTransaction } from './transaction.js';
+import {
+  type LocalWork,
+  runTransaction,
+  type TransactionInfo,
+  type TransactionResult,
+} from './transaction.js';
 
 /** Options of `transaction`, beside its messages. */
 export interface TransactionOptions
@@ -42,6 +54,28 @@ export interface TransactionOptions
   database?: string;
   /** W3C trace context that the messages carry to their consumers. @default none */
   trace?: OperationTrace;
+  /**
+   * Answers as soon as the database has committed, and tells the broker in the background.
+   * @default false: waits for the broker's answer, at most `verdictTimeoutMs`
+   */
+  commitInBackground?: boolean;
+}
+
+/** Options of `commit`. */
+export interface CommitOptions {
+  /** `{ number, data }` for every message that has `dataAtCommit: true`. @default none is open */
+  messageData?: MessageDataInput[];
+}
+
+function prepareOptions(
+  messages: MessageInput | MessageInput[],
+  { database, commitInBackground, ...rest }: TransactionOptions,
+): PrepareOptions {
+  return { ...rest, messages: [messages].flat() };
+}
+
+function openNumbers(messages: MessageInput[]): number[] {
+  return messages.flatMap(({ dataAtCommit }, number) => (dataAtCommit === true ? [number] : []));
 }
 
 export interface Producer {
@@ -57,10 +91,11 @@ export interface Producer {
   /**
    * Releases the messages of a transaction. Safe to repeat.
    *
+   * @param options.messageData the data of every message that the prepare left open
    * @throws {EscrowError} STATE_CONFLICT when it was rolled back, with the decision on record in
    *   `details.decision`; TRANSACTION_NOT_FOUND; BROKER_UNREACHABLE
    */
-  commit(id: string): Promise<TransactionAnswer>;
+  commit(id: string, options?: CommitOptions): Promise<TransactionAnswer>;
   /** Drops the messages of a transaction. Safe to repeat. @throws {EscrowError} like `commit` */
   rollback(id: string): Promise<TransactionAnswer>;
   /** State, decision, checks and receipts. @throws {EscrowError} TRANSACTION_NOT_FOUND, BROKER_UNREACHABLE */
@@ -81,25 +116,59 @@ export interface Producer {
   registerGroup(options: ProducerGroupInput): Promise<ProducerGroupAnswer>;
   /**
    * A local transaction and its messages, both or neither. Runs `callback` in a transaction of
-   * `pool` and returns its result once the database has committed.
+   * `database`; the messages go once it has committed.
    *
-   * @returns the callback's result; the broker is told as well, or will ask
-   * @throws the callback's own error, unchanged, after rolling back both
-   * @throws {EscrowError} BROKER_UNREACHABLE or the broker's refusal: rolled back;
-   *   ALREADY_ROLLED_BACK: a check was faster, start anew; OUTCOME_UNKNOWN: COMMIT failed and the
-   *   database can't be asked, the check will decide; TRANSACTION_MISUSED: the callback ended the
-   *   transaction itself, `details.outcome` says what became of it
+   * What is thrown means: rolled back, both sides. What may have happened is a result:
+   * `{ outcome: 'committed', id, value, acknowledged }` with what the callback returned, or
+   * `{ outcome: 'unknown', id, reason, cause }` when COMMIT got no answer and its outcome could not
+   * be found out in `settleTimeoutMs`; then the broker's check will decide.
+   *
+   * @param database a pool of mysql2/promise, or what an adapter made: `fromPrisma(prisma)`
+   * @param callback gets the layer's own transaction handle, and `{ id, supplyData }`
+   * @throws the callback's own error, unchanged, or the error on COMMIT
+   * @throws {EscrowError} BROKER_UNREACHABLE or the broker's refusal; ALREADY_ROLLED_BACK: a check
+   *   was faster, start anew; DATABASE_UNAVAILABLE; TRANSACTION_MISUSED: the callback ended the
+   *   transaction itself (`details.outcome` says what became of it) or used it wrongly
    * @example
-   * await producer.transaction(pool, { topic: 'user', routingKey: 'registered', data }, async (tx) => {
-   *   await tx.execute('insert into user (id, phone) values (?, ?)', [userId, phone]);
-   * });
+   * const result = await producer.transaction(
+   *   pool,
+   *   { topic: 'user', routingKey: 'registered', data },
+   *   (tx) => tx.execute('insert into user (id, phone) values (?, ?)', [userId, phone]),
+   * );
+   * if (result.outcome === 'unknown') return response.status(202).json({ id: result.id });
    */
-  transaction<T>(
-    pool: Pool,
+  transaction<C extends Mysql2Connection, T>(
+    database: Mysql2Pool<C>,
     messages: MessageInput | MessageInput[],
-    callback: (tx: TransactionConnection) => Promise<T>,
+    callback: (tx: Mysql2Transaction<C>, info: TransactionInfo) => Promise<T>,
     options?: TransactionOptions,
-  ): Promise<T>;
+  ): Promise<TransactionResult<T>>;
+  transaction<Tx, T>(
+    database: LocalDatabase<Tx>,
+    messages: MessageInput | MessageInput[],
+    callback: (tx: Tx, info: TransactionInfo) => Promise<T>,
+    options?: TransactionOptions,
+  ): Promise<TransactionResult<T>>;
+  /**
+   * Adds messages to a transaction that you opened yourself and will end yourself. Await it before
+   * your COMMIT, and call `settle` after it.
+   *
+   * @param transaction what an adapter made of your open transaction: `fromKnex(trx)`
+   * @throws {EscrowError} TRANSACTION_MISUSED when none is open on that connection; BROKER_UNREACHABLE
+   *   or the broker's refusal, DATABASE_UNAVAILABLE, INVALID_CONFIGURATION without the barrier table:
+   *   roll back then
+   * @example
+   * const escrow = await producer.enlist(fromKnex(trx), { topic: 'user', data });
+   * await trx('user').insert(user);
+   * await escrow.verify();
+   * await trx.commit();
+   * const { outcome } = await escrow.settle(fromKnex(knex));
+   */
+  enlist(
+    transaction: LocalTransaction,
+    messages: MessageInput | MessageInput[],
+    options?: TransactionOptions,
+  ): Promise<EnlistedTransaction>;
   /** Waits for what is under way, at most `closeTimeoutMs`, and closes the connections. */
   close(): Promise<void>;
 }
@@ -142,27 +211,55 @@ export function createProducer(options: ProducerOptions): Producer {
     });
 
   const prepare = (operation: Operation) => operations.run(operation, prepareTimeoutMs);
-  const verdict = (op: 'commit' | 'rollback', id: string) =>
-    operations.run(verdictOperation(op, id), verdictTimeoutMs);
+  const verdict = (op: 'commit' | 'rollback', id: string, messageData?: MessageDataInput[]) =>
+    operations.run(verdictOperation(op, id, messageData), verdictTimeoutMs);
+  const runInBackground = (work: Promise<void>) => void track(() => work);
+  const identities = createBarrierIdentities(settings.connectionTimeoutMs);
 
-  async function transaction<T>(
-    pool: Pool,
-    prepared: PrepareOptions,
-    callback: (tx: TransactionConnection) => Promise<T>,
-  ): Promise<T> {
+  function held(prepared: PrepareOptions): HeldMessages {
     const id = uuidv7();
     const operation = prepareOperation(producerGroup, { ...prepared, id });
-    return runTransaction<T>(
-      {
-        prepare: () => prepare(operation),
-        commit: () => verdict('commit', id),
-        rollback: () => verdict('rollback', id),
-        runInBackground: (work) => void track(() => work),
-        logger,
-        limits: settings,
-      },
-      { id, pool, callback },
+    return escrow({
+      id,
+      openNumbers: openNumbers(prepared.messages),
+      prepare: () => prepare(operation),
+      commit: (messageData) => verdict('commit', id, messageData),
+      rollback: () => verdict('rollback', id),
+      runInBackground,
+      logger,
+    });
+  }
+
+  const telling = ({ commitInBackground = false }: TransactionOptions) => ({
+    logger,
+    runInBackground,
+    waitForCommit: !commitInBackground,
+    limits: settings,
+  });
+
+  async function transaction<Tx, T>(
+    database: LocalDatabase<Tx>,
+    prepared: PrepareOptions,
+    callback: LocalWork<Tx, T>['callback'],
+    options: TransactionOptions,
+  ): Promise<TransactionResult<T>> {
+    const checkContext = writeCheckContext({
+      ...(options.database === undefined ? {} : { database: options.database }),
+      barrier: identities.known(database) ?? (await identities.of(database)),
+    });
+    const messages = held({ ...prepared, checkContext });
+    return runTransaction(telling(options), { database, messages, callback });
+  }
+
+  function enlist(
+    transaction: LocalTransaction,
+    prepared: PrepareOptions,
+    options: TransactionOptions,
+  ): Promise<EnlistedTransaction> {
+    const messages = held(
+      options.database === undefined ? prepared : { ...prepared, checkContext: options.database },
     );
+    return enlistIn(telling(options), transaction, messages);
   }
 
   async function waitForBusinessKey(key: string, waitMs: number): Promise<BusinessKeyAnswer> {
@@ -187,7 +284,7 @@ export function createProducer(options: ProducerOptions): Producer {
 
   return {
     prepare: (request) => start(() => prepare(prepareOperation(producerGroup, request))),
-    commit: (id) => start(() => verdict('commit', id)),
+    commit: (id, options = {}) => start(() => verdict('commit', id, options.messageData)),
     rollback: (id) => start(() => verdict('rollback', id)),
     query: (id) =>
       start(async () =>
@@ -218,12 +315,18 @@ export function createProducer(options: ProducerOptions): Producer {
           requestTimeoutMs,
         );
       }),
-    transaction: (pool, messages, callback, { database, ...rest } = {}) =>
-      start(() => {
-        const prepared = { ...rest, messages: [messages].flat() };
-        const request = database === undefined ? prepared : { ...prepared, checkContext: database };
-        return transaction(pool, request, callback);
+    transaction: <Tx, T>(
+      database: LocalDatabase<Tx> | Mysql2Pool,
+      messages: MessageInput | MessageInput[],
+      callback: LocalWork<Tx, T>['callback'],
+      options: TransactionOptions = {},
+    ) =>
+      start(async () => {
+        const found = databaseOf(database) as LocalDatabase<Tx>;
+        return transaction(found, prepareOptions(messages, options), callback, options);
       }),
+    enlist: (given, messages, options = {}) =>
+      start(async () => enlist(transactionOf(given), prepareOptions(messages, options), options)),
     async close() {
       if (isClosed) return;
       isClosed = true;

@@ -1,234 +1,249 @@
-import { EscrowError, isEscrowError, type TransactionAnswer } from '@escrowmq/protocol';
-import type { Pool } from 'mysql2/promise';
-import type { Lease } from './connection-lease.js';
+import { EscrowError } from '@escrowmq/protocol';
+import { missingTable } from './barrier.js';
+import type { LocalDatabase, OpenTransaction } from './database.js';
 import { Deadline, within } from './deadline.js';
-import { type Outcome, settleOutcome } from './decide-outcome.js';
-import {
-  callbackConnection,
-  commitTransaction,
-  openTransaction,
-  stillHoldsBarrier,
-  type TransactionConnection,
-  undoTransaction,
-} from './local-transaction.js';
-import type { Logger } from './logger.js';
+import type { Outcome } from './decide-outcome.js';
+import type { HeldMessages } from './held-messages.js';
 import type { ProducerLimits } from './options.js';
+import { meaningOf } from './server-errors.js';
+import { createSuppliedData, type SuppliedData, type SupplyData } from './supplied-data.js';
+import { decideAndTell, release, type Telling } from './telling.js';
 
 /**
  * A local transaction and its messages, both or neither.
  *
- * Side by side: the broker stores the half messages, and the local transaction writes its barrier
- * row and runs the callback. The local COMMIT waits for the broker's prepare. Then first the
- * database commits, then the message. What a crash does at each step:
+ * Side by side: the messages are put where they are held, and the local transaction writes the row
+ * that binds them and runs the callback. The local COMMIT waits for both. Then first the database
+ * commits, then the messages go. What a crash does at each step:
  *
  * - before the local COMMIT: the database rolls back by itself, a check inserts the barrier row as
- *   rollback, and the broker drops the messages;
- * - between the local COMMIT and the broker's: a check finds the barrier row and the broker
- *   forwards the messages.
+ *   rollback, and the messages are dropped;
+ * - after it: a check finds the barrier row, and the messages go.
  *
- * Two rules keep it so. Nobody sends a rollback unless the local transaction was certainly undone:
- * by a ROLLBACK of this very transaction, or by the barrier row of a check. And after an error on
- * COMMIT nothing is sent at all until a check's own procedure has decided: a client sees the same
- * lost connection whether COMMIT arrived or not (200 of 200 each way, when it was tried).
+ * Two rules keep it so. Nobody says rollback unless the local transaction was certainly undone: its
+ * COMMIT was never sent, or a check's own procedure has decided. And after an error on COMMIT
+ * nothing is said at all until that procedure has decided: a client sees the same lost connection
+ * whether COMMIT arrived or not (200 of 200 each way, when it was tried).
+ *
+ * What is thrown means rolled back. What may have happened is a result.
  */
-export interface TransactionDeps {
-  prepare(): Promise<TransactionAnswer>;
-  commit(): Promise<TransactionAnswer>;
-  rollback(): Promise<TransactionAnswer>;
-  /** Takes over a promise that nobody waits for; `close` does. */
-  runInBackground(work: Promise<void>): void;
-  logger: Logger;
-  limits: Pick<ProducerLimits, 'connectionTimeoutMs' | 'transactionTimeoutMs' | 'settleTimeoutMs'>;
+export interface TransactionDeps extends Telling {
+  limits: Pick<
+    ProducerLimits,
+    'connectionTimeoutMs' | 'transactionTimeoutMs' | 'startDeadlineMs' | 'settleTimeoutMs'
+  >;
 }
 
-export interface LocalWork<T> {
-  id: string;
-  pool: Pool;
-  callback(tx: TransactionConnection): Promise<T>;
+/** What a callback is told about its transaction. */
+export interface TransactionInfo {
+  /** The id under which the messages are held. */
+  readonly id: string;
+  /** Supplies the data of a message that has `dataAtCommit: true`. */
+  readonly supplyData: SupplyData;
 }
+
+export interface LocalWork<Tx, T> {
+  database: LocalDatabase<Tx>;
+  messages: HeldMessages;
+  callback(tx: Tx, info: TransactionInfo): Promise<T>;
+}
+
+/** What became of a transaction whose COMMIT was sent; a rollback is thrown instead. */
+export type TransactionResult<T> =
+  | {
+      outcome: 'committed';
+      id: string;
+      /** What the callback returned. */
+      value: T;
+      /**
+       * Whether the broker has acknowledged the commit. If not, it will learn it by its check, and
+       * the messages go then.
+       */
+      acknowledged: boolean;
+    }
+  | {
+      /**
+       * COMMIT got no answer, and its outcome could not be found out in `settleTimeoutMs`. The
+       * broker's check will decide; `producer.query(id)` shows what.
+       */
+      outcome: 'unknown';
+      id: string;
+      /** Why it is not known. */
+      reason: string;
+      /** The error on COMMIT. */
+      cause: unknown;
+    };
 
 /** One call of `transaction`, as its steps see it. */
-interface Run extends TransactionDeps {
+interface Run<Tx, T> extends TransactionDeps, LocalWork<Tx, T> {
   id: string;
-  pool: Pool;
   /** Of the local transaction, up to its COMMIT. */
   deadline: Deadline;
-  /** Date.now() at the start: the monotonic clock of the deadline stands still in a suspended machine. */
+  /** Date.now() at the start: the monotonic clock stands still in a suspended machine. */
   startedAt: number;
-  /** The prepare under way; resolves to its error, or to undefined once the broker holds the messages. */
-  prepareFailure: Promise<Error | undefined>;
+  /** Resolves to the error, once it is known that the messages are not held. */
+  holding: Promise<Error | undefined>;
+  supplied: SuppliedData;
+  progress: Progress<T>;
 }
 
-export async function runTransaction<T>(deps: TransactionDeps, work: LocalWork<T>): Promise<T> {
-  const { id, pool } = work;
-  const deadline = new Deadline(deps.limits.transactionTimeoutMs);
-  const prepareFailure = deps.prepare().then(
-    (answer) => rolledBackAlready(id, answer),
-    (error: Error) => error,
-  );
-  const run: Run = { ...deps, id, pool, deadline, startedAt: Date.now(), prepareFailure };
+/** How far the local transaction has come, for whoever must say what an error means. */
+type Progress<T> =
+  /** Its row is not written, or nobody knows. COMMIT was not sent. */
+  | { step: 'opening' }
+  /** The callback runs, and may end the transaction by mistake. */
+  | { step: 'bound' }
+  /** Given up, and nothing of it can become durable. */
+  | { step: 'undone' }
+  | { step: 'committing'; value: T };
 
-  const lease = await open(run);
-  let result: T;
+export async function runTransaction<Tx, T>(
+  deps: TransactionDeps,
+  work: LocalWork<Tx, T>,
+): Promise<TransactionResult<T>> {
+  const { limits } = deps;
+  const { messages, database } = work;
+  const run: Run<Tx, T> = {
+    ...deps,
+    ...work,
+    id: messages.id,
+    deadline: new Deadline(limits.transactionTimeoutMs),
+    startedAt: Date.now(),
+    holding: messages.hold(),
+    supplied: createSuppliedData(messages),
+    progress: { step: 'opening' },
+  };
+  // SQLite has one writer: everybody else would wait for the broker too.
+  if (database.dialect === 'sqlite') await throwFailure(run.holding);
+
+  let value: T;
   try {
-    result = await callBack(run, lease, work.callback);
-    const failure = await prepareFailure;
-    if (failure !== undefined) throw failure;
+    value = await database.transaction((open) => runLocally(run, open), {
+      connectionTimeoutMs: Math.min(limits.connectionTimeoutMs, run.deadline.leftMs),
+      commitTimeoutMs: limits.settleTimeoutMs,
+    });
+  } catch (error) {
+    if (run.progress.step !== 'committing') throw await failed(run, error);
+    const outcome = await messages.decide(database, limits.settleTimeoutMs);
+    if (outcome.decision === 'unknown') return unknown(run, outcome.reason, error);
+    if (outcome.decision === 'rollback') {
+      await messages.drop();
+      throw error;
+    }
+    value = run.progress.value;
+  }
+  const acknowledged = await release(run, messages, run.supplied.all());
+  return { outcome: 'committed', id: run.id, value, acknowledged };
+}
+
+/** From the row that binds up to COMMIT, which follows when this has resolved. */
+async function runLocally<Tx, T>(run: Run<Tx, T>, open: OpenTransaction<Tx>): Promise<T> {
+  await bind(run, open);
+  run.progress = { step: 'bound' };
+  try {
+    const value = await callBack(run, open);
+    await supply(run, open);
+    await throwFailure(run.holding);
     if (isTooOld(run)) throw tookTooLong(run);
+    const isHeld = await bounded(run, open.guard.holds(), 'whether the transaction is open');
+    if (!isHeld) throw new Ended();
+    run.progress = { step: 'committing', value };
+    return value;
   } catch (error) {
-    throw await abandon(run, lease, error);
-  }
-  await verify(run, lease);
-  try {
-    await commitTransaction(lease, deps.limits.settleTimeoutMs);
-  } catch (error) {
-    await settleCommit(run, error);
-  }
-  await commitAtBroker(run);
-  return result;
-}
-
-/** The transaction open with its barrier row; else nothing was written and the broker drops it. */
-async function open(run: Run): Promise<Lease> {
-  const { connectionTimeoutMs } = run.limits;
-  try {
-    return await openTransaction(run.pool, run.id, { connectionTimeoutMs, deadline: run.deadline });
-  } catch (error) {
-    await rollBackAtBroker(run);
+    if (await open.guard.isUndone()) run.progress = { step: 'undone' };
     throw error;
   }
 }
 
-async function callBack<T>(run: Run, lease: Lease, callback: LocalWork<T>['callback']): Promise<T> {
-  const { tx, refuse } = callbackConnection(lease, run.id);
-  // Once the prepare has failed, every further statement would only be rolled back.
-  void run.prepareFailure.then((failure) => {
-    if (failure !== undefined) refuse(failure);
-  });
+async function bind<Tx, T>(run: Run<Tx, T>, open: OpenTransaction<Tx>): Promise<void> {
+  const { executor } = open;
+  const { dialect } = run.database;
+  const bound = run.messages.bind({ executor, dialect }).then(() => open.guard.arm());
   try {
-    return await within((async () => callback(tx))(), run.deadline.leftMs, {
+    await within(bound, run.deadline.leftMs, {
+      error: () => unanswered('the barrier row', run.deadline.limitMs),
+    });
+  } catch (error) {
+    const meaning = meaningOf(error);
+    if (meaning === 'duplicate key') throw run.messages.alreadyDecided(error);
+    throw meaning === 'no such table' ? missingTable(error) : error;
+  }
+  const lateMs = Date.now() - run.startedAt;
+  if (lateMs <= run.limits.startDeadlineMs) return;
+  throw new EscrowError(
+    'TRANSACTION_MISUSED',
+    `the local transaction of ${run.id} began ${lateMs} ms after its messages were prepared, more than startDeadlineMs (${run.limits.startDeadlineMs}); nothing was written, start a new one`,
+    { details: { id: run.id, outcome: 'rollback' } },
+  );
+}
+
+async function callBack<Tx, T>(run: Run<Tx, T>, open: OpenTransaction<Tx>): Promise<T> {
+  const { id, supplied } = run;
+  const { statements } = open;
+  // Once it is known that nothing is held, every further statement would only be rolled back.
+  void run.holding.then((failure) => {
+    if (failure !== undefined) statements?.refuse(failure);
+  });
+  const info: TransactionInfo = { id, supplyData: supplied.supply };
+  try {
+    const value = await within((async () => run.callback(open.tx, info))(), run.deadline.leftMs, {
       error: () => tookTooLong(run),
     });
+    if (statements === undefined) return value;
+    if (statements.unanswered > 0) throw misused(run, NOT_AWAITED);
+    if (statements.sent === 0) throw misused(run, NOTHING_SENT);
+    return value;
   } finally {
-    refuse(
-      new EscrowError(
-        'TRANSACTION_MISUSED',
-        `a statement was sent after the callback of transaction ${run.id} had ended; await every statement inside it`,
-      ),
-    );
+    statements?.refuse(misused(run, 'a statement was sent after the callback had ended'));
   }
 }
 
-/** @throws the error for the caller, unless this very transaction is open and holds its barrier row */
-async function verify(run: Run, lease: Lease): Promise<void> {
-  let isHeld: boolean;
-  try {
-    isHeld = await stillHoldsBarrier(lease, run.limits.settleTimeoutMs);
-  } catch (error) {
-    lease.destroy();
-    throw await abandon(run, lease, error);
-  }
-  if (isHeld) return;
-  await undoTransaction(lease);
-  const outcome = await decideAndTell(run);
-  throw misused(run, outcome);
+const NOT_AWAITED =
+  'its callback ended while a statement was still under way; await every statement inside it';
+const NOTHING_SENT =
+  'its callback sent nothing through its tx; what it did on another connection is not part of the transaction. Use tx, or producer.send for messages that hang on no local change';
+
+/** Data that the callback supplied travel with the commit, and stay here for a check to repeat. */
+async function supply<Tx, T>(run: Run<Tx, T>, open: OpenTransaction<Tx>): Promise<void> {
+  const messageData = run.supplied.complete();
+  if (messageData === undefined) return;
+  const { executor } = open;
+  const { dialect } = run.database;
+  await bounded(run, run.messages.supply({ executor, dialect }, messageData), 'the supplied data');
 }
 
-/** Undoes everything and returns the error for the caller: `error` itself, wherever it is true. */
-async function abandon(run: Run, lease: Lease, error: unknown): Promise<unknown> {
-  if (await undoTransaction(lease)) {
-    await rollBackAtBroker(run);
-    return error;
+/** The transaction is not the one that wrote the barrier row any more. */
+class Ended extends Error {}
+
+/** Tells everybody what became of a transaction whose COMMIT was not sent; returns what to throw. */
+async function failed<Tx, T>(run: Run<Tx, T>, error: unknown): Promise<unknown> {
+  const cause = error instanceof Ended ? undefined : error;
+  if (run.progress.step !== 'bound') {
+    await run.messages.drop();
+    return cause ?? endedInside(run, { decision: 'rollback' });
   }
-  // The connection is lost, a deadlock has ended the transaction, or the callback ended it itself
-  // and its barrier row may be durable: whoever says rollback now must have decided it.
-  const outcome = await decideAndTell(run);
-  return outcome.decision === 'commit' ? misused(run, outcome, error) : error;
+  // The connection is lost, or the callback ended the transaction itself and its barrier row may be
+  // durable: whoever says rollback now must have decided it.
+  const outcome = await decideAndTell(run, run.messages, {
+    database: run.database,
+    limitMs: run.limits.settleTimeoutMs,
+  });
+  if (cause === undefined || outcome.decision === 'commit') return endedInside(run, outcome, cause);
+  return cause;
 }
 
-/** COMMIT failed. Returns when it turned out to have happened. */
-async function settleCommit(run: Run, error: unknown): Promise<void> {
-  const { id, limits } = run;
-  const outcome = await settleOutcome(run.pool, id, limits.settleTimeoutMs);
-  switch (outcome.decision) {
-    case 'commit':
-      return;
-    case 'rollback':
-      await rollBackAtBroker(run);
-      throw error;
-    case 'unknown':
-      throw new EscrowError(
-        'OUTCOME_UNKNOWN',
-        `COMMIT of transaction ${id} failed and ${limits.settleTimeoutMs} ms did not show its outcome (${outcome.reason}); the broker's check will decide: ask producer.query('${id}')`,
-        { cause: error, details: { id } },
-      );
-  }
-}
-
-/** Decides like a check and tells the broker what was decided. */
-async function decideAndTell(run: Run): Promise<Outcome> {
-  const outcome = await settleOutcome(run.pool, run.id, run.limits.settleTimeoutMs);
-  switch (outcome.decision) {
-    case 'commit':
-      await commitAtBroker(run);
-      break;
-    case 'rollback':
-      await rollBackAtBroker(run);
-      break;
-    case 'unknown':
-      run.logger.warn(
-        { transactionId: run.id, reason: outcome.reason, error: outcome.cause },
-        'the outcome of a failed local transaction is not known yet; a check will decide',
-      );
-  }
-  return outcome;
-}
-
-/** The local commit is done and stands: a broker that can't be told learns it by its check. */
-async function commitAtBroker(run: Run): Promise<void> {
-  try {
-    await run.commit();
-  } catch (error) {
-    const fields = { transactionId: run.id, error };
-    if (isEscrowError(error) && error.retryable) {
-      run.logger.warn(fields, 'committed locally, broker not told: its check will commit');
-    } else {
-      run.logger.error(fields, 'committed locally, but the broker refused the commit');
-    }
-  }
-}
-
-/** Only ever called where the local transaction was certainly undone. */
-async function rollBackAtBroker(run: Run): Promise<void> {
-  const failure = await run.prepareFailure;
-  if (failure === undefined) return sendRollback(run);
-  // It may have arrived all the same. Nobody waits for a broker that did not answer just now.
-  if (isEscrowError(failure) && failure.code === 'BROKER_UNREACHABLE') {
-    run.runInBackground(sendRollback(run));
-  }
-  // Any other failure is a refusal: the broker holds nothing of ours to roll back.
-}
-
-async function sendRollback(run: Run): Promise<void> {
-  try {
-    await run.rollback();
-  } catch (error) {
-    if (isEscrowError(error) && error.code === 'TRANSACTION_NOT_FOUND') return;
-    run.logger.warn(
-      { transactionId: run.id, error },
-      'rolled back locally, broker not told: its check will roll back',
-    );
-  }
-}
-
-/** A prepare may be answered late, after a repeat: by then an operator may have decided. */
-function rolledBackAlready(id: string, answer: TransactionAnswer): EscrowError | undefined {
-  if (answer.decision?.decision !== 'rollback') return undefined;
-  return new EscrowError(
-    'ALREADY_ROLLED_BACK',
-    `transaction ${id} was rolled back at the broker by ${answer.decision.by} before its local COMMIT; start a new one`,
-    { details: { id, decision: answer.decision } },
+function unknown<Tx, T>(run: Run<Tx, T>, reason: string, cause: unknown): TransactionResult<T> {
+  const { id } = run;
+  run.logger.warn(
+    { transactionId: id, reason, error: cause },
+    'COMMIT got no answer and its outcome is not known yet; a check will decide',
   );
+  return { outcome: 'unknown', id, reason, cause };
+}
+
+async function throwFailure(holding: Promise<Error | undefined>): Promise<void> {
+  const failure = await holding;
+  if (failure !== undefined) throw failure;
 }
 
 /**
@@ -237,20 +252,38 @@ function rolledBackAlready(id: string, answer: TransactionAnswer): EscrowError |
  */
 const AGE_MS_MAX = 24 * 60 * 60 * 1000;
 
-function isTooOld(run: Run): boolean {
+function isTooOld<Tx, T>(run: Run<Tx, T>): boolean {
   return run.deadline.hasPassed || Date.now() - run.startedAt > AGE_MS_MAX;
 }
 
-function tookTooLong(run: Run): EscrowError {
-  return new EscrowError(
-    'TRANSACTION_MISUSED',
-    `the callback of transaction ${run.id} did not end within ${run.deadline.limitMs} ms (transactionTimeoutMs)`,
-    { details: { id: run.id } },
+function tookTooLong<Tx, T>(run: Run<Tx, T>): EscrowError {
+  return misused(
+    run,
+    `its callback did not end within ${run.deadline.limitMs} ms (transactionTimeoutMs)`,
   );
 }
 
+function bounded<Tx, T, R>(run: Run<Tx, T>, work: Promise<R>, what: string): Promise<R> {
+  const limitMs = run.limits.settleTimeoutMs;
+  return within(work, limitMs, { error: () => unanswered(what, limitMs) });
+}
+
+function unanswered(what: string, limitMs: number): EscrowError {
+  return new EscrowError(
+    'DATABASE_UNAVAILABLE',
+    `the local database did not answer ${what} within ${Math.round(limitMs)} ms`,
+  );
+}
+
+/** A mistake that was seen while everything could still be rolled back. */
+function misused<Tx, T>({ id }: Run<Tx, T>, mistake: string): EscrowError {
+  return new EscrowError('TRANSACTION_MISUSED', `transaction ${id}: ${mistake}`, {
+    details: { id, outcome: 'rollback' },
+  });
+}
+
 const MISTAKES =
-  'a deadlock or lost lock that the callback swallowed, a DDL statement (it commits), or a COMMIT, ROLLBACK or BEGIN of its own';
+  'a deadlock or another error that ended it and that the callback swallowed, a DDL statement (it commits on MySQL), or a COMMIT, ROLLBACK or BEGIN of its own';
 
 const CONSEQUENCES: Record<Outcome['decision'], string> = {
   commit: 'what it wrote until then is committed, and so are its messages',
@@ -259,10 +292,10 @@ const CONSEQUENCES: Record<Outcome['decision'], string> = {
   unknown: 'a check will decide whether its messages are sent',
 };
 
-function misused(run: Run, outcome: Outcome, cause?: unknown): EscrowError {
+function endedInside<Tx, T>({ id }: Run<Tx, T>, outcome: Outcome, cause?: unknown): EscrowError {
   return new EscrowError(
     'TRANSACTION_MISUSED',
-    `local transaction ${run.id} ended inside its callback: ${MISTAKES}; ${CONSEQUENCES[outcome.decision]}`,
-    { cause, details: { id: run.id, outcome: outcome.decision } },
+    `local transaction ${id} ended inside its callback: ${MISTAKES}; ${CONSEQUENCES[outcome.decision]}`,
+    { cause, details: { id, outcome: outcome.decision } },
   );
 }

@@ -92,7 +92,7 @@ function mayImport(floor: Floor, path: string, specifier: string): boolean {
     return to === floor || (to !== undefined && floor.below.includes(to.folder));
   }
   if (specifier.startsWith('@escrowmq/')) {
-    const door = DOORS[specifier];
+    const door = DOORS[specifier.replace(/^(@escrowmq\/producer)\/[a-z0-9-]+$/, '$1')];
     return door !== undefined && floor.below.includes(door);
   }
   return floor.packages === undefined || floor.packages.test(specifier);

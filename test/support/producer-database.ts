@@ -28,7 +28,7 @@ export async function startProducerDatabase(url?: string): Promise<ProducerDatab
     return made;
   };
   const observer = pool();
-  await observer.query(BARRIER_TABLE_SQL);
+  await observer.query(BARRIER_TABLE_SQL.mysql);
   await observer.query(
     'create table account (id int primary key, phone varchar(20)) engine=InnoDB',
   );

@@ -72,7 +72,6 @@ describe.each(['sqlite', 'mysql'] as const)('with the broker on %s', (kind) => {
       async (tx) => {
         await tx.execute('insert into user values (?, ?)', [id, phone]);
         await work?.();
-        return tx.transactionId;
       },
       {
         database: 'shard-3',
@@ -96,7 +95,7 @@ describe.each(['sqlite', 'mysql'] as const)('with the broker on %s', (kind) => {
         });
       },
     );
-    const id = await register(1, '100');
+    const { id } = await register(1, '100');
     expect(await producer.waitForBusinessKey('phone:100')).toMatchObject({ settled: true });
     expect(await rows('select user_id from phone_index where phone = ?', ['100'])).toEqual([
       { user_id: 1 },

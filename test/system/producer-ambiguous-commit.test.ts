@@ -55,8 +55,8 @@ async function attempt(
 ): Promise<{ transactionId: string; outcome: unknown }> {
   let transactionId = '';
   const outcome = await producer
-    .transaction(from, message, async (tx) => {
-      transactionId = tx.transactionId;
+    .transaction(from, message, async (tx, info) => {
+      transactionId = info.id;
       await tx.execute('insert into account (id) values (?)', [id]);
       return 'registered';
     })
@@ -76,7 +76,6 @@ test('a COMMIT that never reached the database is decided as a rollback, every t
     const { transactionId, outcome } = await attempt(trial);
     await cut;
     expect(outcome).toBeInstanceOf(Error);
-    expect(outcome).not.toHaveProperty('code', 'OUTCOME_UNKNOWN');
     expect(verdictsOf(transactionId)).toEqual(['rollback']);
     expect(await database.barrier(transactionId)).toBe('rollback');
   }
@@ -88,7 +87,7 @@ test('a COMMIT whose answer was lost is decided as a commit, every time', async 
     const cut = proxy.cutNext(COMMIT, 'after');
     const { transactionId, outcome } = await attempt(trial);
     await cut;
-    expect(outcome).toBe('registered');
+    expect(outcome).toMatchObject({ outcome: 'committed', value: 'registered' });
     expect(verdictsOf(transactionId)).toEqual(['commit']);
     expect(await database.barrier(transactionId)).toBe('commit');
   }
@@ -97,17 +96,21 @@ test('a COMMIT whose answer was lost is decided as a commit, every time', async 
 
 test('a database that refuses the first question after a failed COMMIT is asked again', async () => {
   let connections = 0;
+  let refuseAt = Number.POSITIVE_INFINITY;
   const getConnection = async () => {
     connections += 1;
-    if (connections === 2) throw new Error('too many connections');
+    if (connections === refuseAt) throw new Error('too many connections');
     return pool.getConnection();
   };
   const flaky: Pool = Object.assign(Object.create(pool), { getConnection });
+  await attempt(0, flaky);
+  // The local transaction takes the next one, the question after its COMMIT the one after that.
+  refuseAt = connections + 2;
   const cut = proxy.cutNext(COMMIT, 'after');
   const { transactionId, outcome } = await attempt(1, flaky);
   await cut;
-  expect(outcome).toBe('registered');
-  expect(connections).toBe(3);
+  expect(outcome).toMatchObject({ outcome: 'committed', value: 'registered' });
+  expect(connections).toBeGreaterThan(refuseAt);
   expect(verdictsOf(transactionId)).toEqual(['commit']);
 });
 
@@ -117,8 +120,8 @@ test.each(['before', 'after'] as const)(
     const cut = proxy.cutNext(COMMIT, when).then(() => proxy.close());
     const { transactionId, outcome } = await attempt(1);
     await cut;
-    expect(outcome).toMatchObject({ code: 'OUTCOME_UNKNOWN', details: { id: transactionId } });
-    expect((outcome as Error).cause).toBeInstanceOf(Error);
+    expect(outcome).toMatchObject({ outcome: 'unknown', id: transactionId });
+    expect(outcome).toHaveProperty('cause', expect.any(Error));
     expect(verdictsOf(transactionId)).toEqual([]);
     const check = createCheckHandler({
       signingSecret: SIGNING_SECRET,

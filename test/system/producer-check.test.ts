@@ -40,7 +40,7 @@ const handlerOf = (pool: Pool, options: Partial<CheckHandlerOptions> = {}) =>
 /** What a local transaction writes. */
 const writeCommit = (connection: Pool | PoolConnection) =>
   connection.query(
-    "insert into escrow_barrier values (unhex(replace(?, '-', '')), 'commit', utc_timestamp(3))",
+    "insert into escrow_barrier values (unhex(replace(?, '-', '')), 'commit', utc_timestamp(3), null)",
     [id],
   );
 
@@ -226,12 +226,19 @@ test('a missing table, no rights and a database that is down are unknown', async
   }
 });
 
-test('a connection on which a check failed is not given to anybody else', async () => {
-  const pool = database.pool({ database: 'mysql', connectionLimit: 1 });
-  await pool.query('set session innodb_lock_wait_timeout = 17');
-  expect(await ask(handlerOf(pool), id)).toBe('unknown');
+test('a refused check leaves its connection as it was, and one that hangs is closed', async () => {
+  const refused = database.pool({ database: 'mysql', connectionLimit: 1 });
+  await refused.query('set session innodb_lock_wait_timeout = 17');
+  expect(await ask(handlerOf(refused), id)).toBe('unknown');
+  expect((await sessionOf(refused))?.lockWait).toBe(17);
+
+  const hanging = database.pool({ connectionLimit: 1 });
+  await hanging.query('set session innodb_lock_wait_timeout = 17');
+  await whileOpen('rollback', async () => {
+    expect(await ask(handlerOf(hanging, { answerTimeoutMs: 300 }), id)).toBe('unknown');
+  });
   // A new connection, with the server's default.
-  expect((await sessionOf(pool))?.lockWait).toBe(50);
+  expect((await sessionOf(hanging))?.lockWait).toBe(50);
 });
 
 test('a read-only database is no primary: unknown, even for a user who may write to it', async () => {
@@ -261,7 +268,10 @@ test('the barrier table is made once, and purged by age', async () => {
       .slice(0, 23)
       .replace('T', ' '),
   ]);
-  await database.observer.query('insert into escrow_barrier values ?', [values]);
+  await database.observer.query(
+    'insert into escrow_barrier (transaction_id, decision, created_at) values ?',
+    [values],
+  );
   expect(await purgeBarrier(database.observer)).toBe(1_200);
   expect(await purgeBarrier(database.observer)).toBe(0);
   await expect(purgeBarrier(database.observer, DAY_MS)).rejects.toMatchObject({

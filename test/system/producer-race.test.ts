@@ -59,14 +59,14 @@ test('whenever a check comes, its answer, the barrier, the rows and the caller a
         next += 1;
         const account = next;
         await producer
-          .transaction(pool, { topic: 'user', data: account }, async (tx) => {
+          .transaction(pool, { topic: 'user', data: account }, async (tx, { id }) => {
             await tx.execute('insert into account (id) values (?)', [account]);
             if (account % 40 === 0) {
-              const isAnswered = () => answers.get(tx.transactionId)?.length === 1;
+              const isAnswered = () => answers.get(id)?.length === 1;
               await until('a check was answered meanwhile', isAnswered);
             }
             if (account % 3 === 0) throw new Error('mine');
-            succeeded.set(account, tx.transactionId);
+            succeeded.set(account, id);
           })
           .catch(() => succeeded.delete(account));
       }

@@ -3,11 +3,10 @@ import {
   createProducer,
   type Producer,
   type ProducerOptions,
-  type TransactionConnection,
 } from '@escrowmq/producer';
 import { EscrowError } from '@escrowmq/protocol';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from '@jest/globals';
-import type { Pool, RowDataPacket } from 'mysql2/promise';
+import type { Pool, PoolConnection, RowDataPacket } from 'mysql2/promise';
 import { uuidv7 } from 'uuidv7';
 import {
   decided,
@@ -24,6 +23,8 @@ import {
 } from '../support/producer-database.js';
 import { deferred } from '../support/ready.js';
 import { until } from '../support/until.js';
+
+type Tx = Pick<PoolConnection, 'execute' | 'query'>;
 
 const message = { topic: 'user', routingKey: 'registered', data: { userId: 7 } };
 let database: ProducerDatabase;
@@ -70,8 +71,16 @@ function producerOf(options: Partial<ProducerOptions> = {}): Producer {
   return made;
 }
 
-const insert = (tx: TransactionConnection, id: number) =>
-  tx.execute('insert into account (id) values (?)', [id]);
+const insert = (tx: Tx, id: number) => tx.execute('insert into account (id) values (?)', [id]);
+
+/** A pool of one connection that `by` has used before, so that it knows the barrier table there. */
+async function usedPool(by: Producer): Promise<Pool> {
+  const single = database.pool({ connectionLimit: 1 });
+  await by.transaction(single, message, (tx) => insert(tx, 0));
+  await database.observer.query('delete from account');
+  broker.transactions.clear();
+  return single;
+}
 
 /** The id and state of the only transaction that the broker knows. */
 function atBroker(): { id: string; state: string } {
@@ -99,15 +108,15 @@ test('a transaction commits its rows and its messages and returns the result of 
     },
     { database: 'shard-3', businessKeys: ['phone:1'], expects: ['index'], checkAfterMs: 500 },
   );
-  expect(result).toBe(1);
   const { id, state } = atBroker();
+  expect(result).toEqual({ outcome: 'committed', id, value: 1, acknowledged: true });
   expect(state).toBe('committed');
   expect(await database.barrier(id)).toBe('commit');
   expect(await database.accounts()).toEqual([1]);
   const { operations } = JSON.parse(broker.requests[0]!.body);
   expect(operations[0]).toMatchObject({
     op: 'prepare',
-    checkContext: 'shard-3',
+    checkContext: expect.stringMatching(/^\{"database":"shard-3","barrier":"[0-9a-f-]{36}"\}$/),
     businessKeys: ['phone:1'],
     expects: ['index'],
     checkAfterMs: 500,
@@ -116,8 +125,8 @@ test('a transaction commits its rows and its messages and returns the result of 
 
 test('the callback gets statements and nothing that ends the transaction', async () => {
   await producer.transaction(pool, message, async (tx) => {
-    expect(Object.keys(tx).sort()).toEqual(['execute', 'query', 'transactionId']);
-    expect(tx.transactionId).toMatch(/^[0-9a-f-]{36}$/);
+    expect(Object.keys(tx).sort()).toEqual(['execute', 'query']);
+    await insert(tx, 1);
   });
 });
 
@@ -161,8 +170,8 @@ test('a check during the open transaction answers unknown, and commit once it ha
   const handler = check();
   let during = '';
   let id = '';
-  await producer.transaction(pool, message, async (tx) => {
-    id = tx.transactionId;
+  await producer.transaction(pool, message, async (tx, info) => {
+    id = info.id;
     await insert(tx, 1);
     during = await ask(handler, id);
   });
@@ -172,7 +181,7 @@ test('a check during the open transaction answers unknown, and commit once it ha
 });
 
 test('a local transaction that comes after a check rolled it back fails before its callback', async () => {
-  const single = database.pool({ connectionLimit: 1 });
+  const single = await usedPool(producer);
   const held = await single.getConnection();
   let isCalled = false;
   const late = failure(
@@ -189,7 +198,7 @@ test('a local transaction that comes after a check rolled it back fails before i
 });
 
 /** Ends with the statement of `tx` as the victim of a deadlock. */
-async function deadlock(tx: TransactionConnection): Promise<void> {
+async function deadlock(tx: Tx): Promise<void> {
   await database.observer.query('delete from account');
   await database.observer.query(
     'insert into account (id) values (11), (12), (13), (14), (15), (16), (17), (18)',
@@ -224,7 +233,7 @@ test('a callback that swallowed a deadlock and went on is not committed', async 
   expect(thrown).toMatchObject({ code: 'TRANSACTION_MISUSED', details: { outcome: 'rollback' } });
   const { id, state } = atBroker();
   expect(state).toBe('rolledBack');
-  expect(await database.barrier(id)).toBe('rollback');
+  expect(await database.barrier(id)).toBeUndefined();
 });
 
 test.each([
@@ -277,9 +286,10 @@ test('a connection lost in the callback rolls both sides back', async () => {
     }),
   );
   expect(thrown).not.toHaveProperty('code', 'TRANSACTION_MISUSED');
+  // Nothing that commits was sent, so nobody has to ask the database.
   const { id, state } = atBroker();
   expect(state).toBe('rolledBack');
-  expect(await database.barrier(id)).toBe('rollback');
+  expect(await database.barrier(id)).toBeUndefined();
 });
 
 test('a prepare that the broker refuses rolls the local transaction back and sends no verdict', async () => {
@@ -320,8 +330,9 @@ test('a commit for which there is no room is left to the check, and the call suc
   for (const id of others) broker.transactions.set(id, { id, state: 'prepared' });
   let waiting: Promise<unknown>[] = [];
   let id = '';
-  await crowded.transaction(pool, message, async (tx) => {
-    id = tx.transactionId;
+  await crowded.transaction(pool, message, async (tx, info) => {
+    id = info.id;
+    await insert(tx, 1);
     await until('the broker has it', () => broker.transactions.has(id));
     // In a later batch than the prepare, so that the prepare has ended when this has.
     await crowded.commit(others[0]!);
@@ -360,9 +371,9 @@ test('a transaction that was rolled back at the broker is not committed locally'
     }),
   });
   const thrown = await failure(
-    producer.transaction(pool, message, async (tx) => {
+    producer.transaction(pool, message, async (tx, { id }) => {
       await insert(tx, 1);
-      broker.transactions.set(tx.transactionId, decided(tx.transactionId, 'rollback'));
+      broker.transactions.set(id, decided(id, 'rollback'));
       release();
     }),
   );
@@ -373,14 +384,14 @@ test('a transaction that was rolled back at the broker is not committed locally'
 test('with the broker gone at commit the business call succeeds, and a check says commit', async () => {
   const hasty = producerOf({ verdictTimeoutMs: 300 });
   let id = '';
-  const result = await hasty.transaction(pool, message, async (tx) => {
-    id = tx.transactionId;
+  const result = await hasty.transaction(pool, message, async (tx, info) => {
+    id = info.id;
     await insert(tx, 1);
     await until('the broker has it', () => broker.transactions.has(id));
     await broker.close();
     return 'registered';
   });
-  expect(result).toBe('registered');
+  expect(result).toMatchObject({ outcome: 'committed', value: 'registered', acknowledged: false });
   expect(await database.accounts()).toEqual([1]);
   expect(records).toContainEqual(
     expect.objectContaining({
@@ -392,9 +403,10 @@ test('with the broker gone at commit the business call succeeds, and a check say
 });
 
 test('a commit that the broker refuses is reported as an error, and the call succeeds', async () => {
-  await producer.transaction(pool, message, async (tx) => {
-    await until('the broker has it', () => broker.transactions.has(tx.transactionId));
-    broker.transactions.set(tx.transactionId, decided(tx.transactionId, 'rollback'));
+  await producer.transaction(pool, message, async (tx, { id }) => {
+    await insert(tx, 1);
+    await until('the broker has it', () => broker.transactions.has(id));
+    broker.transactions.set(id, decided(id, 'rollback'));
   });
   expect(records).toContainEqual(
     expect.objectContaining({
@@ -439,17 +451,18 @@ test('a callback that takes too long is cut off and rolled back', async () => {
 });
 
 test('a statement sent after the callback has ended is refused', async () => {
-  let kept: TransactionConnection | undefined;
+  let kept: Tx | undefined;
   await producer.transaction(pool, message, async (tx) => {
     kept = tx;
+    await insert(tx, 1);
   });
   await expect(kept!.query('select 1')).rejects.toMatchObject({ code: 'TRANSACTION_MISUSED' });
 });
 
 test('a pool without a free connection fails the call, and the late connection is given back', async () => {
-  const single = database.pool({ connectionLimit: 1 });
-  const held = await single.getConnection();
   const hasty = producerOf({ connectionTimeoutMs: 100 });
+  const single = await usedPool(hasty);
+  const held = await single.getConnection();
   const thrown = await failure(hasty.transaction(single, message, async () => undefined));
   expect(thrown).toMatchObject({ code: 'DATABASE_UNAVAILABLE' });
   expect(atBroker().state).toBe('rolledBack');
@@ -460,7 +473,7 @@ test('a pool without a free connection fails the call, and the late connection i
 
 test('hundreds of failures of every kind leave a pool of two as good as new', async () => {
   const hasty = producerOf({ transactionTimeoutMs: 100, verdictTimeoutMs: 1_000 });
-  const kinds: ((tx: TransactionConnection) => Promise<unknown>)[] = [
+  const kinds: ((tx: Tx) => Promise<unknown>)[] = [
     async () => {
       throw new Error('mine');
     },

@@ -1,5 +1,7 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { setTimeout as pause } from 'node:timers/promises';
-import { createProducer, ensureBarrierTable } from '@escrowmq/producer';
+import { createProducer, ensureBarrierTable, type LocalDatabase } from '@escrowmq/producer';
+import { fromMysql2 } from '@escrowmq/producer/mysql2';
 import { createPool, type Pool, type PoolConnection } from 'mysql2/promise';
 import { z } from 'zod';
 import { addToOutbox, ensureOutboxTable, isOutboxEmpty } from '../peers/outbox.js';
@@ -142,10 +144,13 @@ async function openEscrow(
   await ensureBarrierTable(pool);
   await registerGroup(broker);
   const producer = createProducer({ brokers: [broker], producerGroup: PRODUCER_GROUP });
+  const listeners = new AsyncLocalStorage<() => void>();
+  const database = watched(fromMysql2(pool), listeners);
   return {
     async place(number, committed) {
-      const watched = committed === undefined ? pool : watchedPool(pool, committed);
-      await producer.transaction(watched, messageOf(number), (tx) => insertOrder(tx, number));
+      const transact = () =>
+        producer.transaction(database, messageOf(number), (tx) => insertOrder(tx, number));
+      await (committed === undefined ? transact() : listeners.run(committed, transact));
     },
     idle: () => nothingCommitted(broker),
     async close() {
@@ -155,18 +160,17 @@ async function openEscrow(
   };
 }
 
-/**
- * The SDK gives its connection back as soon as COMMIT was answered: the one sign of that which can
- * be seen from outside.
- */
-function watchedPool(pool: Pool, committed: () => void): Pool {
-  const getConnection = async () => {
-    const connection = await pool.getConnection();
-    const release = () => {
-      committed();
-      connection.release();
-    };
-    return Object.create(connection, { release: { value: release } });
+/** Calls what `listeners` holds for this very transaction as soon as its COMMIT was answered. */
+function watched<Tx>(
+  database: LocalDatabase<Tx>,
+  listeners: AsyncLocalStorage<() => void>,
+): LocalDatabase<Tx> {
+  return {
+    ...database,
+    async transaction(work, limits) {
+      const result = await database.transaction(work, limits);
+      listeners.getStore()?.();
+      return result;
+    },
   };
-  return Object.create(pool, { getConnection: { value: getConnection } });
 }

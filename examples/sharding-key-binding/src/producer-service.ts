@@ -24,7 +24,10 @@ export interface ProducerService {
 
 export const CHECK_PATH = '/escrow-check';
 
-/** The answer to `POST /users`: 201 with the transaction's id, or a refusal with a `code`. */
+/**
+ * The answer to `POST /users`: 201 with the transaction's id, 202 when its outcome is not known yet,
+ * or a refusal with a `code`.
+ */
 export interface RegistrationAnswer {
   /** Of the transaction that registered the user, or that found the e-mail taken. */
   transactionId?: string;
@@ -82,7 +85,9 @@ async function answer(
       const message = 'needs userId, phone, email and identityCard';
       return { status: 400, body: { code: 'INVALID_USER', message } };
     }
-    return { status: 201, body: { transactionId: await registerUser(deps, user) } };
+    const { id, outcome } = await registerUser(deps, user);
+    // Not known yet: the broker will find out by its check. GET /v1/transactions/{id} tells.
+    return { status: outcome === 'committed' ? 201 : 202, body: { transactionId: id } };
   } catch (error) {
     return refusal(error);
   }

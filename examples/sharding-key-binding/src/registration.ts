@@ -1,4 +1,4 @@
-import type { Producer } from '@escrowmq/producer';
+import type { Producer, TransactionResult } from '@escrowmq/producer';
 import { INDEXES, type User } from './indexes.js';
 import type { Shards } from './shards.js';
 
@@ -27,24 +27,27 @@ export interface RegistrationDeps {
  * Registers a user: a row in the user's own shard and one message to the index writers, both or
  * neither. The indexes lie in other shards, so no local transaction could write them as well.
  *
- * @returns the id of the transaction @throws EmailTakenError, and whatever `transaction` throws
+ * @returns the id of the transaction, and whether it has committed or nobody knows yet
+ * @throws EmailTakenError, and whatever `transaction` throws: then the user is not registered
  */
-export async function registerUser(deps: RegistrationDeps, user: User): Promise<string> {
-  const { name, pool } = deps.shards.ofUser(user.userId);
-  return deps.producer.transaction(
+export async function registerUser(
+  { producer, shards }: RegistrationDeps,
+  user: User,
+): Promise<Pick<TransactionResult<void>, 'id' | 'outcome'>> {
+  const { name, pool } = shards.ofUser(user.userId);
+  return producer.transaction(
     pool,
     { topic: TOPIC, routingKey: ROUTING_KEY, data: user },
-    async (tx) => {
+    async (tx, { id }) => {
       try {
         await tx.execute(
           'insert into users (user_id, phone, email, identity_card) values (?, ?, ?, ?)',
           [user.userId, user.phone, user.email, user.identityCard],
         );
       } catch (error) {
-        if (isDuplicateEmail(error)) throw new EmailTakenError(user.email, tx.transactionId);
+        if (isDuplicateEmail(error)) throw new EmailTakenError(user.email, id);
         throw error;
       }
-      return tx.transactionId;
     },
     {
       database: name,

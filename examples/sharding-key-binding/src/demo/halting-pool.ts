@@ -9,27 +9,39 @@ import type { Pool, PoolConnection } from 'mysql2/promise';
  */
 export type HaltPoint = 'begin' | 'localCommit' | 'verdict';
 
+/** The statement before which, or after whose answer, that place lies. */
+const PLACES: Record<HaltPoint, { sql: string; isBefore: boolean }> = {
+  begin: { sql: 'start transaction', isBefore: true },
+  localCommit: { sql: 'commit', isBefore: true },
+  verdict: { sql: 'commit', isBefore: false },
+};
+
 /** The pool, with `halt` awaited at that place of every transaction. The service knows nothing of it. */
 export function haltingPool(pool: Pool, at: HaltPoint, halt: () => Promise<void>): Pool {
-  return replaceMethod(pool, 'getConnection', async () => {
-    if (at === 'begin') await halt();
-    const connection = await pool.getConnection();
-    return at === 'begin' ? connection : haltingConnection(connection, at, halt);
-  });
+  return replaceMethod(pool, 'getConnection', async () =>
+    haltingConnection(await pool.getConnection(), at, halt),
+  );
 }
 
 function haltingConnection(
   connection: PoolConnection,
-  at: 'localCommit' | 'verdict',
+  at: HaltPoint,
   halt: () => Promise<void>,
 ): PoolConnection {
+  const { sql, isBefore } = PLACES[at];
   return replaceMethod(connection, 'query', async (...args: unknown[]) => {
-    const isCommit = args[0] === 'commit';
-    if (isCommit && at === 'localCommit') await halt();
+    const isThere = sqlOf(args[0]) === sql;
+    if (isThere && isBefore) await halt();
     const result: unknown = await Reflect.apply(connection.query, connection, args);
-    if (isCommit && at === 'verdict') await halt();
+    if (isThere && !isBefore) await halt();
     return result;
   });
+}
+
+function sqlOf(statement: unknown): unknown {
+  return typeof statement === 'object' && statement !== null && 'sql' in statement
+    ? statement.sql
+    : statement;
 }
 
 function replaceMethod<T extends object>(

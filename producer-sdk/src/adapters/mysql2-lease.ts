@@ -1,11 +1,10 @@
-import assert from 'node:assert/strict';
 import { EscrowError } from '@escrowmq/protocol';
-import type { Pool, PoolConnection } from 'mysql2/promise';
-import { within } from './deadline.js';
+import { within } from '../deadline.js';
+import type { Mysql2Connection, Mysql2Pool } from './mysql2-shape.js';
 
 /** A connection from a caller's pool, given back exactly once: by `release` or by `destroy`. */
-export interface Lease {
-  readonly connection: PoolConnection;
+export interface Lease<C extends Mysql2Connection> {
+  readonly connection: C;
   /** Only for a connection that is known to be clean: no open transaction, no changed setting. */
   release(): void;
   /** Closes it; the server rolls back what was open. */
@@ -18,8 +17,10 @@ export interface Lease {
  *
  * @throws {EscrowError} DATABASE_UNAVAILABLE when the time is over, or the driver's error
  */
-export async function acquire(pool: Pool, limitMs: number): Promise<Lease> {
-  assert(!('promise' in pool), "needs a pool of 'mysql2/promise'; of another, pool.promise()");
+export async function acquire<C extends Mysql2Connection>(
+  pool: Mysql2Pool<C>,
+  limitMs: number,
+): Promise<Lease<C>> {
   const connection = await within(pool.getConnection(), limitMs, {
     error: () =>
       new EscrowError(
@@ -39,19 +40,4 @@ export async function acquire(pool: Pool, limitMs: number): Promise<Lease> {
     release: once(() => connection.release()),
     destroy: once(() => connection.destroy()),
   };
-}
-
-/** Numbers of server errors, the same on MySQL and MariaDB. */
-export const SERVER_ERROR = {
-  duplicateKey: 1062,
-  noSuchTable: 1146,
-  lockWaitTimeout: 1205,
-  deadlock: 1213,
-  noSuchSavepoint: 1305,
-} as const;
-
-/** The number of an error that the server sent; `undefined` for a lost connection and the rest. */
-export function serverErrorOf(error: unknown): number | undefined {
-  if (!(error instanceof Error) || !('errno' in error) || !('sqlState' in error)) return undefined;
-  return typeof error.errno === 'number' ? error.errno : undefined;
 }

@@ -1,0 +1,72 @@
+import type { Knex } from 'knex';
+import type { Dialect, Executor, LocalDatabase, LocalTransaction } from '../database.js';
+import { ended, foreign, unknownDialect } from './layer-misuse.js';
+import { managedDatabase } from './managed.js';
+import { rowsIn } from './rows.js';
+
+const ADAPTER = 'fromKnex';
+const TAKES = 'a knex instance, or the trx that knex.transaction hands to its callback';
+
+/** A transaction that you opened with Knex, and will end, yourself. */
+export function fromKnex(trx: Knex.Transaction): LocalTransaction;
+/**
+ * A database behind Knex on MySQL, MariaDB, PostgreSQL or SQLite. The callback of a transaction gets
+ * Knex's own `trx`; nested transactions are savepoints, as ever.
+ *
+ * @throws {EscrowError} INVALID_CONFIGURATION for another database or object, TRANSACTION_MISUSED
+ *   for a `trx` that has ended
+ * @example
+ * await producer.transaction(fromKnex(knex), message, async (trx) => {
+ *   await trx('account').insert({ id: 7 });
+ * });
+ */
+export function fromKnex(knex: Knex): LocalDatabase<Knex.Transaction>;
+export function fromKnex(
+  given: Knex | Knex.Transaction,
+): LocalDatabase<Knex.Transaction> | LocalTransaction {
+  if (typeof given !== 'function' || typeof given.raw !== 'function' || !('client' in given)) {
+    throw foreign(ADAPTER, TAKES, given);
+  }
+  const dialect = dialectOf(given);
+  if (isTransaction(given)) {
+    if (given.isCompleted()) throw ended(ADAPTER, 'the trx that knex.transaction hands out');
+    return { kind: 'transaction', dialect, layer: 'Knex', executor: executorOf(given, dialect) };
+  }
+  return managedDatabase<Knex.Transaction>({
+    on: given,
+    dialect,
+    layer: 'Knex',
+    begin: (work) => given.transaction(work),
+    executor: (trx) => executorOf(trx, dialect),
+  });
+}
+
+const isTransaction = (knex: Knex): knex is Knex.Transaction => knex.isTransaction === true;
+
+/** Knex names the family of a driver: mysql and mysql2, pg and pg-native, sqlite3 and better-sqlite3. */
+const DIALECTS: Record<string, Dialect> = {
+  mysql: 'mysql',
+  postgresql: 'postgres',
+  sqlite3: 'sqlite',
+};
+
+function dialectOf(knex: Knex): Dialect {
+  const found: unknown = knex.client.dialect;
+  const dialect = DIALECTS[String(found)];
+  if (dialect === undefined) throw unknownDialect(ADAPTER, found);
+  return dialect;
+}
+
+/** Where the drivers below Knex put the rows of a select. */
+const ROWS: Record<Dialect, (answer: unknown) => unknown> = {
+  mysql: (answer) => (Array.isArray(answer) ? answer[0] : undefined),
+  postgres: (answer) =>
+    typeof answer === 'object' && answer !== null && 'rows' in answer ? answer.rows : undefined,
+  sqlite: (answer) => answer,
+};
+
+function executorOf(trx: Knex.Transaction, dialect: Dialect): Executor {
+  return {
+    execute: async (sql, values = []) => rowsIn(ROWS[dialect](await trx.raw(sql, [...values]))),
+  };
+}

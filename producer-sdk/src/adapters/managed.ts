@@ -1,0 +1,117 @@
+import { EscrowError } from '@escrowmq/protocol';
+import { savepointGuard } from '../barrier-guard.js';
+import type {
+  Dialect,
+  Executor,
+  LocalDatabase,
+  OpenTransaction,
+  TransactionLimits,
+} from '../database.js';
+import { within } from '../deadline.js';
+
+/**
+ * A database behind a layer that opens and ends transactions itself, as query builders and ORMs do:
+ * two functions make an adapter.
+ */
+export interface ManagedLayer<Tx> {
+  /** The layer's own object. The same one gives the same database, about which things are learnt. */
+  on: object;
+  dialect: Dialect;
+  layer: string;
+  /** Runs `work` in a transaction of the layer, which commits when it resolves. */
+  begin<T>(work: (tx: Tx) => Promise<T>, limits: TransactionLimits): Promise<T>;
+  executor(tx: Tx): Executor;
+}
+
+const made = new WeakMap<object, LocalDatabase<unknown>>();
+
+export function managedDatabase<Tx>(managed: ManagedLayer<Tx>): LocalDatabase<Tx> {
+  const known = made.get(managed.on);
+  // Only ever one layer and one type of transaction per object.
+  if (known !== undefined) return known as LocalDatabase<Tx>;
+  const database = databaseOn(managed);
+  made.set(managed.on, database as LocalDatabase<unknown>);
+  return database;
+}
+
+function databaseOn<Tx>(managed: ManagedLayer<Tx>): LocalDatabase<Tx> {
+  const { dialect, layer } = managed;
+  const open = (tx: Tx): OpenTransaction<Tx> => {
+    const executor = managed.executor(tx);
+    return { tx, executor, guard: savepointGuard(executor) };
+  };
+  return {
+    kind: 'database',
+    dialect,
+    layer,
+    transaction: (work, limits) => begin(managed, limits, (tx) => work(open(tx))),
+    session: (work, limits) => begin(managed, limits, (tx) => work(managed.executor(tx))),
+  };
+}
+
+/**
+ * Holds the layer to the limits. It can't be stopped from outside: a transaction that it opens too
+ * late is rolled back before anything was written in it.
+ *
+ * The result is the work's own and never the layer's. Knex resolves as soon as a callback has called
+ * `trx.commit()` or `trx.rollback()`, while the rest of it still runs; Kysely and Drizzle replace
+ * the callback's error by that of a ROLLBACK which failed.
+ */
+async function begin<Tx, T>(
+  managed: ManagedLayer<Tx>,
+  limits: TransactionLimits,
+  work: (tx: Tx) => Promise<T>,
+): Promise<T> {
+  const { layer } = managed;
+  const { connectionTimeoutMs, commitTimeoutMs } = limits;
+  const late = () =>
+    new EscrowError(
+      'DATABASE_UNAVAILABLE',
+      `${layer} opened no transaction within ${Math.round(connectionTimeoutMs)} ms; nothing was written`,
+    );
+  let isTooLate = false;
+  let hasBegun = (_working: Promise<T>) => {};
+  const begun = new Promise<{ working: Promise<T> }>((resolve) => {
+    hasBegun = (working) => resolve({ working });
+  });
+  const ended = managed.begin((tx) => {
+    if (isTooLate) return Promise.reject(late());
+    const working = work(tx);
+    hasBegun(working);
+    return working;
+  }, limits);
+  // Whoever waits below gets its error; an end that comes after a limit is nobody's any more.
+  ended.catch(() => undefined);
+
+  const opened = await within(Promise.race([begun, failureOf(ended)]), connectionTimeoutMs, {
+    error: () => {
+      isTooLate = true;
+      return late();
+    },
+  });
+  const answered = () =>
+    within(ended, commitTimeoutMs, {
+      error: () =>
+        new EscrowError(
+          'DATABASE_UNAVAILABLE',
+          `${layer} did not answer the end of the transaction within ${Math.round(commitTimeoutMs)} ms`,
+        ),
+    });
+  let result: T;
+  try {
+    result = await opened.working;
+  } catch (error) {
+    // An error of ROLLBACK says no more than that the connection is lost, which rolls back as well.
+    await answered().catch(() => undefined);
+    throw error;
+  }
+  await answered();
+  return result;
+}
+
+/** Rejects as `work` does, and never resolves. */
+function failureOf(work: Promise<unknown>): Promise<never> {
+  return new Promise((_, reject) => {
+    work.catch(reject);
+  });
+}

@@ -1,0 +1,30 @@
+/**
+ * As much of mysql2/promise as the SDK uses, by its shape: a service without mysql2 can compile
+ * against this package, and one with it keeps the overloads of its own version.
+ */
+export interface Mysql2Queryable {
+  query(
+    options: { sql: string; [option: string]: unknown },
+    values?: (string | number | null)[],
+  ): Promise<[unknown, unknown]>;
+  execute(sql: string, values?: (string | number | null)[]): Promise<[unknown, unknown]>;
+}
+
+/** A connection of mysql2/promise. */
+export interface Mysql2Connection extends Mysql2Queryable {
+  destroy(): void;
+  release(): void;
+}
+
+/** A pool of mysql2/promise. */
+export interface Mysql2Pool<C extends Mysql2Connection = Mysql2Connection> {
+  getConnection(): Promise<C>;
+}
+
+/**
+ * What a callback gets: the statements of the transaction, with every overload that `C` has, and
+ * nothing that could end it.
+ */
+export type Mysql2Transaction<C extends Mysql2Queryable = Mysql2Connection> = Readonly<
+  Pick<C, 'execute' | 'query'>
+>;

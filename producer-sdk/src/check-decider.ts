@@ -1,0 +1,132 @@
+import { type CheckAnswer, type CheckRequest, EscrowError } from '@escrowmq/protocol';
+import { type DatabaseInput, databaseOf } from './adapters/database-of.js';
+import {
+  BARRIER_RETENTION_MS,
+  BARRIER_RETENTION_SLACK_MS,
+  createBarrierIdentities,
+} from './barrier.js';
+import { type CheckContext, readCheckContext } from './check-context.js';
+import type { LocalDatabase } from './database.js';
+import { Deadline, within } from './deadline.js';
+import { decideOutcome } from './decide-outcome.js';
+import { consoleLogger, type Logger } from './logger.js';
+import { parseLimit } from './options.js';
+
+/*
+ * How a producer decides a check, however the check reached it: finds the database that holds the
+ * barrier and has the outcome decided there. Where that may not or can't be done the answer is
+ * `unknown`, which means "ask again" and decides nothing.
+ */
+
+/** Where checks are decided, and how. All times are milliseconds. */
+export interface CheckDecisionOptions {
+  /** The one database of this producer; for transactions that name none. */
+  database?: DatabaseInput;
+  /** Databases by the name given as `database` in `transaction`. */
+  databases?: Record<string, DatabaseInput>;
+  /**
+   * How long barrier rows are kept. A check for a transaction prepared longer ago than this, less
+   * a day, inserts nothing and answers unknown. @default 7 days
+   */
+  barrierRetentionMs?: number;
+  /** Limit for one answer. @default 2500: below the 3000 that the broker waits */
+  answerTimeoutMs?: number;
+  /** @default the console */
+  logger?: Logger;
+}
+
+export interface CheckDecider {
+  readonly answerTimeoutMs: number;
+  readonly logger: Logger;
+  /** Never rejects, and never takes longer than `limitMs` milliseconds. */
+  decide(check: CheckRequest, limitMs: number): Promise<CheckAnswer>;
+}
+
+const ANSWER_TIMEOUT_MS = 2_500;
+
+/** @throws {EscrowError} INVALID_CONFIGURATION: no database, both kinds, or a limit that is none */
+export function createCheckDecider(options: CheckDecisionOptions): CheckDecider {
+  const named = parseDatabases(options);
+  const answerTimeoutMs = parseLimit(
+    'answerTimeoutMs',
+    options.answerTimeoutMs ?? ANSWER_TIMEOUT_MS,
+  );
+  const identities = createBarrierIdentities(answerTimeoutMs);
+  const ageMsMax = parseRetention(options.barrierRetentionMs ?? BARRIER_RETENTION_MS);
+  const logger = options.logger ?? consoleLogger;
+
+  function unknown({ id, attempt }: CheckRequest, reason: string, error?: unknown): CheckAnswer {
+    const fields = { transactionId: id, attempt, reason, error };
+    logger.warn(fields, 'a check was answered unknown');
+    return { id, decision: 'unknown' };
+  }
+
+  /** Why `database` may not decide: its barrier table is not the one that the transaction wrote to. */
+  async function isElsewhere(
+    database: LocalDatabase<unknown>,
+    { barrier }: CheckContext,
+    limitMs: number,
+  ): Promise<{ reason: string; cause?: unknown } | undefined> {
+    if (barrier === undefined) return undefined;
+    try {
+      const here =
+        identities.known(database) ??
+        (await within(identities.of(database), limitMs, {
+          error: () => new Error(`the database gave no answer within ${Math.round(limitMs)} ms`),
+        }));
+      if (here === barrier) return undefined;
+      return { reason: 'this is not the database that the transaction was prepared in' };
+    } catch (cause) {
+      return { reason: 'the identity of the barrier table could not be read', cause };
+    }
+  }
+
+  return {
+    answerTimeoutMs,
+    logger,
+    async decide(check, limitMs) {
+      if (Date.now() - check.preparedAt > ageMsMax) {
+        return unknown(check, 'prepared longer ago than barrier rows are kept');
+      }
+      const context = readCheckContext(check.checkContext);
+      const database = named(context.database);
+      if (database === undefined) {
+        return unknown(check, `no database is known here as ${context.database ?? '(none named)'}`);
+      }
+      const deadline = new Deadline(limitMs);
+      const elsewhere = await isElsewhere(database, context, limitMs);
+      if (elsewhere !== undefined) return unknown(check, elsewhere.reason, elsewhere.cause);
+      const outcome = await decideOutcome(database, check.id, deadline.leftMs);
+      if (outcome.decision === 'unknown') return unknown(check, outcome.reason, outcome.cause);
+      // With the data of its messages, where prepare left it open.
+      return { id: check.id, ...outcome };
+    },
+  };
+}
+
+function parseDatabases({
+  database,
+  databases,
+}: CheckDecisionOptions): (name: string | undefined) => LocalDatabase<unknown> | undefined {
+  if ((database === undefined) === (databases === undefined)) {
+    throw new EscrowError('INVALID_CONFIGURATION', 'give either database or databases');
+  }
+  if (database !== undefined) {
+    const only = databaseOf(database);
+    // A name that nobody here knows is another database: its barrier is not in this one.
+    return (name) => (name === undefined ? only : undefined);
+  }
+  const byName = new Map(
+    Object.entries(databases ?? {}).map(([name, given]) => [name, databaseOf(given)]),
+  );
+  return (name) => (name === undefined ? undefined : byName.get(name));
+}
+
+function parseRetention(barrierRetentionMs: number): number {
+  const ageMsMax = barrierRetentionMs - BARRIER_RETENTION_SLACK_MS;
+  if (ageMsMax > 0) return ageMsMax;
+  throw new EscrowError(
+    'INVALID_CONFIGURATION',
+    `barrierRetentionMs is ${barrierRetentionMs}; it must be more than a day`,
+  );
+}

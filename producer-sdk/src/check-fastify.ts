@@ -1,0 +1,72 @@
+import type { IncomingMessage } from 'node:http';
+import type { CheckHandler } from './check-handler.js';
+import { answerMounted, type CheckMountOptions, parseMount, readStream } from './check-mount.js';
+import type { CheckHeaders } from './check-signature.js';
+
+/** As much of a Fastify instance as the plugin uses, so that others need not install Fastify. */
+export interface FastifyScope {
+  removeAllContentTypeParsers(): void;
+  addContentTypeParser(
+    contentType: string,
+    parser: (
+      request: unknown,
+      payload: IncomingMessage,
+      done: (error: Error | null, body?: unknown) => void,
+    ) => void,
+  ): unknown;
+  post(
+    path: string,
+    handler: (request: FastifyCheckRequest, reply: FastifyCheckReply) => Promise<unknown>,
+  ): unknown;
+}
+
+export interface FastifyCheckRequest {
+  method: string;
+  headers: CheckHeaders;
+  body: unknown;
+}
+
+export interface FastifyCheckReply {
+  code(status: number): unknown;
+  header(name: string, value: string): unknown;
+  send(body: string): unknown;
+}
+
+export interface FastifyCheckOptions extends CheckMountOptions {
+  check: CheckHandler;
+  /** @default '/escrow-check', behind the `prefix` given to `register` */
+  path?: string;
+}
+
+const PATH = '/escrow-check';
+
+/**
+ * Serves a check handler with Fastify 4 or 5, as `POST` on one path. In its own scope, where no
+ * body parser of the application takes the raw body first; the application's other routes keep theirs.
+ *
+ * @throws {EscrowError} INVALID_CONFIGURATION
+ * @example
+ * await app.register(fastifyCheckPlugin, { check, path: '/escrow-check' });
+ */
+export async function fastifyCheckPlugin(
+  scope: FastifyScope,
+  options: FastifyCheckOptions,
+): Promise<void> {
+  const mount = parseMount(options.check, options);
+  scope.removeAllContentTypeParsers();
+  // The handler reads the stream itself, within its own limits.
+  scope.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
+  scope.post(options.path ?? PATH, async (request, reply) => {
+    const { answer, isBodyRead } = await answerMounted(mount, {
+      method: request.method,
+      headers: request.headers,
+      readRawBody: async () =>
+        // Without a content type and a length there is no body, and no parser was asked.
+        request.body === undefined ? '' : readStream(request.body as IncomingMessage),
+    });
+    if (!isBodyRead) reply.header('connection', 'close');
+    reply.code(answer.status);
+    for (const [name, value] of Object.entries(answer.headers)) reply.header(name, value);
+    return reply.send(answer.body);
+  });
+}

@@ -1,0 +1,135 @@
+import assert from 'node:assert/strict';
+import { EscrowError, LIMITS } from '@escrowmq/protocol';
+import {
+  type CheckDecider,
+  type CheckDecisionOptions,
+  createCheckDecider,
+} from './check-decider.js';
+import { createPolledBroker, type PolledBroker } from './check-polled-broker.js';
+import { parseLimit, parseProducerOptions } from './options.js';
+
+/**
+ * Fetches checks instead of being called: for producers that nobody can call, behind NAT, in a
+ * function, on a laptop. The producer group is registered without check URLs, and the broker hands
+ * its checks to whoever polls for them. They are decided as a check handler decides them, and need
+ * no signature: the connection is the producer's own, with its API key.
+ *
+ * Any number of instances may poll side by side; each check goes to one of them. One that dies with
+ * a check in its hands answers nothing, and the broker asks again.
+ */
+export interface CheckPollerOptions extends CheckDecisionOptions {
+  /**
+   * The addresses of all broker instances, because a check waits at the instance that claimed it.
+   * An address that leads to any of them will do as well: an answer counts at each.
+   */
+  brokers: string[];
+  /** The group whose checks are polled. */
+  producerGroup: string;
+  /** Sent as a bearer token. @default none: a broker on loopback may go without */
+  apiKey?: string;
+  /**
+   * How many checks are decided at a time, for each broker address. Each takes one database
+   * connection for a moment. @default 8: the broker's own default for calls to a check endpoint
+   */
+  concurrencyMax?: number;
+  /**
+   * How long one poll waits at the broker for a check, in milliseconds.
+   * @default 30000: the most; less where a proxy cuts connections sooner
+   */
+  waitMs?: number;
+}
+
+export interface CheckPoller {
+  /** Polls from now on, until `close`. */
+  start(): void;
+  /**
+   * One poll at every broker, for a function that runs by the clock, and for tests. Not beside
+   * `start`. Resolves when everything that the polls brought is answered.
+   *
+   * @param options.waitMs how long to wait for a first check, in milliseconds @default 5000
+   * @returns how many checks were answered; when it is not 0, more may wait
+   * @throws {EscrowError} the refusal of a broker, or BROKER_UNREACHABLE; the others were polled
+   */
+  runOnce(options?: { waitMs?: number }): Promise<number>;
+  /** Polls no more, waits until the checks under way are answered, and closes the connections. */
+  close(): Promise<void>;
+}
+
+const CONCURRENCY_DEFAULT = 8;
+
+/** As many checks as the broker hands out in one answer. */
+const CHECKS_PER_POLL_MAX = 64;
+
+/** The broker looks for checks that are due while somebody polls; this is several of its rounds. */
+const RUN_ONCE_WAIT_MS = 5_000;
+
+/**
+ * @throws {EscrowError} INVALID_CONFIGURATION or INVALID_NAME
+ * @example
+ * const poller = createCheckPoller({ brokers, producerGroup: 'accounts', apiKey, database: pool });
+ * poller.start();
+ * process.once('SIGTERM', () => void poller.close());
+ */
+export function createCheckPoller(options: CheckPollerOptions): CheckPoller {
+  return createPollerOf(createCheckDecider(options), options);
+}
+
+/** A poller of any decider. */
+export function createPollerOf(
+  decider: CheckDecider,
+  options: Omit<CheckPollerOptions, keyof CheckDecisionOptions>,
+): CheckPoller {
+  const concurrencyMax = parseConcurrency(options.concurrencyMax ?? CONCURRENCY_DEFAULT);
+  const waitMs = parseWaitMs(options.waitMs ?? LIMITS.waitMsMax);
+  const { logger } = decider;
+  const settings = parseProducerOptions({ ...options, logger });
+  const brokers = settings.brokerOrigins.map((origin) =>
+    createPolledBroker({
+      decider,
+      concurrencyMax,
+      settings: { ...settings, brokerOrigins: [origin] },
+    }),
+  );
+  let state: 'new' | 'started' | 'closed' = 'new';
+
+  return {
+    start() {
+      assert(state !== 'closed', 'this poller is closed; make a new one');
+      if (state === 'started') return;
+      state = 'started';
+      for (const broker of brokers) broker.keepPolling(waitMs);
+    },
+    async runOnce({ waitMs: firstWaitMs = RUN_ONCE_WAIT_MS } = {}) {
+      assert(state === 'new', `runOnce is for a poller that is not started; this one is ${state}`);
+      return pollEach(brokers, parseWaitMs(firstWaitMs));
+    },
+    async close() {
+      state = 'closed';
+      await Promise.all(brokers.map((broker) => broker.close()));
+    },
+  };
+}
+
+/** Polls all of them once; the first failure is thrown when every one has ended. */
+async function pollEach(brokers: PolledBroker[], waitMs: number): Promise<number> {
+  const polled = await Promise.allSettled(brokers.map((broker) => broker.pollOnce(waitMs)));
+  let answered = 0;
+  for (const result of polled) {
+    if (result.status === 'rejected') throw result.reason;
+    answered += result.value;
+  }
+  return answered;
+}
+
+function parseConcurrency(concurrencyMax: number): number {
+  return parseAtMost('concurrencyMax', concurrencyMax, CHECKS_PER_POLL_MAX);
+}
+
+function parseWaitMs(waitMs: number): number {
+  return parseAtMost('waitMs', waitMs, LIMITS.waitMsMax);
+}
+
+function parseAtMost(name: string, value: number, max: number): number {
+  if (parseLimit(name, value) <= max) return value;
+  throw new EscrowError('INVALID_CONFIGURATION', `${name} is ${value}; it may be ${max} at most`);
+}

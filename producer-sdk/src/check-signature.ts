@@ -1,0 +1,110 @@
+import { EscrowError } from '@escrowmq/protocol';
+import { Webhook } from 'standardwebhooks';
+import { within } from './deadline.js';
+
+/** One `whsec_…` secret, or several while one is being rotated. */
+export type SigningSecret = string | string[];
+
+/** The secrets, or a function that fetches them, so that they may change without a restart. */
+export type SigningSecretSource = SigningSecret | (() => SigningSecret | Promise<SigningSecret>);
+
+/** Names in lower case, as Node gives them. */
+export type CheckHeaders = Record<string, string | string[] | undefined>;
+
+/**
+ * How long fetched secrets are used. Longer than a moment, so that a flood of forged checks does
+ * not become a flood of questions to a secret store; and far below the day for which the broker
+ * signs with the old secret and the new one, so that nobody notices a rotation.
+ */
+export const SECRETS_KEPT_MS = 30_000;
+
+/** The secrets as they are now. */
+export type Secrets = () => Promise<Webhook[]>;
+
+/**
+ * @param now monotonic milliseconds
+ * @throws {EscrowError} INVALID_CONFIGURATION: given secrets that are none
+ */
+export function createSecrets(source: SigningSecretSource, now = () => performance.now()): Secrets {
+  if (typeof source !== 'function') {
+    const given = parseSecrets(source);
+    return async () => given;
+  }
+  let kept: { secrets: Promise<Webhook[]>; until: number } | undefined;
+  return () => {
+    if (kept !== undefined && now() < kept.until) return kept.secrets;
+    const fetched = fetchSecrets(source);
+    const mine = { secrets: fetched, until: now() + SECRETS_KEPT_MS };
+    kept = mine;
+    // A failure is for those who wait now; the next check asks anew.
+    fetched.catch(() => {
+      if (kept === mine) kept = undefined;
+    });
+    return fetched;
+  };
+}
+
+async function fetchSecrets(source: () => SigningSecret | Promise<SigningSecret>) {
+  return parseSecrets(await source());
+}
+
+function parseSecrets(signingSecret: SigningSecret): Webhook[] {
+  const secrets = [signingSecret].flat();
+  if (secrets.length === 0) {
+    throw new EscrowError('INVALID_CONFIGURATION', 'signingSecret needs at least one secret');
+  }
+  return secrets.map((secret, index) => {
+    try {
+      return new Webhook(secret);
+    } catch (cause) {
+      throw new EscrowError(
+        'INVALID_CONFIGURATION',
+        `signingSecret ${index + 1} is not whsec_ and base64`,
+        { cause },
+      );
+    }
+  });
+}
+
+/**
+ * Any of the secrets will do for any of the signatures; the signed time may be five minutes off
+ * (standardwebhooks).
+ *
+ * @throws {EscrowError} INVALID_SIGNATURE; CHECK_NOT_ANSWERED when the secrets can't be had
+ */
+export async function verifySignature(
+  secrets: Secrets,
+  signed: { headers: CheckHeaders; text: string },
+  limitMs: number,
+): Promise<void> {
+  const webhooks = await secretsWithin(secrets, limitMs);
+  const headers: Record<string, string> = {};
+  for (const name of ['webhook-id', 'webhook-timestamp', 'webhook-signature']) {
+    const value = signed.headers[name];
+    if (typeof value === 'string') headers[name] = value;
+  }
+  let cause: unknown;
+  for (const webhook of webhooks) {
+    try {
+      webhook.verify(signed.text, headers, { jsonParse: false });
+      return;
+    } catch (error) {
+      cause = error;
+    }
+  }
+  const said = cause instanceof Error ? cause.message : 'no secret';
+  throw new EscrowError('INVALID_SIGNATURE', `the check is not signed as it must be: ${said}`, {
+    cause,
+  });
+}
+
+async function secretsWithin(secrets: Secrets, limitMs: number): Promise<Webhook[]> {
+  try {
+    return await within(secrets(), limitMs, {
+      error: () => new Error(`signingSecret() gave nothing within ${Math.round(limitMs)} ms`),
+    });
+  } catch (cause) {
+    // What it said stays in the log: the answer goes to somebody who has proved nothing yet.
+    throw new EscrowError('CHECK_NOT_ANSWERED', 'the signing secrets can not be had', { cause });
+  }
+}

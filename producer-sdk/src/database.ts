@@ -1,0 +1,101 @@
+/**
+ * A producer's own database, as the SDK uses it: three dialects of SQL, reached through whatever the
+ * service itself uses, a driver, a query builder or an ORM. Each of these has a small adapter
+ * (adapters/), which says how to open a transaction there and how to send a statement in it. What
+ * those statements are and what their answers mean is the same for all: barrier-sql.ts.
+ */
+export type Dialect = 'mysql' | 'postgres' | 'sqlite';
+
+/** A row as an object of its columns, whatever the layer above is set to. */
+export type Row = Record<string, unknown>;
+
+/** Text and numbers only: every driver and every ORM passes these on alike. */
+export type SqlValue = string | number | null;
+
+/** Statements on one connection, in the order they are sent. */
+export interface Executor {
+  /**
+   * @param sql one statement, with `?` for each value in every dialect, and no `?` elsewhere
+   * @returns the rows of a select; an empty list for anything else
+   * @throws the layer's own error; server-errors.ts knows what it means
+   */
+  execute(sql: string, values?: readonly SqlValue[]): Promise<Row[]>;
+}
+
+/** All times are milliseconds. */
+export interface TransactionLimits {
+  /** For getting a connection; late ones go back unused. */
+  connectionTimeoutMs: number;
+  /** For the answer to COMMIT; after that its outcome is unknown. */
+  commitTimeoutMs: number;
+}
+
+/**
+ * Proves that a local transaction is still the one that wrote its barrier row. A callback may have
+ * ended it without knowing: by DDL, which commits on MySQL, by swallowing a deadlock, by a COMMIT of
+ * its own.
+ */
+export interface BarrierGuard {
+  /** Called right after the barrier row was written. */
+  arm(): Promise<void>;
+  /**
+   * @returns false when the transaction ended under the callback's hands
+   * @throws when the connection is lost
+   */
+  holds(): Promise<boolean>;
+  /**
+   * Called instead of `holds` when the transaction is to be given up, before the layer rolls back.
+   *
+   * @returns true when nothing of it can become durable any more; false when a check must decide
+   */
+  isUndone(): Promise<boolean>;
+}
+
+/** A local transaction that is open. */
+export interface OpenTransaction<Tx> {
+  /** The layer's own handle: what a callback gets. */
+  readonly tx: Tx;
+  readonly executor: Executor;
+  readonly guard: BarrierGuard;
+  /**
+   * What the callback sent through `tx`, where the adapter can see it. Statements after `refuse`
+   * are refused with its error; those sent before go on.
+   */
+  readonly statements?: {
+    readonly sent: number;
+    readonly unanswered: number;
+    refuse(error: Error): void;
+  };
+}
+
+/** A database whose transactions the SDK opens and ends itself. Adapters make one. */
+export interface LocalDatabase<Tx> {
+  readonly kind: 'database';
+  readonly dialect: Dialect;
+  /** As its users call it: `mysql2`, `Knex`. For messages. */
+  readonly layer: string;
+  /**
+   * Runs `work` in a transaction on a connection of its own. COMMIT is sent when `work` has
+   * resolved, and ROLLBACK, or the connection closed, when it has rejected.
+   *
+   * @returns what `work` resolved to, once COMMIT was answered
+   */
+  transaction<T>(
+    work: (open: OpenTransaction<Tx>) => Promise<T>,
+    limits: TransactionLimits,
+  ): Promise<T>;
+  /**
+   * Runs `work` on a connection of its own, outside of any transaction of the service. What it
+   * wrote is durable when this has resolved; whether each statement commits or all of them at the
+   * end is the adapter's business.
+   */
+  session<T>(work: (executor: Executor) => Promise<T>, limits: TransactionLimits): Promise<T>;
+}
+
+/** A transaction that the caller opened, and will end, himself. Adapters make one. */
+export interface LocalTransaction {
+  readonly kind: 'transaction';
+  readonly dialect: Dialect;
+  readonly layer: string;
+  readonly executor: Executor;
+}

@@ -1,0 +1,144 @@
+import { EscrowError, type MessageData } from '@escrowmq/protocol';
+import { idValue, textValue } from './barrier-sql.js';
+import type { LocalDatabase } from './database.js';
+import { type DecidingRow, settleIn } from './decide-outcome.js';
+import type { HeldMessages } from './held-messages.js';
+import {
+  type Operation,
+  type PrepareOptions,
+  prepareOperation,
+  type SendOptions,
+  sendOperation,
+} from './operation-json.js';
+import type { OutboxSender } from './outbox-sender.js';
+import { OUTBOX_STATEMENTS } from './outbox-sql.js';
+import { missingOutbox, SETTLE_AGE_MS_MAX } from './outbox-table.js';
+
+/**
+ * Messages held in the producer's own database: the local transaction writes them into the outbox,
+ * so that they are durable exactly when it is, and the broker hears of them only then. Nobody has to
+ * be asked about them, and no broker has to be there while the transaction runs.
+ *
+ * What a crash does at each step: before COMMIT the row goes with the transaction. After it the row
+ * is there, and a relay sends it, under the transaction's own id, so that what was sent before the
+ * crash is not sent again. Marked as sent is only what the broker has acknowledged.
+ */
+export interface OutboxDeps {
+  id: string;
+  producerGroup: string;
+  /** The messages, as for a prepare. */
+  prepared: PrepareOptions;
+  openNumbers: readonly number[];
+  /** @default the one that `decide` is asked with first */
+  database?: LocalDatabase<unknown>;
+  sender: OutboxSender;
+}
+
+/**
+ * How long relays leave a row to the process that wrote it, which sends it right after its COMMIT:
+ * the limit of that call (2 s), and the time to mark it. One that began longer ago is sent twice
+ * at worst, under the same id.
+ */
+const HEAD_START_MS = 3_000;
+
+export function outbox(deps: OutboxDeps): HeldMessages {
+  const { id, producerGroup, openNumbers, sender } = deps;
+  const startedAt = Date.now();
+  let operation = storedOperation(deps);
+  let { database } = deps;
+
+  return {
+    id,
+    openNumbers,
+    hold: async () => undefined,
+    async bind({ executor, dialect }) {
+      await executor.execute(OUTBOX_STATEMENTS[dialect].insert, [
+        idValue(id),
+        producerGroup,
+        operation.bytes,
+        textValue(dialect, operation.json),
+        HEAD_START_MS,
+      ]);
+    },
+    async supply({ executor, dialect }, messageData) {
+      operation = completed(producerGroup, operation, messageData);
+      await executor.execute(OUTBOX_STATEMENTS[dialect].complete, [
+        operation.bytes,
+        textValue(dialect, operation.json),
+        idValue(id),
+      ]);
+    },
+    async decide(asked, limitMs) {
+      database ??= asked;
+      // Later the row may have been purged, and its absence would be taken for a rollback.
+      if (Date.now() - startedAt > SETTLE_AGE_MS_MAX) {
+        return { decision: 'unknown', reason: 'it began longer ago than the outbox tells of it' };
+      }
+      return settleIn(decidingRow(producerGroup), { database: asked, id }, limitMs);
+    },
+    async release() {
+      if (database !== undefined) sender.send(database, operation);
+    },
+    async drop() {
+      // The row went with its transaction, and nobody else knows of the messages.
+    },
+    alreadyDecided: (cause) =>
+      new EscrowError(
+        'ALREADY_ROLLED_BACK',
+        `transaction ${id} was decided as rolled back before its local transaction began; nothing was written, start a new one`,
+        { cause, details: { id } },
+      ),
+    missingTable: missingOutbox,
+  };
+}
+
+/** A row without messages stands for a local transaction that never commits. */
+const decidingRow = (producerGroup: string): DecidingRow => ({
+  table: 'escrow_outbox',
+  async insertRollback({ executor, dialect }, id) {
+    await executor.execute(OUTBOX_STATEMENTS[dialect].insertVoid, [idValue(id), producerGroup]);
+  },
+  async read({ executor, dialect }, id) {
+    const [row] = await executor.execute(OUTBOX_STATEMENTS[dialect].readState, [idValue(id)]);
+    if (row === undefined) return undefined;
+    return row.state === 'void' ? { decision: 'rollback' } : { decision: 'commit' };
+  },
+});
+
+/**
+ * @throws {EscrowError} the code of the field that is wrong, or BODY_TOO_LARGE, before anything was
+ *   written
+ */
+function storedOperation({ id, producerGroup, prepared, openNumbers }: OutboxDeps): Operation {
+  // Nobody checks: what is in the outbox is decided.
+  const { checkAfterMs, checkContext, ...send } = prepared;
+  if (openNumbers.length === 0) return sendOperation(producerGroup, { ...send, id });
+  // A send can't leave data open. As a prepare all the rest of it is checked before the callback
+  // runs; what it says in the end is written by `supply`.
+  const { json } = prepareOperation(producerGroup, { ...send, id });
+  const open = JSON.stringify({ ...JSON.parse(json), op: 'send' });
+  return { op: 'send', id, json: open, bytes: Buffer.byteLength(open) };
+}
+
+/** @throws {EscrowError} like `storedOperation` */
+function completed(
+  producerGroup: string,
+  { id, json }: Operation,
+  messageData: MessageData[],
+): Operation {
+  const { messages, businessKeys, expects, trace } = JSON.parse(json) as SendOptions;
+  const given = new Map(messageData.map(({ number, ...body }) => [number, body]));
+  const filled = messages.map((message, number) => {
+    const body = given.get(number);
+    if (body === undefined) return message;
+    const { dataAtCommit, ...rest } = message;
+    return { ...rest, ...body };
+  });
+  return sendOperation(producerGroup, {
+    id,
+    messages: filled,
+    ...(businessKeys === undefined ? {} : { businessKeys }),
+    ...(expects === undefined ? {} : { expects }),
+    ...(trace === undefined ? {} : { trace }),
+  });
+}
