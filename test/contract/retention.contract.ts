@@ -197,12 +197,15 @@ export function retentionContract(opened: () => OpenStore): void {
         while ((await store.purgeFinished({ olderThanMs: 0, limit: 4 })) > 0);
         purging = false;
       })();
+      const counted = new Set<number>();
       while (purging) {
-        expect(await accounted(store)).toBe(100);
+        counted.add(await accounted(store));
         // SQLite answers within one turn of the event loop, and the purge takes turns with others.
         await nextTurn();
       }
       await purges;
+      // Looked at in the end: a purge left behind would fail on a store that is closed.
+      expect([...counted]).toEqual([100]);
       expect((await store.counts()).purged).toEqual({ forwarded: 0, rolledBack: 100 });
     });
 
