@@ -89,6 +89,11 @@ export const ERRORS = {
     retryable: false,
     title: 'The signature of a check is missing, wrong or too old',
   },
+  CHECK_NOT_ANSWERED: {
+    status: 500,
+    retryable: true,
+    title: 'The check endpoint can not answer',
+  },
 } as const satisfies Record<string, { status: number; retryable: boolean; title: string }>;
 
 export type ErrorCode = keyof typeof ERRORS;
