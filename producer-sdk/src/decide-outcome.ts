@@ -37,31 +37,59 @@ const LOCK_WAIT_SECONDS = 1;
 /** One decision: two lock waits at most, and what opening a connection takes. */
 const DECISION_MS_MAX = 3_000;
 
+/**
+ * The row whose primary key admits one decision for each transaction: of the barrier, or of another
+ * table that the local transaction writes to.
+ */
+export interface DecidingRow {
+  /** The name of its table. */
+  table: string;
+  /** @throws the layer's error; on a duplicate key somebody has decided before */
+  insertRollback(on: On, id: string): Promise<void>;
+  /** What a locking read says; `undefined` without a row. */
+  read(on: On, id: string): Promise<Outcome | undefined>;
+}
+
+interface On {
+  executor: Executor;
+  dialect: Dialect;
+}
+
+const BARRIER_ROW: DecidingRow = {
+  table: 'escrow_barrier',
+  insertRollback: (on, id) => insertBarrier(on, id, 'rollback'),
+  async read({ executor, dialect }, id) {
+    const [row] = await executor.execute(BARRIER_SQL[dialect].read, [idValue(id)]);
+    if (row === undefined) return undefined;
+    if (row.decision === 'rollback') return { decision: 'rollback' };
+    if (row.decision === 'commit') return committed(row.data);
+    return { decision: 'unknown', reason: `the row says ${JSON.stringify(row.decision)}` };
+  },
+};
+
 /** Decides once, within `limitMs`. Never throws: whatever goes wrong is `unknown`. */
-export async function decideOutcome(
+export function decideOutcome(
   database: LocalDatabase<unknown>,
   id: string,
   limitMs: number,
 ): Promise<Outcome> {
-  const deadline = new Deadline(limitMs);
-  try {
-    return await within(decide({ database, id, deadline }), limitMs, {
-      error: () => new Error(`the database gave no answer within ${Math.round(limitMs)} ms`),
-    });
-  } catch (cause) {
-    return { decision: 'unknown', reason: reasonOf(cause), cause };
-  }
+  return decideOnce(BARRIER_ROW, { database, id }, limitMs);
 }
 
 /** Decides again and again until the answer is not `unknown` or `limitMs` have passed. */
-export async function settleOutcome(
+export function settleOutcome(
   database: LocalDatabase<unknown>,
   id: string,
   limitMs: number,
 ): Promise<Outcome> {
+  return settleIn(BARRIER_ROW, { database, id }, limitMs);
+}
+
+/** Like `settleOutcome`, by a row of another table. */
+export async function settleIn(row: DecidingRow, asked: Asked, limitMs: number): Promise<Outcome> {
   const deadline = new Deadline(limitMs);
   for (let failures = 1; ; failures += 1) {
-    const outcome = await decideOutcome(database, id, Math.min(DECISION_MS_MAX, deadline.leftMs));
+    const outcome = await decideOnce(row, asked, Math.min(DECISION_MS_MAX, deadline.leftMs));
     if (outcome.decision !== 'unknown') return outcome;
     const pauseMs = backOffMs(failures);
     // With less left than a lock wait, the next would only say that it had no time.
@@ -70,32 +98,39 @@ export async function settleOutcome(
   }
 }
 
-interface Question {
+interface Asked {
   database: LocalDatabase<unknown>;
   id: string;
+}
+
+interface Question extends Asked {
   deadline: Deadline;
 }
 
-async function decide(question: Question): Promise<Outcome> {
-  const { database, id } = question;
+async function decideOnce(row: DecidingRow, asked: Asked, limitMs: number): Promise<Outcome> {
+  const deadline = new Deadline(limitMs);
+  try {
+    return await within(decide(row, { ...asked, deadline }), limitMs, {
+      error: () => new Error(`the database gave no answer within ${Math.round(limitMs)} ms`),
+    });
+  } catch (cause) {
+    return { decision: 'unknown', reason: reasonOf(row, cause), cause };
+  }
+}
+
+async function decide(row: DecidingRow, question: Question): Promise<Outcome> {
+  const { id } = question;
+  const { dialect } = question.database;
   try {
     // Resolved only when the row is durable: a session commits before it answers.
-    await inSession(question, (executor) =>
-      insertBarrier({ executor, dialect: database.dialect }, id, 'rollback'),
-    );
+    await inSession(question, (executor) => row.insertRollback({ executor, dialect }, id));
     return { decision: 'rollback' };
   } catch (error) {
     if (meaningOf(error) !== 'duplicate key') throw error;
   }
   // In a session of its own: on PostgreSQL the refused insert has spoilt the one before.
-  const rows = await inSession(question, (executor) =>
-    executor.execute(BARRIER_SQL[database.dialect].read, [idValue(id)]),
-  );
-  const row = rows[0];
-  if (row === undefined) return { decision: 'unknown', reason: 'a duplicate key, and then no row' };
-  if (row.decision === 'rollback') return { decision: 'rollback' };
-  if (row.decision === 'commit') return committed(row.data);
-  return { decision: 'unknown', reason: `the row says ${JSON.stringify(row.decision)}` };
+  const said = await inSession(question, (executor) => row.read({ executor, dialect }, id));
+  return said ?? { decision: 'unknown', reason: 'a duplicate key, and then no row' };
 }
 
 function committed(data: unknown): Outcome {
@@ -150,7 +185,7 @@ const WITH_SHORT_LOCK_WAIT: Record<Dialect, Around> = {
 };
 
 /** Lock wait and deadlock are what an open transaction looks like. */
-function reasonOf(error: unknown): string {
+function reasonOf({ table }: DecidingRow, error: unknown): string {
   switch (meaningOf(error)) {
     case 'locked':
       return 'the local transaction is still open';
@@ -159,7 +194,7 @@ function reasonOf(error: unknown): string {
     case 'read-only':
       return 'the database is read-only: not the primary';
     case 'no such table':
-      return 'the database has no table escrow_barrier';
+      return `the database has no table ${table}`;
     default:
       return `the database refused or did not answer: ${error instanceof Error ? error.message : String(error)}`;
   }

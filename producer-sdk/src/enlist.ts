@@ -1,5 +1,4 @@
 import { EscrowError } from '@escrowmq/protocol';
-import { missingTable } from './barrier.js';
 import { isSqliteInTransaction, savepointGuard } from './barrier-guard.js';
 import type { BarrierGuard, LocalDatabase, LocalTransaction } from './database.js';
 import type { HeldMessages } from './held-messages.js';
@@ -116,7 +115,7 @@ function explained(messages: HeldMessages, error: unknown): unknown {
     case 'duplicate key':
       return messages.alreadyDecided(error);
     case 'no such table':
-      return missingTable(error);
+      return messages.missingTable(error);
     default:
       return error;
   }

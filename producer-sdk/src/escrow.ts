@@ -4,7 +4,7 @@ import {
   type MessageData,
   type TransactionAnswer,
 } from '@escrowmq/protocol';
-import { insertBarrier, setBarrierData } from './barrier.js';
+import { insertBarrier, missingTable, setBarrierData } from './barrier.js';
 import { settleOutcome } from './decide-outcome.js';
 import type { HeldMessages } from './held-messages.js';
 import type { Logger } from './logger.js';
@@ -71,6 +71,7 @@ export function escrow(deps: EscrowDeps): HeldMessages {
         `a check rolled transaction ${id} back before its local transaction began; nothing was written, start a new one`,
         { cause, details: { id } },
       ),
+    missingTable,
   };
 }
 

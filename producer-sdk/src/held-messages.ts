@@ -35,4 +35,6 @@ export interface HeldMessages {
   readonly openNumbers: readonly number[];
   /** For a duplicate key at `bind`. */
   alreadyDecided(cause: unknown): EscrowError;
+  /** For a table that is missing at `bind`. */
+  missingTable(cause: unknown): EscrowError;
 }

@@ -1,5 +1,4 @@
 import { EscrowError } from '@escrowmq/protocol';
-import { missingTable } from './barrier.js';
 import type { LocalDatabase, OpenTransaction } from './database.js';
 import { Deadline, within } from './deadline.js';
 import type { Outcome } from './decide-outcome.js';
@@ -166,7 +165,7 @@ async function bind<Tx, T>(run: Run<Tx, T>, open: OpenTransaction<Tx>): Promise<
   } catch (error) {
     const meaning = meaningOf(error);
     if (meaning === 'duplicate key') throw run.messages.alreadyDecided(error);
-    throw meaning === 'no such table' ? missingTable(error) : error;
+    throw meaning === 'no such table' ? run.messages.missingTable(error) : error;
   }
   const lateMs = Date.now() - run.startedAt;
   if (lateMs <= run.limits.startDeadlineMs) return;
