@@ -44,6 +44,13 @@ export type { Logger } from './logger.js';
 export type { PrepareOptions, SendOptions } from './operation-json.js';
 export type { ProducerLimits, ProducerOptions } from './options.js';
 export {
+  createOutboxRelay,
+  type OutboxRelay,
+  type OutboxRelayOptions,
+  type OutboxStats,
+} from './outbox-relay.js';
+export { ensureOutboxTable, OUTBOX_TABLE_SQL, purgeOutbox } from './outbox-table.js';
+export {
   type CommitOptions,
   createProducer,
   type Producer,

@@ -1,4 +1,4 @@
-import { EscrowError, ProducerGroupName, parse } from '@escrowmq/protocol';
+import { EscrowError, ProducerGroupName, parse, Topic } from '@escrowmq/protocol';
 import type { Logger } from './logger.js';
 import { consoleLogger } from './logger.js';
 
@@ -78,6 +78,23 @@ export interface ProducerOptions extends Partial<ProducerLimits> {
   producerGroup: string;
   /** Sent as a bearer token. @default none: a broker on loopback may go without */
   apiKey?: string;
+  /**
+   * Topics in outbox mode, or `true` for all. Messages that a transaction brings to them are not
+   * prepared at the broker: they are stored in the producer's own database, in the table that
+   * `ensureOutboxTable` creates, and sent once the local transaction has committed. So the service
+   * works while the broker is down. The price is that table, and a relay that has to run
+   * (`createOutboxRelay`): it sends what the process itself could not.
+   *
+   * A transaction is in outbox mode when all its topics are. One with other topics as well is
+   * prepared at the broker, whole: its messages stay together, and either way is safe.
+   *
+   * A topic may be put in and taken out at any time; what is under way ends as it began. Keep the
+   * relay running until its `stats().pending` is 0, and the check handler until no transaction is
+   * prepared.
+   *
+   * @default none
+   */
+  outbox?: boolean | { topics: string[] };
   /** @default the console */
   logger?: Logger;
 }
@@ -87,6 +104,8 @@ export interface ProducerSettings extends ProducerLimits {
   brokerOrigins: string[];
   producerGroup: string;
   apiKey: string | undefined;
+  /** Whether messages to that topic go through the outbox. */
+  isOutboxTopic: (topic: string) => boolean;
   logger: Logger;
 }
 
@@ -115,8 +134,18 @@ export function parseProducerOptions(options: ProducerOptions): ProducerSettings
     brokerOrigins: options.brokers.map(originOf),
     producerGroup: parse(ProducerGroupName, options.producerGroup, 'producerGroup'),
     apiKey: options.apiKey,
+    isOutboxTopic: parseOutbox(options.outbox),
     logger: options.logger ?? consoleLogger,
   };
+}
+
+function parseOutbox(outbox: ProducerOptions['outbox'] = false): (topic: string) => boolean {
+  if (typeof outbox === 'boolean') return () => outbox;
+  if (!Array.isArray(outbox?.topics)) {
+    throw new EscrowError('INVALID_CONFIGURATION', 'outbox must be true, or { topics: [names] }');
+  }
+  const topics = new Set(outbox.topics.map((topic) => parse(Topic, topic, 'outbox.topics')));
+  return (topic) => topics.has(topic);
 }
 
 function parseLimits(options: Partial<ProducerLimits>): ProducerLimits {

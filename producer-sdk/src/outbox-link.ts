@@ -8,18 +8,19 @@ export interface OutboxLink {
   settings: ProducerSettings;
 }
 
-const links = new WeakMap<object, OutboxLink>();
+/** On the producer itself, and the same in both builds of this package, which a process may mix. */
+const LINK = Symbol.for('@escrowmq/producer/outbox-link');
 
 export function linkOutbox(producer: object, link: OutboxLink): void {
-  links.set(producer, link);
+  Object.defineProperty(producer, LINK, { value: link });
 }
 
 /** @throws {EscrowError} INVALID_CONFIGURATION for what `createProducer` has not made */
-export function outboxLinkOf(producer: object): OutboxLink {
-  const link = links.get(producer);
+export function outboxLinkOf(producer: object & { [LINK]?: OutboxLink }): OutboxLink {
+  const link = producer[LINK];
   if (link !== undefined) return link;
   throw new EscrowError(
     'INVALID_CONFIGURATION',
-    'the producer of an outbox relay must be what createProducer of this very package has made; or give brokers and producerGroup instead',
+    'the producer of an outbox relay must be one that createProducer has made; or give brokers and producerGroup instead',
   );
 }

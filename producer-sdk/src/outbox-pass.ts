@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { EscrowError, isEscrowError, LIMITS } from '@escrowmq/protocol';
-import { refusalOf, readResults, retryAfterMsOf } from './batch-results.js';
 import { idValue } from './barrier-sql.js';
+import { readResults, refusalOf, retryAfterMsOf } from './batch-results.js';
 import type { BrokerHttp } from './broker-http.js';
 import type { Executor, LocalDatabase } from './database.js';
 import type { Logger } from './logger.js';
@@ -112,7 +112,10 @@ async function claim({ database, producerGroup, leaseMs }: PassDeps): Promise<Cl
     return {
       found: due.length,
       token,
-      rows: rows.map(({ id, operation }) => ({ id: dashed(String(id)), operation: String(operation) })),
+      rows: rows.map(({ id, operation }) => ({
+        id: dashed(String(id)),
+        operation: String(operation),
+      })),
     };
   };
   try {
@@ -201,7 +204,10 @@ async function sendBatch(
   const ids = rows.map(({ id }) => id);
   const body = `{"operations":[${rows.map(({ operation }) => operation).join(',')}]}`;
   const read = (value: unknown) => readResults(value, ids);
-  const results = await http.call({ method: 'POST', path: '/v1/batch', body, read }, requestTimeoutMs);
+  const results = await http.call(
+    { method: 'POST', path: '/v1/batch', body, read },
+    requestTimeoutMs,
+  );
   ids.forEach((id, index) => {
     const result = results[index];
     if (result === undefined) return;

@@ -1,5 +1,5 @@
 import { EscrowError } from '@escrowmq/protocol';
-import { databaseOf, type DatabaseInput } from './adapters/database-of.js';
+import { type DatabaseInput, databaseOf } from './adapters/database-of.js';
 import { idValue, textValue } from './barrier-sql.js';
 import type { Dialect, Executor, LocalDatabase, TransactionLimits } from './database.js';
 import { OUTBOX_STATEMENTS } from './outbox-sql.js';
@@ -92,7 +92,9 @@ export async function unparkAll(
 ): Promise<number> {
   const { selectParked, unpark } = OUTBOX_STATEMENTS[database.dialect];
   return inPortions(database, async (executor) => {
-    const ids = idsIn(await executor.execute(selectParked, [producerGroup, ROWS_PER_STATEMENT_MAX]));
+    const ids = idsIn(
+      await executor.execute(selectParked, [producerGroup, ROWS_PER_STATEMENT_MAX]),
+    );
     if (ids.length > 0) await executor.execute(unpark(ids.length), ids);
     return ids.length;
   });
@@ -123,7 +125,8 @@ export async function markSent(
   if (ids.length === 0) return;
   const values = ids.map(idValue).sort();
   await database.session(
-    (executor) => executor.execute(OUTBOX_STATEMENTS[database.dialect].markSent(ids.length), values),
+    (executor) =>
+      executor.execute(OUTBOX_STATEMENTS[database.dialect].markSent(ids.length), values),
     OUTBOX_LIMITS,
   );
 }

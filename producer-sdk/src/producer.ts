@@ -37,6 +37,9 @@ import {
 } from './operation-json.js';
 import { createOperations } from './operations.js';
 import { type ProducerOptions, parseLimit, parseProducerOptions } from './options.js';
+import { outbox } from './outbox.js';
+import { linkOutbox } from './outbox-link.js';
+import { createOutboxSender } from './outbox-sender.js';
 import {
   type LocalWork,
   runTransaction,
@@ -216,7 +219,11 @@ export function createProducer(options: ProducerOptions): Producer {
   const runInBackground = (work: Promise<void>) => void track(() => work);
   const identities = createBarrierIdentities(settings.connectionTimeoutMs);
 
-  function held(prepared: PrepareOptions): HeldMessages {
+  const isOutbox = ({ messages }: PrepareOptions) =>
+    messages.every(({ topic }) => settings.isOutboxTopic(topic));
+  const outboxSender = createOutboxSender({ operations, runInBackground, logger });
+
+  function heldByBroker(prepared: PrepareOptions): HeldMessages {
     const id = uuidv7();
     const operation = prepareOperation(producerGroup, { ...prepared, id });
     return escrow({
@@ -230,10 +237,21 @@ export function createProducer(options: ProducerOptions): Producer {
     });
   }
 
-  const telling = ({ commitInBackground = false }: TransactionOptions) => ({
+  function heldInOutbox(prepared: PrepareOptions, database?: LocalDatabase<unknown>): HeldMessages {
+    return outbox({
+      id: uuidv7(),
+      producerGroup,
+      prepared,
+      openNumbers: openNumbers(prepared.messages),
+      sender: outboxSender,
+      ...(database === undefined ? {} : { database }),
+    });
+  }
+
+  const telling = (waitForCommit: boolean) => ({
     logger,
     runInBackground,
-    waitForCommit: !commitInBackground,
+    waitForCommit,
     limits: settings,
   });
 
@@ -241,25 +259,30 @@ export function createProducer(options: ProducerOptions): Producer {
     database: LocalDatabase<Tx>,
     prepared: PrepareOptions,
     callback: LocalWork<Tx, T>['callback'],
-    options: TransactionOptions,
+    { database: name, commitInBackground = false }: TransactionOptions,
   ): Promise<TransactionResult<T>> {
+    if (isOutbox(prepared)) {
+      const messages = heldInOutbox(prepared, database);
+      return runTransaction(telling(false), { database, messages, callback });
+    }
     const checkContext = writeCheckContext({
-      ...(options.database === undefined ? {} : { database: options.database }),
+      ...(name === undefined ? {} : { database: name }),
       barrier: identities.known(database) ?? (await identities.of(database)),
     });
-    const messages = held({ ...prepared, checkContext });
-    return runTransaction(telling(options), { database, messages, callback });
+    const messages = heldByBroker({ ...prepared, checkContext });
+    return runTransaction(telling(!commitInBackground), { database, messages, callback });
   }
 
   function enlist(
     transaction: LocalTransaction,
     prepared: PrepareOptions,
-    options: TransactionOptions,
+    { database: name, commitInBackground = false }: TransactionOptions,
   ): Promise<EnlistedTransaction> {
-    const messages = held(
-      options.database === undefined ? prepared : { ...prepared, checkContext: options.database },
+    if (isOutbox(prepared)) return enlistIn(telling(false), transaction, heldInOutbox(prepared));
+    const messages = heldByBroker(
+      name === undefined ? prepared : { ...prepared, checkContext: name },
     );
-    return enlistIn(telling(options), transaction, messages);
+    return enlistIn(telling(!commitInBackground), transaction, messages);
   }
 
   async function waitForBusinessKey(key: string, waitMs: number): Promise<BusinessKeyAnswer> {
@@ -282,7 +305,7 @@ export function createProducer(options: ProducerOptions): Producer {
     }
   }
 
-  return {
+  const producer: Producer = {
     prepare: (request) => start(() => prepare(prepareOperation(producerGroup, request))),
     commit: (id, options = {}) => start(() => verdict('commit', id, options.messageData)),
     rollback: (id) => start(() => verdict('rollback', id)),
@@ -342,4 +365,6 @@ export function createProducer(options: ProducerOptions): Producer {
       await http.close();
     },
   };
+  linkOutbox(producer, { http, settings });
+  return producer;
 }
