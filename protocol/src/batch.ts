@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { LIMITS } from './limits.js';
+import { MessageDataList } from './messages.js';
 import { TransactionId } from './names.js';
 import { Problem } from './problem.js';
 import { PrepareRequest, SendRequest, TransactionAnswer } from './transactions.js';
@@ -18,7 +19,11 @@ export const BatchOperation = z
   .discriminatedUnion('op', [
     PrepareRequest.extend({ op: z.literal('prepare'), trace }),
     SendRequest.extend({ op: z.literal('send'), trace }),
-    z.strictObject({ op: z.literal('commit'), id: TransactionId }),
+    z.strictObject({
+      op: z.literal('commit'),
+      id: TransactionId,
+      messageData: MessageDataList.optional(),
+    }),
     z.strictObject({ op: z.literal('rollback'), id: TransactionId }),
   ])
   .meta({ id: 'BatchOperation' });

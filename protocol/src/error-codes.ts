@@ -55,6 +55,11 @@ export const ERRORS = {
     retryable: false,
     title: 'The broker may not call this check URL',
   },
+  MESSAGE_DATA_MISSING: {
+    status: 422,
+    retryable: false,
+    title: 'The commit lacks the data that prepare left open',
+  },
   INTERNAL_ERROR: { status: 500, retryable: true, title: 'The broker made a mistake' },
   BROKER_BUSY: { status: 503, retryable: true, title: 'The broker is at its capacity' },
   STORE_UNAVAILABLE: { status: 503, retryable: true, title: 'The store can not be reached' },

@@ -35,6 +35,10 @@ export const LIMITS = {
   idAheadMsMax: 60 * 60 * 1000,
   /** A long poll ends before common proxies cut it. */
   waitMsMax: 30_000,
+  /** As many as a policy's `concurrencyMax` may be; a poll brings as many answers. */
+  checksPerPollMax: 64,
+  /** At one broker. Each holds a connection, and an instance of a producer needs one. */
+  pollsPerGroupMax: 256,
   searchPageMax: 200,
   reasonCharsMax: 500,
   operatorCharsMax: 100,

@@ -56,23 +56,59 @@ export function deeperThan(value: unknown, levels: number): boolean {
   return false;
 }
 
+/** What a message says: `data` (any JSON, sent as `application/json`) or `dataBase64` with its type. */
+const bodyFields = {
+  data: z.unknown().optional().describe('Any JSON value'),
+  dataBase64: z
+    .string()
+    .refine((value) => BASE64.test(value), {
+      error: 'must be base64 with padding and without line breaks',
+      params: { code: 'INVALID_BASE64' },
+    })
+    .optional(),
+  contentType: printable(LIMITS.contentTypeCharsMax).optional(),
+};
+
+interface Body {
+  data?: unknown;
+  dataBase64?: string | undefined;
+  contentType?: string | undefined;
+}
+
+/** What holds for a body wherever it comes from, but for how many of its fields are given. */
+function checkBody(body: Body, context: z.RefinementCtx): void {
+  if (body.dataBase64 === undefined && body.contentType !== undefined) {
+    context.addIssue({
+      code: 'custom',
+      path: ['contentType'],
+      message: 'goes with dataBase64; data is always application/json',
+    });
+  }
+  if (deeperThan(body.data, LIMITS.dataDepthMax)) {
+    context.addIssue({
+      code: 'custom',
+      path: ['data'],
+      message: `nests deeper than ${LIMITS.dataDepthMax} levels (dataDepthMax)`,
+    });
+  }
+}
+
+const bodiesGiven = ({ data, dataBase64 }: Body): number =>
+  Number(data !== undefined) + Number(dataBase64 !== undefined);
+
 /**
- * One message of a transaction: `data` (any JSON, sent as `application/json`) or `dataBase64` with
- * its `contentType`.
+ * One message of a transaction. Its body is `data` or `dataBase64`, or, in a prepare only, left
+ * open by `dataAtCommit`: then the commit supplies it.
  */
 export const Message = z
   .strictObject({
     topic: Topic,
     routingKey: RoutingKey.default(''),
-    data: z.unknown().optional().describe('Any JSON value'),
-    dataBase64: z
-      .string()
-      .refine((value) => BASE64.test(value), {
-        error: 'must be base64 with padding and without line breaks',
-        params: { code: 'INVALID_BASE64' },
-      })
-      .optional(),
-    contentType: printable(LIMITS.contentTypeCharsMax).optional(),
+    ...bodyFields,
+    dataAtCommit: z
+      .literal(true)
+      .optional()
+      .describe('The body comes with the commit; only in a prepare'),
     headers: MessageHeaders.default({}),
     ifUnrouted: z
       .enum(['retry', 'drop'])
@@ -80,27 +116,13 @@ export const Message = z
       .describe('What to do while no queue is bound: try again and park in the end, or drop'),
   })
   .superRefine((message, context) => {
-    const given = Number(message.data !== undefined) + Number(message.dataBase64 !== undefined);
-    if (given !== 1) {
+    if (bodiesGiven(message) + Number(message.dataAtCommit === true) !== 1) {
       context.addIssue({
         code: 'custom',
-        message: 'needs either data or dataBase64, one of the two',
+        message: 'needs data, dataBase64 or dataAtCommit, one of the three',
       });
     }
-    if (message.data !== undefined && message.contentType !== undefined) {
-      context.addIssue({
-        code: 'custom',
-        path: ['contentType'],
-        message: 'goes with dataBase64; data is always application/json',
-      });
-    }
-    if (deeperThan(message.data, LIMITS.dataDepthMax)) {
-      context.addIssue({
-        code: 'custom',
-        path: ['data'],
-        message: `nests deeper than ${LIMITS.dataDepthMax} levels`,
-      });
-    }
+    checkBody(message, context);
   })
   .meta({ id: 'Message' });
 /** A message as a caller writes it. */
@@ -115,6 +137,53 @@ export const Messages = z
     error: `a transaction has at most ${LIMITS.messagesPerTransactionMax} messages`,
     params: { code: 'TOO_MANY_MESSAGES' },
   });
+
+/** The body of one message that prepare left open. */
+export const MessageData = z
+  .strictObject({
+    number: z
+      .int()
+      .min(0)
+      .max(LIMITS.messagesPerTransactionMax - 1)
+      .describe('Number of the message in its transaction, from 0'),
+    ...bodyFields,
+  })
+  .superRefine((given, context) => {
+    if (bodiesGiven(given) !== 1) {
+      context.addIssue({
+        code: 'custom',
+        message: 'needs either data or dataBase64, one of the two',
+      });
+    }
+    checkBody(given, context);
+  })
+  .meta({ id: 'MessageData' });
+/** The body of an open message as a caller writes it. */
+export type MessageDataInput = z.input<typeof MessageData>;
+export type MessageData = z.output<typeof MessageData>;
+
+/** Every message that prepare left open, each exactly once, and none else. */
+export const MessageDataList = z
+  .array(MessageData)
+  .min(1, { error: 'needs the data of at least one message; without any, leave it out' })
+  .refine((given) => given.length <= LIMITS.messagesPerTransactionMax, {
+    error: `a transaction has at most ${LIMITS.messagesPerTransactionMax} messages`,
+    params: { code: 'TOO_MANY_MESSAGES' },
+  })
+  .superRefine((given, context) => {
+    const seen = new Set<number>();
+    given.forEach(({ number }, index) => {
+      if (seen.has(number)) {
+        context.addIssue({
+          code: 'custom',
+          path: [index, 'number'],
+          message: `message ${number} has its data twice`,
+        });
+      }
+      seen.add(number);
+    });
+  })
+  .describe('The data of every message that prepare left open by dataAtCommit');
 
 /** The AMQP message id of message `number` (counted from 0): the same on every repeat. */
 export const messageIdOf = (transactionId: string, number: number) => `${transactionId}-${number}`;

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { LIMITS } from './limits.js';
-import { Messages } from './messages.js';
+import { MessageDataList, Messages } from './messages.js';
 import {
   BusinessKey,
   ConsumerGroupName,
@@ -45,6 +45,21 @@ function expectsNothingDropped(
   });
 }
 
+/** There is no commit that could supply it. */
+function leavesNothingOpen(
+  { messages }: { messages: z.output<typeof Messages> },
+  context: z.RefinementCtx,
+): void {
+  messages.forEach(({ dataAtCommit }, number) => {
+    if (dataAtCommit === undefined) return;
+    context.addIssue({
+      code: 'custom',
+      path: ['messages', number, 'dataAtCommit'],
+      message: 'is for a prepare: a send is committed at once, with its data',
+    });
+  });
+}
+
 /** `POST /v1/transactions`. */
 export const PrepareRequest = z
   .strictObject({
@@ -68,9 +83,17 @@ export type PrepareRequest = z.output<typeof PrepareRequest>;
 export const SendRequest = z
   .strictObject(sendFields)
   .superRefine(expectsNothingDropped)
+  .superRefine(leavesNothingOpen)
   .meta({ id: 'SendRequest' });
 export type SendInput = z.input<typeof SendRequest>;
 export type SendRequest = z.output<typeof SendRequest>;
+
+/** `POST /v1/transactions/{id}/commit`; without a body where prepare left nothing open. */
+export const CommitRequest = z
+  .strictObject({ messageData: MessageDataList.optional() })
+  .meta({ id: 'CommitRequest' });
+export type CommitInput = z.input<typeof CommitRequest>;
+export type CommitRequest = z.output<typeof CommitRequest>;
 
 export const STATES = ['prepared', 'committed', 'forwarded', 'rolledBack', 'parked'] as const;
 export const StateName = z.enum(STATES).meta({ id: 'State' });
@@ -162,8 +185,9 @@ export const TransactionView = TransactionSummary.extend({
       messageId: z.string(),
       topic: z.string(),
       routingKey: z.string(),
-      contentType: z.string(),
+      contentType: z.string().describe('Empty while the data is still to come'),
       bytes: z.int(),
+      dataAtCommit: z.boolean().optional().describe('True while the data is still to come'),
       state: z.enum(['half', 'pending', 'forwarded', 'unrouted', 'rolledBack']),
     }),
   ),

@@ -68,3 +68,15 @@ test('whatever is taken for an answer is one', () => {
     { numRuns: BODIES },
   );
 });
+
+test.each([
+  [{ id: ID, decision: 'commit', messageData: [{ number: 0, data: null }] }, true],
+  [{ id: ID, decision: 'commit', messageData: [{ number: 31, dataBase64: 'AA==' }] }, true],
+  [{ id: ID, decision: 'rollback', messageData: [{ number: 0, data: 1 }] }, false],
+  [{ id: ID, decision: 'unknown', messageData: [{ number: 0, data: 1 }] }, false],
+  [{ id: ID, decision: 'commit', messageData: [] }, false],
+  [{ id: ID, decision: 'commit', messageData: [{ number: 0 }] }, false],
+  [{ id: ID, decision: 'commit', messageData: [{ number: 0, data: 1, dataBase64: '' }] }, false],
+])('data goes with a commit only, and is the body of a message: %j', (body, isAnswer) => {
+  expect(CheckAnswer.safeParse(body).success).toBe(isAnswer);
+});

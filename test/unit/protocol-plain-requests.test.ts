@@ -109,6 +109,18 @@ test('data that nests too deep is not plain', () => {
   expect(plainOperation(prepare(LIMITS.dataDepthMax + 1))).toBeUndefined();
 });
 
+test('what leaves data to the commit, and the commit that brings it, are left to the schema', () => {
+  const messages = [{ topic: 'user', dataAtCommit: true }];
+  expect(plainPrepare({ messages })).toBeUndefined();
+  expect(plainPrepareRequest({ id: ID, producerGroup: 'accounts', messages })).toBeUndefined();
+  const prepare = { op: 'prepare', id: ID, producerGroup: 'accounts', messages };
+  expect(plainOperation(prepare)).toBeUndefined();
+  expect(BatchOperation.parse(prepare)).toMatchObject({ messages });
+  const commit = { op: 'commit', id: ID, messageData: [{ number: 0, data: 1 }] };
+  expect(plainOperation(commit)).toBeUndefined();
+  expect(BatchOperation.parse(commit)).toEqual(commit);
+});
+
 test('requests as callers write them are plain', () => {
   expect(plainPrepare({ messages: [message] })).toBeDefined();
   expect(

@@ -2,9 +2,11 @@ import {
   BatchRequest,
   BusinessKeyQuery,
   CheckPolicy,
+  CommitRequest,
   EscrowError,
   LIMITS,
   messageIdOf,
+  PollChecksRequest,
   PrepareRequest,
   ProducerGroupRequest,
   parse,
@@ -222,6 +224,36 @@ const EDGES: Edge[] = [
     }),
     max: LIMITS.causeCharsMax,
   },
+  {
+    limit: 'checksPerPollMax of checks',
+    schema: PollChecksRequest,
+    of: (size) => ({ limit: size }),
+    max: LIMITS.checksPerPollMax,
+  },
+  {
+    limit: 'checksPerPollMax of answers',
+    schema: PollChecksRequest,
+    of: (size) => ({ answers: many(size, () => ({ id: ID, decision: 'unknown' })) }),
+    max: LIMITS.checksPerPollMax,
+  },
+  {
+    limit: 'waitMsMax of a poll',
+    schema: PollChecksRequest,
+    of: (size) => ({ waitMs: size }),
+    max: LIMITS.waitMsMax,
+  },
+  {
+    limit: 'dataDepthMax of data that comes with the commit',
+    schema: CommitRequest,
+    of: (size) => ({ messageData: [{ number: 0, data: nested(size) }] }),
+    max: LIMITS.dataDepthMax,
+  },
+  {
+    limit: 'messagesPerTransactionMax of data that comes with the commit',
+    schema: CommitRequest,
+    of: (size) => ({ messageData: many(size, (number) => ({ number, data: 1 })) }),
+    max: LIMITS.messagesPerTransactionMax,
+  },
 ];
 
 describe('limits', () => {
@@ -231,7 +263,13 @@ describe('limits', () => {
   });
 
   /** Held outside the schemas: by the HTTP server, the intake and the AMQP client. */
-  const ELSEWHERE = ['transactionBytesMax', 'batchBytesMax', 'idAgeMsMax', 'idAheadMsMax'];
+  const ELSEWHERE = [
+    'transactionBytesMax',
+    'batchBytesMax',
+    'idAgeMsMax',
+    'idAheadMsMax',
+    'pollsPerGroupMax',
+  ];
 
   test('every limit of the schemas has a test of its edge', () => {
     const tested = EDGES.map(({ limit }) => limit.split(/[ ,]/)[0]);
@@ -262,6 +300,13 @@ describe('what is refused, and by which code', () => {
 
   test.each<[string, object, string]>([
     ['neither data nor dataBase64', { data: undefined }, 'INVALID_REQUEST'],
+    ['an open message with data', { dataAtCommit: true }, 'INVALID_REQUEST'],
+    [
+      'an open message with a content type',
+      { data: undefined, dataAtCommit: true, contentType: 'text/plain' },
+      'INVALID_REQUEST',
+    ],
+    ['dataAtCommit that is false', { dataAtCommit: false }, 'INVALID_REQUEST'],
     ['both data and dataBase64', { dataBase64: 'YQ==' }, 'INVALID_REQUEST'],
     ['a content type for JSON', { contentType: 'text/plain' }, 'INVALID_REQUEST'],
     ['base64 without padding', { data: undefined, dataBase64: 'YQ' }, 'INVALID_BASE64'],
