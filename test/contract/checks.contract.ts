@@ -81,6 +81,23 @@ export function checksContract(opened: () => OpenStore): void {
       expect(idsOf((await store.claimDueChecks(CHECKS)).due)).toEqual([busy]);
     });
 
+    test('of some groups only what is overdue by enough is claimed, each by its own measure', async () => {
+      const { store } = opened();
+      const minute = await overdue(store, 61_000, { producerGroup: 'slow' });
+      await overdue(store, 59_000, { producerGroup: 'slow' });
+      const second = await overdue(store, 2_000, { producerGroup: 'quick' });
+      await overdue(store, 500, { producerGroup: 'quick' });
+      await overdue(store, 90_000, { producerGroup: 'busy' });
+      const free = await overdue(store, 1_000);
+      const onlyOverdue = [
+        { groups: ['slow', 'other'], overdueMs: 60_000 },
+        { groups: ['quick'], overdueMs: 1_000 },
+      ];
+      const claim = { ...CHECKS, exceptGroups: ['busy'], onlyOverdue };
+      expect(idsOf((await store.claimDueChecks(claim)).due)).toEqual([minute, second, free]);
+      expect((await store.claimDueChecks(CHECKS)).due).toHaveLength(3);
+    });
+
     test('what a check found is there for the next one', async () => {
       const { store } = opened();
       const id = await overdue(store, 1_000);

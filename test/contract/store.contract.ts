@@ -5,6 +5,7 @@ import { forwardsContract } from './forwards.contract.js';
 import { groupsContract } from './groups.contract.js';
 import { intakeContract } from './intake.contract.js';
 import { interleavingContract } from './interleaving.contract.js';
+import { openMessagesContract } from './open-messages.contract.js';
 import { plansContract } from './plans.contract.js';
 import { readingContract } from './reading.contract.js';
 import { receiptsContract } from './receipts.contract.js';
@@ -32,6 +33,7 @@ export function storeContract(name: string, open: OpenForTest): void {
 
     statesContract(opened);
     intakeContract(opened);
+    openMessagesContract(opened);
     checksContract(opened);
     forwardsContract(opened);
     receiptsContract(opened);

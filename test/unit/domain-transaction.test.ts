@@ -130,6 +130,7 @@ describe('content hash', () => {
     contentType: withMessage({ contentType: 'text/plain' }),
     headers: withMessage({ headers: { tenant: 'a', count: '1' } }),
     ifUnrouted: withMessage({ ifUnrouted: 'drop' }),
+    dataAtCommit: { ...CONTENT, messages: [{ ...withoutJson, dataAtCommit: true }] },
   };
 
   test('every other field matters, and a prepare is no send', () => {
@@ -140,6 +141,15 @@ describe('content hash', () => {
       ...Object.values(DIFFERENT).map((content) => hash(content)),
     ];
     expect(new Set(hashes).size).toBe(hashes.length);
+  });
+
+  test('an open message is not one whose data is null', () => {
+    const open = { ...CONTENT, messages: [{ ...withoutJson, dataAtCommit: true as const }] };
+    expect(hash(open)).not.toBe(hash(withMessage({ data: null })));
+  });
+
+  test('a hash stays what it was, so that what is stored is still recognised', () => {
+    expect(hash(CONTENT)).toBe('429e2191da384964bdebb4e71cba08d04ace0041ccf5eacce76217a42a59db76');
   });
 
   test('the order of messages, and of items in data, matters', () => {
@@ -238,6 +248,10 @@ describe('outgoing messages', () => {
         expect(bodyOf({ ...MESSAGE, data: value }).toString()).toBe(JSON.stringify(value));
       }),
     );
+  });
+
+  test('an open message has no body to send', () => {
+    expect(() => bodyOf({ ...withoutJson, dataAtCommit: true })).toThrow('open message');
   });
 
   test('bytes arrive as they were, with their content type or as any bytes', () => {

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { HEADERS, messageIdOf } from '@escrowmq/protocol';
 import type { Committed, Message } from './transaction.js';
 
@@ -23,10 +24,13 @@ export const contentTypeOf = (message: Message): string =>
     ? 'application/json'
     : (message.contentType ?? 'application/octet-stream');
 
-export const bodyOf = (message: Message): Buffer =>
-  message.dataBase64 === undefined
+/** Not for an open message: nothing of its transaction is forwarded before the commit fills it. */
+export function bodyOf(message: Message): Buffer {
+  assert(message.dataAtCommit === undefined, 'an open message has no body');
+  return message.dataBase64 === undefined
     ? Buffer.from(JSON.stringify(message.data))
     : Buffer.from(message.dataBase64, 'base64');
+}
 
 export interface MessageToSend {
   transaction: Pick<

@@ -6,11 +6,13 @@ import type {
   Decision,
   DecisionRecord,
   HistoryEvent,
+  MessageData,
   SearchAnswer,
   SearchQuery,
   StateName,
   TransactionView,
 } from '@escrowmq/protocol';
+import type { DataRefusal, Supplied } from './open-messages.js';
 import type { Outgoing } from './outgoing.js';
 import type {
   Committed,
@@ -44,6 +46,8 @@ export type Found =
       producerGroup: string;
       state: State;
       messageCount: number;
+      /** Prepare left messages open, and no commit has brought their data yet. */
+      open?: true;
       decision?: DecisionRecord;
     }
   | { kind: 'tombstone'; id: string; producerGroup: string; decision: DecisionRecord };
@@ -54,6 +58,8 @@ export interface Verdict {
   decidedBy: DecidedBy;
   /** Only a transaction of this group; another group's is as good as absent. @default any group */
   producerGroup?: string | undefined;
+  /** A commit's data for what prepare left open; a commit without any shares its UPDATE. */
+  supplied?: Supplied | undefined;
 }
 
 export type VerdictResult =
@@ -61,6 +67,8 @@ export type VerdictResult =
   | { kind: 'moved' }
   /** The decision was on record already, this one or the other. */
   | { kind: 'decided'; found: Found }
+  /** A commit whose data does not fit what prepare left open; nothing is decided. */
+  | { kind: 'refused'; refusal: DataRefusal }
   | { kind: 'unknown' };
 
 // ---- the store: checks
@@ -76,6 +84,13 @@ export interface DueCheck {
   unansweredSince?: StoreTime;
   /** An alert for this transaction has been raised since it was last answered. */
   alerted: boolean;
+}
+
+/** Groups whose checks are taken only when they are overdue by that much. */
+export interface Overdue {
+  /** Never empty. */
+  groups: readonly string[];
+  overdueMs: number;
 }
 
 export interface CheckToSave {
@@ -154,11 +169,15 @@ export interface Store {
   decide(batch: readonly Verdict[], leaseMs: number): Promise<VerdictResult[]>;
   find(ids: readonly string[]): Promise<Map<string, Found>>;
 
-  /** Leases due checks by pushing `dueAt` forward; oldest first, none of `exceptGroups`. */
+  /**
+   * Leases due checks by pushing `dueAt` forward; oldest first, none of `exceptGroups`, and of the
+   * groups in `onlyOverdue` what is overdue by that much.
+   */
   claimDueChecks(claim: {
     limit: number;
     leaseMs: number;
     exceptGroups: readonly string[];
+    onlyOverdue?: readonly Overdue[];
   }): Promise<{ now: StoreTime; due: DueCheck[] }>;
   saveChecks(batch: readonly CheckToSave[]): Promise<void>;
   /** Makes prepared rows due at once: whoever leased them can't ask about them now. */
@@ -232,6 +251,8 @@ export type CheckOutcome =
   | {
       kind: 'answered';
       decision: 'commit' | 'rollback' | 'unknown';
+      /** What a "commit" brings for messages that prepare left open. */
+      messageData?: MessageData[] | undefined;
       endpoint: string;
       tookMs: number;
     }

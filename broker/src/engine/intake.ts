@@ -9,6 +9,7 @@ import {
 } from '@escrowmq/protocol';
 import { contentHash } from '../domain/content-hash.js';
 import { commit, rollback } from '../domain/decide.js';
+import { anyOpen } from '../domain/open-messages.js';
 import type {
   Found,
   Inserted,
@@ -19,6 +20,7 @@ import type {
   VerdictResult,
 } from '../domain/ports.js';
 import type { NewTransaction, TraceContext } from '../domain/transaction.js';
+import { dataRefused } from './data-refused.js';
 import type { HeldTransactions } from './held-transactions.js';
 import type { StoreClock } from './store-clock.js';
 
@@ -52,7 +54,11 @@ export interface IntakeDeps {
 export interface Intake {
   prepare(request: PrepareRequest, trace: TraceContext): Promise<Accepted>;
   send(request: SendRequest, trace: TraceContext): Promise<Accepted>;
-  /** Rejects with `TRANSACTION_NOT_FOUND` or, with the decision on record, `STATE_CONFLICT`. */
+  /**
+   * Rejects with `TRANSACTION_NOT_FOUND` or, with the decision on record, `STATE_CONFLICT`; a commit
+   * whose data does not fit what prepare left open with `MESSAGE_DATA_MISSING`, `INVALID_REQUEST` or
+   * `BODY_TOO_LARGE`.
+   */
   decide(verdict: Verdict): Promise<TransactionAnswer>;
   /** Resolves when nothing waits for the store any more. */
   idle(): Promise<void>;
@@ -111,6 +117,8 @@ export function createIntake(deps: IntakeDeps): Intake {
       const { kind } = transaction;
       // A send without a lease is recovered from the store: held, it would only push out others.
       if (kind.op === 'send' && kind.leaseMs === 0) return;
+      // Whoever forwards must never see an open message: it is read from the store, filled.
+      if (anyOpen(transaction.messages)) return;
       held.put(transaction);
       if (kind.op === 'send') sent.push(transaction);
     });
@@ -225,6 +233,8 @@ export function createIntake(deps: IntakeDeps): Intake {
           return { id, state: decision === 'commit' ? 'committed' : 'rolledBack' };
         case 'decided':
           return explain(verdict, result.found, observer);
+        case 'refused':
+          throw dataRefused(id, result.refusal);
         case 'unknown':
           throw new EscrowError('TRANSACTION_NOT_FOUND', `there is no transaction ${id}`);
       }
@@ -276,6 +286,13 @@ function explain(
     'STATE_CONFLICT',
     `transaction ${id} is ${state}${record === undefined ? '' : ` (${record.decision} by ${record.by})`} ` +
       `and a decision never reverses; ${decision} is refused`,
-    { details: record === undefined ? { id, state } : { id, state, decision: record } },
+    {
+      details: {
+        id,
+        state,
+        ...(record === undefined ? {} : { decision: record }),
+        ...(found.kind === 'tombstone' ? { purged: true } : {}),
+      },
+    },
   );
 }

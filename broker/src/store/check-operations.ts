@@ -1,4 +1,4 @@
-import type { CheckToSave, DueCheck } from '../domain/ports.js';
+import type { CheckToSave, DueCheck, Overdue, Store } from '../domain/ports.js';
 import type { StoreTime } from '../domain/transaction.js';
 import { historyRows } from './history.js';
 import { parseDetails, STATE_COLUMNS, type StateRow, stateOf } from './rows.js';
@@ -14,11 +14,21 @@ import {
 } from './sql.js';
 
 /** Uses the index on what is due; locks only what it returns, oldest first. */
-const dueChecks = (now: string, exceptGroups: number) => `
+const dueChecks = (
+  now: string,
+  exceptGroups: readonly string[],
+  onlyOverdue: readonly Overdue[],
+) => `
   select ${STATE_COLUMNS}, details, prepared_at, unanswered_since, alerted, ${now} as store_now
   from escrow_transaction
   where state = 'prepared' and due_at <= ${now}
-    ${exceptGroups === 0 ? '' : `and producer_group not in (${marks(exceptGroups)})`}
+    ${exceptGroups.length === 0 ? '' : `and producer_group not in (${marks(exceptGroups.length)})`}
+    ${onlyOverdue
+      .map(
+        ({ groups }) =>
+          `and (producer_group not in (${marks(groups.length)}) or due_at <= ${now} - ?)`,
+      )
+      .join(' ')}
   order by due_at limit ?`;
 
 /** The lease: nobody else finds these rows due until it is over. */
@@ -62,14 +72,16 @@ function dueCheckOf(row: DueRow): DueCheck[] {
 
 export async function claimDueChecks(
   database: Database,
-  claim: { limit: number; leaseMs: number; exceptGroups: readonly string[] },
+  claim: Parameters<Store['claimDueChecks']>[0],
 ): Promise<{ now: StoreTime; due: DueCheck[] }> {
   const { dialect } = database;
   const { now, skipLocked } = dialect;
-  const { limit, leaseMs, exceptGroups } = claim;
+  const { limit, leaseMs, exceptGroups, onlyOverdue = [] } = claim;
   return database.transaction(async (sql) => {
-    const rows = await sql.all<DueRow>(`${dueChecks(now, exceptGroups.length)} ${skipLocked}`, [
+    const text = dueChecks(now, exceptGroups, onlyOverdue);
+    const rows = await sql.all<DueRow>(`${text} ${skipLocked}`, [
       ...exceptGroups,
+      ...onlyOverdue.flatMap(({ groups, overdueMs }) => [...groups, overdueMs]),
       limit,
     ]);
     const [first] = rows;

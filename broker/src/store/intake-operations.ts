@@ -1,6 +1,6 @@
-import { randomBytes } from 'node:crypto';
-import type { Found, Inserted, Verdict, VerdictResult } from '../domain/ports.js';
-import { allMessages, byProducer, type NewTransaction } from '../domain/transaction.js';
+import { anyOpen } from '../domain/open-messages.js';
+import type { Found, Inserted } from '../domain/ports.js';
+import { allMessages, type NewTransaction } from '../domain/transaction.js';
 import {
   detailsJson,
   foundRow,
@@ -87,7 +87,8 @@ function prepareValues(transaction: NewTransaction) {
     transaction.producerGroup,
     transaction.contentHash,
     messages.length,
-    allMessages(messages.length),
+    // None while one of them waits for its data.
+    anyOpen(messages) ? 0 : allMessages(messages.length),
     expects.length * messages.length,
     transaction.bytes,
     `,${[...new Set(messages.map((message) => message.topic))].join(',')},`,
@@ -197,107 +198,4 @@ export async function insert(
     }
   }
   return batch.map(({ id }) => results.get(id) ?? { kind: 'created' });
-}
-
-// ---- verdicts
-
-/**
- * Guarded: only a row without a decision moves, whoever asks. `verdict_token` is random per flush
- * and never overwritten, so that after a short count, or a lost reply, the row itself tells who
- * moved it. Who decided is written when it was not the producer.
- */
-const decideUndecided = (byId: string, set: string, where: string) => `
-  update escrow_transaction ${byId}
-  set ${set}, verdict_token = ?, parked_reason = 'none', parked_at = ${NEVER}
-  where ${where} and decision = 'none' and state in ('prepared', 'parked')`;
-
-const COMMIT = (now: string) =>
-  `state = 'committed', decision = 'commit', decided_at = ${now}, due_at = ${now} + ?`;
-
-const ROLL_BACK = (now: string) =>
-  `state = 'rolledBack', decision = 'rollback', decided_at = ${now}, due_at = ${NEVER},
-   finished_at = ${now}, settled_at = ${now}`;
-
-const shareAnUpdate = (a: Verdict, b: Verdict): boolean =>
-  a.decision === b.decision &&
-  a.decidedBy.by === b.decidedBy.by &&
-  a.decidedBy.reason === b.decidedBy.reason &&
-  a.producerGroup === b.producerGroup;
-
-/** Verdicts that one UPDATE can carry: all but the id is the same. There are few kinds at a time. */
-function partition(batch: readonly Verdict[]): Verdict[][] {
-  const parts: Verdict[][] = [];
-  for (const verdict of batch) {
-    const part = parts.find(([first]) => first !== undefined && shareAnUpdate(first, verdict));
-    if (part === undefined) parts.push([verdict]);
-    else part.push(verdict);
-  }
-  return parts;
-}
-
-/** Moves what it can of one part; resolves with how many rows moved. */
-async function applyPart(
-  database: Database,
-  part: readonly Verdict[],
-  { token, leaseMs }: { token: Buffer; leaseMs: number },
-): Promise<number> {
-  const [first] = part;
-  if (first === undefined) return 0;
-  const { decision, decidedBy, producerGroup } = first;
-  const { now, byId, inIds } = database.dialect;
-  const isPlain = decidedBy.by === byProducer.by && decidedBy.reason === undefined;
-  const ids = inIds(part.map(({ id }) => id));
-  const set = decision === 'commit' ? COMMIT(now) : ROLL_BACK(now);
-  const text = decideUndecided(
-    byId,
-    isPlain ? set : `${set}, decided_by = ?, decision_reason = ?`,
-    producerGroup === undefined ? `id ${ids.list}` : `id ${ids.list} and producer_group = ?`,
-  );
-  return database.run(text, [
-    ...(decision === 'commit' ? [leaseMs] : []),
-    ...(isPlain ? [] : [decidedBy.by, decidedBy.reason ?? null]),
-    token,
-    ...ids.values,
-    ...(producerGroup === undefined ? [] : [producerGroup]),
-  ]);
-}
-
-/** When a part moved fewer rows than asked for, the rows tell what became of each verdict. */
-async function lookUp(
-  database: Database,
-  part: readonly Verdict[],
-  token: Buffer,
-): Promise<Map<string, VerdictResult>> {
-  const ids = part.map(({ id }) => id);
-  const { list, values } = database.dialect.inIds(ids);
-  const mine = await database.all<{ id: Uint8Array }>(
-    `select id from escrow_transaction where id ${list} and verdict_token = ?`,
-    [...values, token],
-  );
-  const moved = new Set(mine.map(({ id }) => idText(id)));
-  const found = await find(database, ids);
-  return new Map(
-    part.map(({ id, producerGroup }): [string, VerdictResult] => {
-      const there = found.get(id);
-      const foreign = producerGroup !== undefined && there?.producerGroup !== producerGroup;
-      // Without a decision it was prepared after the UPDATE had looked for it.
-      if (there?.decision === undefined || foreign) return [id, { kind: 'unknown' }];
-      return [id, moved.has(id) ? { kind: 'moved' } : { kind: 'decided', found: there }];
-    }),
-  );
-}
-
-export async function decide(
-  database: Database,
-  batch: readonly Verdict[],
-  leaseMs: number,
-): Promise<VerdictResult[]> {
-  const token = randomBytes(8);
-  const results = new Map<string, VerdictResult>();
-  for (const part of partition(batch)) {
-    const moved = await applyPart(database, part, { token, leaseMs });
-    if (moved === part.length) for (const { id } of part) results.set(id, { kind: 'moved' });
-    else for (const [id, result] of await lookUp(database, part, token)) results.set(id, result);
-  }
-  return batch.map(({ id }) => results.get(id) ?? { kind: 'unknown' });
 }

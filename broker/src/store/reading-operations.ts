@@ -67,8 +67,9 @@ export async function view(database: Database, id: string): Promise<TransactionV
       messageId: messageIdOf(id, number),
       topic: message.topic,
       routingKey: message.routingKey,
-      contentType: contentTypeOf(message),
-      bytes: bodyOf(message).length,
+      ...(message.dataAtCommit === true
+        ? { contentType: '', bytes: 0, dataAtCommit: true }
+        : { contentType: contentTypeOf(message), bytes: bodyOf(message).length }),
       state: messageState(row, number),
     })),
     receipts: receipts.map((receipt) => ({

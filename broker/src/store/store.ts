@@ -8,12 +8,13 @@ import {
 } from './forward-operations.js';
 import { findGroup, saveGroup } from './group-operations.js';
 import { historyRows } from './history.js';
-import { decide, find, insert } from './intake-operations.js';
+import { find, insert } from './intake-operations.js';
 import { counts, search, view } from './reading-operations.js';
 import { saveReceipts, unsettledOn } from './receipt-operations.js';
 import { resolve } from './resolve-operations.js';
 import { purgeFinished, purgeTombstones } from './retention-operations.js';
 import type { Database } from './sql.js';
+import { decide } from './verdict-operations.js';
 
 /**
  * The store over one database. Each operation stands in the file of its purpose; here they only

@@ -204,8 +204,9 @@ export function openSqliteDatabase(path: string): Database {
     run: (text, values) => inTurn(() => direct.run(text, values)),
     insertRows: (insert) => inTurn(() => direct.insertRows(insert)),
     transaction: (work) => inTurn(() => inTransaction(work)),
-    // The file is ours alone while it is open.
-    withMigrationLock: (work) => inTurn(() => work(direct)),
+    // The file is ours alone while it is open. All of it or nothing: SQLite has no ALTER that could
+    // be repeated after a migration was cut off.
+    withMigrationLock: (work) => inTurn(() => inTransaction(work)),
     close: () => inTurn(async () => connection.close()),
   };
 }
