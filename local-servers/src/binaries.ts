@@ -1,4 +1,4 @@
-import { accessSync, constants, existsSync, realpathSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync, realpathSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
 
 /**
@@ -22,6 +22,10 @@ const SERVER_FOLDERS = [
   '/opt/homebrew/opt/mysql/bin',
   '/opt/homebrew/bin',
 ];
+
+/** Debian keeps one folder for each major version of PostgreSQL, none of them on the PATH. */
+const POSTGRES_VERSION_FOLDERS = ['/usr/lib/postgresql'];
+const POSTGRES_FOLDERS = ['/opt/homebrew/opt/postgresql/bin', '/usr/local/opt/postgresql/bin'];
 
 export interface RabbitmqBinaries {
   server: string;
@@ -66,6 +70,33 @@ export function findMysql(): MysqlBinaries | undefined {
   }
   const mysqld = findExecutable('mysqld');
   return mysqld === undefined ? undefined : { flavour: 'mysql', server: mysqld };
+}
+
+export interface PostgresBinaries {
+  initdb: string;
+  server: string;
+}
+
+/** @returns the newest PostgreSQL installed; undefined when there is none. */
+export function findPostgres(): PostgresBinaries | undefined {
+  const folders = POSTGRES_VERSION_FOLDERS.flatMap(versionsIn)
+    .sort((one, other) => other.version - one.version)
+    .map(({ folder }) => join(folder, 'bin'));
+  const onPath = findExecutable('initdb');
+  // The name on the PATH is a link in some systems; the server lies beside the real one.
+  if (onPath !== undefined) folders.push(dirname(realpathSync(onPath)));
+  for (const folder of [...folders, ...POSTGRES_FOLDERS]) {
+    const binaries = { initdb: join(folder, 'initdb'), server: join(folder, 'postgres') };
+    if (isExecutable(binaries.initdb) && isExecutable(binaries.server)) return binaries;
+  }
+  return undefined;
+}
+
+function versionsIn(parent: string): { version: number; folder: string }[] {
+  if (!existsSync(parent)) return [];
+  return readdirSync(parent)
+    .filter((name) => /^\d+(\.\d+)?$/.test(name))
+    .map((name) => ({ version: Number(name), folder: join(parent, name) }));
 }
 
 /** The first executable of that name on the PATH, or in the folders where servers are installed. */

@@ -8,11 +8,12 @@ import { createConnection } from 'mysql2/promise';
 /** The versions the containers run; private processes run whatever the system installs. */
 const RABBITMQ_IMAGE = 'rabbitmq:4.1';
 const MYSQL_IMAGE = 'mysql:8.4';
+const POSTGRES_IMAGE = 'postgres:17';
 
 /** A local engine answers a ping in a few ms; a machine without one must not notice the question. */
 const PING_TIMEOUT_MS = 500;
 
-/** Pulling both images took most of a minute on an ordinary line; an offline engine may just hang. */
+/** Pulling two images took most of a minute on an ordinary line; an offline engine may just hang. */
 const CONTAINER_DEADLINE_MS = 180_000;
 
 /** The port is open before the server lets anybody log in. */
@@ -66,6 +67,25 @@ export async function startMysqlContainer(): Promise<ContainerServer> {
     throw error;
   }
   return server;
+}
+
+/** @throws Error when the image can't be had or the server does not start in time */
+export async function startPostgresContainer(): Promise<ContainerServer> {
+  const { GenericContainer, Wait } = await import('testcontainers');
+  const container = await withinDeadline(
+    new GenericContainer(POSTGRES_IMAGE)
+      .withEnvironment({ POSTGRES_USER: 'escrow', POSTGRES_PASSWORD: 'escrow' })
+      .withExposedPorts(5432)
+      // Said once by the server that makes the database, and again by the one that stays.
+      .withWaitStrategy(Wait.forLogMessage(/ready to accept connections/, 2))
+      .start(),
+  );
+  return {
+    url: `postgres://escrow:escrow@${container.getHost()}:${container.getMappedPort(5432)}/escrow`,
+    stop: async () => {
+      await container.stop();
+    },
+  };
 }
 
 async function waitForLogin(url: string): Promise<void> {

@@ -2,15 +2,17 @@ import {
   type ContainerServer,
   containerEngineAnswers,
   startMysqlContainer,
+  startPostgresContainer,
   startRabbitmqContainer,
 } from './containers.js';
 import { createMysqlDatabase, startPrivateMysql } from './mysql.js';
+import { createPostgresDatabase, startPrivatePostgres } from './postgres.js';
 import { startPrivateRabbitmq } from './rabbitmq.js';
 
 /*
  * Where a test run gets its servers from, in this order: the environment (ESCROW_TEST_RABBITMQ,
- * ESCROW_TEST_MYSQL: URLs of servers that already run), containers when an engine answers and has
- * or gets the images, private processes otherwise. What was given is shared with others, so tests
+ * ESCROW_TEST_MYSQL, ESCROW_TEST_POSTGRES: URLs of servers that already run), containers when an
+ * engine answers and has or gets the images, private processes otherwise. What was given is shared with others, so tests
  * use names and databases of their own and stop() leaves it alone.
  */
 
@@ -21,7 +23,7 @@ export interface TestServer {
   stop(): Promise<void>;
 }
 
-export interface TestMysql extends TestServer {
+export interface TestDatabaseServer extends TestServer {
   /**
    * Makes an empty database on that server.
    * @param name @default a name nobody has used
@@ -52,7 +54,7 @@ export async function rabbitmqForTests(): Promise<TestServer> {
  * @throws Error with one line that says what to install, when there is no way to one
  * @example const mysql = await mysqlForTests(); const url = await mysql.createDatabase();
  */
-export async function mysqlForTests(): Promise<TestMysql> {
+export async function mysqlForTests(): Promise<TestDatabaseServer> {
   const server = await obtain({
     name: 'MySQL',
     url: process.env.ESCROW_TEST_MYSQL,
@@ -63,6 +65,24 @@ export async function mysqlForTests(): Promise<TestMysql> {
     },
   });
   return { ...server, createDatabase: (name) => createMysqlDatabase(server.url, name) };
+}
+
+/**
+ * A PostgreSQL for a test run; `createDatabase` gives each test its own.
+ * @throws Error with one line that says what to install, when there is no way to one
+ * @example const postgres = await postgresForTests(); const url = await postgres.createDatabase();
+ */
+export async function postgresForTests(): Promise<TestDatabaseServer> {
+  const server = await obtain({
+    name: 'PostgreSQL',
+    url: process.env.ESCROW_TEST_POSTGRES,
+    fromContainer: startPostgresContainer,
+    fromProcess: async () => {
+      const postgres = await startPrivatePostgres();
+      return { url: postgres.url, stop: () => postgres.remove() };
+    },
+  });
+  return { ...server, createDatabase: (name) => createPostgresDatabase(server.url, name) };
 }
 
 interface Ways {

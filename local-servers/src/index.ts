@@ -1,4 +1,10 @@
-export { mysqlForTests, rabbitmqForTests, type TestMysql, type TestServer } from './for-tests.js';
+export {
+  mysqlForTests,
+  postgresForTests,
+  rabbitmqForTests,
+  type TestDatabaseServer,
+  type TestServer,
+} from './for-tests.js';
 export { freePorts } from './free-port.js';
 export {
   createMysqlDatabase,
@@ -8,6 +14,13 @@ export {
   startPrivateMysql,
 } from './mysql.js';
 export { ensureServerPackages, type Server } from './packages.js';
+export {
+  createPostgresDatabase,
+  dropPostgresDatabases,
+  type PrivatePostgres,
+  type PrivatePostgresOptions,
+  startPrivatePostgres,
+} from './postgres.js';
 export {
   type PrivateRabbitmq,
   type PrivateRabbitmqOptions,

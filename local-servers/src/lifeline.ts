@@ -100,9 +100,12 @@ export class ServerProcess {
     await this.#waitForExit();
   }
 
-  /** SIGTERM to the leader, and SIGKILL to the group when it is not gone after `graceMs`. */
-  async terminate(graceMs: number): Promise<void> {
-    if (this.running) process.kill(this.pid, 'SIGTERM');
+  /**
+   * A signal to the leader, and SIGKILL to the group when it is not gone after `graceMs`.
+   * @param signal what this server takes for a request to stop
+   */
+  async terminate(graceMs: number, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    if (this.running) process.kill(this.pid, signal);
     await this.ended(graceMs);
   }
 

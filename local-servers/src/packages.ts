@@ -1,15 +1,16 @@
 import { spawn } from 'node:child_process';
-import { findExecutable, findMysql, findRabbitmq } from './binaries.js';
+import { findExecutable, findMysql, findPostgres, findRabbitmq } from './binaries.js';
 
 /** A server this package can start by itself. */
-export type Server = 'rabbitmq' | 'mysql';
+export type Server = 'rabbitmq' | 'mysql' | 'postgres';
 
 const DEBIAN_PACKAGE: Record<Server, string> = {
   rabbitmq: 'rabbitmq-server',
   mysql: 'mariadb-server',
+  postgres: 'postgresql',
 };
 
-/** The two packages take 30 s here; a slow mirror or another apt ahead of us may take minutes. */
+/** RabbitMQ and MariaDB take 30 s here; a slow mirror or another apt ahead of us may take minutes. */
 const LOCK_WAIT_S = 600;
 
 /** Only root writes to /run, so nobody else can put a link in its place. */
@@ -23,16 +24,22 @@ const REPORTED_LINES_MAX = 15;
  * policy-rc.d away while another still installs behind it.
  *
  * policy-rc.d is how Debian lets an administrator forbid that an installed service starts; without
- * one, a fresh RabbitMQ and MariaDB would occupy the default ports for good. Removed in every case,
- * as the trap also runs when a signal ends the shell. One that exists is the administrator's.
+ * one, a fresh RabbitMQ and MariaDB would occupy the default ports for good. PostgreSQL also makes a
+ * first cluster, which would start with the machine; createcluster.d says no to that. Both files
+ * are removed in every case, as the trap also runs when a signal ends the shell. A policy-rc.d that
+ * exists is the administrator's.
  */
 const INSTALL_SCRIPT = `
 installed=$(dpkg-query -W -f '\${db:Status-Status}\\n' "$@" 2>/dev/null | grep -cx installed)
 [ "$installed" = "$#" ] && exit 0
 policy=/usr/sbin/policy-rc.d
+cluster=/etc/postgresql-common/createcluster.d/escrowmq.conf
+remove=$cluster
+trap 'rm -f $remove; rmdir -p --ignore-fail-on-non-empty "\${cluster%/*}"' EXIT
+trap 'exit 130' INT TERM HUP
+mkdir -p "\${cluster%/*}" && echo 'create_main_cluster = false' >"$cluster"
 if [ ! -e "$policy" ]; then
-  trap 'rm -f "$policy"' EXIT
-  trap 'exit 130' INT TERM HUP
+  remove="$policy $cluster"
   printf '#!/bin/sh\\nexit 101\\n' >"$policy" && chmod 755 "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
@@ -85,7 +92,8 @@ export async function ensureServerPackages(
 }
 
 function isInstalled(server: Server): boolean {
-  return (server === 'rabbitmq' ? findRabbitmq() : findMysql()) !== undefined;
+  const find = { rabbitmq: findRabbitmq, mysql: findMysql, postgres: findPostgres };
+  return find[server]() !== undefined;
 }
 
 async function install(packages: string[]): Promise<void> {

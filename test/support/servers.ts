@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { createMysqlDatabase } from '@escrowmq/local-servers';
+import { createMysqlDatabase, createPostgresDatabase } from '@escrowmq/local-servers';
 
 /**
  * The run's RabbitMQ, shared by all test files and perhaps with other people: take names from
@@ -16,8 +16,24 @@ export function rabbitmqUrl(): string {
  * @returns its `mysql://` URL
  */
 export async function freshMysqlDatabase(): Promise<string> {
-  const name = `escrow_test_${announced('ESCROW_TEST_RUN')}_${randomBytes(8).toString('hex')}`;
-  return createMysqlDatabase(announced('ESCROW_TEST_MYSQL'), name);
+  return createMysqlDatabase(announced('ESCROW_TEST_MYSQL'), databaseName());
+}
+
+/**
+ * An empty database of the caller's own on the run's PostgreSQL, which is started for the first
+ * that asks; dropped with the run.
+ * @returns its `postgres://` URL
+ */
+export async function freshPostgresDatabase(): Promise<string> {
+  const response = await fetch(announced('ESCROW_TEST_POSTGRES_FROM'));
+  const answer = await response.text();
+  if (!response.ok) throw new Error(answer);
+  return createPostgresDatabase(answer, databaseName());
+}
+
+/** Tells the teardown that it belongs to this run. */
+function databaseName(): string {
+  return `escrow_test_${announced('ESCROW_TEST_RUN')}_${randomBytes(8).toString('hex')}`;
 }
 
 /** A name nobody else on a shared server uses: `uniqueName('orders')` gives `orders-3f…`. */

@@ -3,19 +3,23 @@ import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import {
+  dropPostgresDatabases,
   type PrivateMysql,
+  type PrivatePostgres,
   type PrivateRabbitmq,
   startPrivateMysql,
+  startPrivatePostgres,
   startPrivateRabbitmq,
 } from '@escrowmq/local-servers';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { connect } from 'amqplib';
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
+import pg from 'pg';
 import { onFreePorts } from '../../local-servers/src/start-up.js';
-import { freshMysqlDatabase, rabbitmqUrl } from '../support/servers.js';
+import { freshMysqlDatabase, freshPostgresDatabase, rabbitmqUrl } from '../support/servers.js';
 import { until } from '../support/until.js';
 
-const started: Array<PrivateRabbitmq | PrivateMysql> = [];
+const started: Array<PrivateRabbitmq | PrivateMysql | PrivatePostgres> = [];
 
 afterEach(async () => {
   await Promise.all(started.splice(0).map((server) => server.remove()));
@@ -31,6 +35,25 @@ async function mysql(): Promise<PrivateMysql> {
   const server = await startPrivateMysql();
   started.push(server);
   return server;
+}
+
+async function postgres(): Promise<PrivatePostgres> {
+  const server = await startPrivatePostgres();
+  started.push(server);
+  return server;
+}
+
+/** Runs one statement on a connection of its own. */
+async function ask(url: string, sql: string): Promise<pg.QueryResult> {
+  const client = new pg.Client({ connectionString: url });
+  // A kill ends this connection with an error, which is the point and no failure.
+  client.on('error', () => {});
+  await client.connect();
+  try {
+    return await client.query(sql);
+  } finally {
+    await client.end();
+  }
 }
 
 describe('a private RabbitMQ', () => {
@@ -108,6 +131,64 @@ describe('a private MySQL', () => {
   });
 });
 
+describe('a private PostgreSQL', () => {
+  test('is as durable as production: every commit is synced', async () => {
+    const server = await postgres();
+    const { rows } = await ask(
+      server.url,
+      `select name, setting from pg_settings
+       where name in ('fsync', 'synchronous_commit', 'full_page_writes')`,
+    );
+    expect(rows.map(({ setting }) => setting)).toEqual(['on', 'on', 'on']);
+  });
+
+  test('a committed row survives kill and restart, and no process survives the kill', async () => {
+    const server = await postgres();
+    const url = await server.createDatabase();
+    await ask(url, 'create table kept (id int primary key)');
+    await ask(url, 'insert into kept values (7)');
+    const busy = ask(url, 'select pg_sleep(60)').catch((error: unknown) => error);
+    await until('it sleeps', async () => {
+      const sleeping = `select 1 from pg_stat_activity where wait_event = 'PgSleep'`;
+      return (await ask(url, sleeping)).rowCount === 1;
+    });
+
+    await server.kill();
+    expect(await busy).toBeInstanceOf(Error);
+    // The one that cleans up after all of them.
+    expect(processesIn(server.dir)).toHaveLength(1);
+    await server.restart();
+
+    expect((await ask(url, 'select id from kept')).rows).toEqual([{ id: 7 }]);
+  });
+
+  test('its folder and its processes are gone after remove', async () => {
+    const server = await postgres();
+    expect(processesIn(server.dir)).not.toEqual([]);
+    await server.remove();
+    expect(existsSync(server.dir)).toBe(false);
+    expect(processesIn(server.dir)).toEqual([]);
+  });
+
+  test('databases are dropped by the beginning of their names, and no others', async () => {
+    const server = await postgres();
+    for (const name of ['ours_1', 'ours_2', 'oursX', 'theirs']) await server.createDatabase(name);
+    await dropPostgresDatabases(server.url, 'ours_');
+    const { rows } = await ask(
+      server.url,
+      `select datname from pg_database where datname ~ '^(ours|theirs)' order by datname`,
+    );
+    expect(rows.map(({ datname }) => datname)).toEqual(['oursX', 'theirs']);
+  });
+});
+
+test('every fresh database of the shared PostgreSQL is another one, and empty', async () => {
+  const [first, second] = await Promise.all([freshPostgresDatabase(), freshPostgresDatabase()]);
+  expect(first).not.toBe(second);
+  const { rows } = await ask(first, `select * from pg_tables where schemaname = 'public'`);
+  expect(rows).toEqual([]);
+});
+
 test('every fresh database is another one, and empty', async () => {
   const [first, second] = await Promise.all([freshMysqlDatabase(), freshMysqlDatabase()]);
   expect(first).not.toBe(second);
@@ -123,8 +204,10 @@ test('SIGKILL of the process that started servers leaves no process and no folde
     [
       '--input-type=module',
       '--eval',
-      `import { startPrivateMysql, startPrivateRabbitmq } from '@escrowmq/local-servers';
-       const servers = await Promise.all([startPrivateRabbitmq(), startPrivateMysql()]);
+      `import { startPrivateMysql, startPrivatePostgres, startPrivateRabbitmq } from '@escrowmq/local-servers';
+       const servers = await Promise.all(
+         [startPrivateRabbitmq, startPrivateMysql, startPrivatePostgres].map((start) => start()),
+       );
        console.log(JSON.stringify(servers.map((server) => server.dir)));
        setInterval(() => {}, 60_000);`,
     ],
@@ -132,7 +215,7 @@ test('SIGKILL of the process that started servers leaves no process and no folde
   );
   const [printed] = await once(parent.stdout, 'data');
   const dirs: string[] = JSON.parse(String(printed));
-  expect(dirs).toHaveLength(2);
+  expect(dirs).toHaveLength(3);
   expect(dirs.filter((dir) => processesIn(dir).length > 0)).toEqual(dirs);
 
   parent.kill('SIGKILL');
