@@ -134,7 +134,11 @@ export function sqlOutsideStore(file: SourceFile): string[] {
 }
 
 const READS_ENVIRONMENT = /^(protocol|broker|producer-sdk|consumer-sdk)\/src\//;
-const MAY_READ_ENVIRONMENT = new Set(['broker/src/config.ts', 'broker/src/main.ts']);
+const MAY_READ_ENVIRONMENT = new Set([
+  'broker/src/config.ts',
+  'broker/src/main.ts',
+  'producer-sdk/src/outbox-command.ts',
+]);
 
 function readsEnvironment(node: ts.Node): boolean {
   const isProcess = (expression: ts.Node) =>

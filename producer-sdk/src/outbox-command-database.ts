@@ -1,0 +1,88 @@
+import { EscrowError } from '@escrowmq/protocol';
+import { fromMysql2 } from './adapters/mysql2.js';
+import { fromPg } from './adapters/pg.js';
+import { fromSqlite, type SqliteConnection } from './adapters/sqlite.js';
+import type { LocalDatabase } from './database.js';
+
+/** A database that the command opened by its URL. */
+export interface OpenedDatabase {
+  database: LocalDatabase<unknown>;
+  close(): Promise<void>;
+}
+
+/** A pass uses one connection at a time; the others are for marking, counting and purging. */
+const CONNECTIONS = 3;
+
+/**
+ * Opens a database by its URL, with the driver that is installed beside this package.
+ *
+ * @throws {EscrowError} INVALID_CONFIGURATION for another kind of URL, or a driver that is missing
+ */
+export async function openByUrl(url: string): Promise<OpenedDatabase> {
+  if (url.startsWith('mysql:')) return openMysql(url);
+  if (/^postgres(ql)?:/.test(url)) return openPostgres(url);
+  if (url.startsWith('sqlite:')) return openSqlite(url.slice('sqlite:'.length));
+  // The URL is not repeated here: it may hold a password.
+  throw new EscrowError(
+    'INVALID_CONFIGURATION',
+    'the database must be given as mysql://…, postgres://… or sqlite:<path>',
+  );
+}
+
+async function openMysql(uri: string): Promise<OpenedDatabase> {
+  const { createPool } = await installed('mysql2', () => import('mysql2/promise'));
+  const pool = createPool({ uri, connectionLimit: CONNECTIONS });
+  return { database: fromMysql2(pool), close: () => pool.end() };
+}
+
+async function openPostgres(connectionString: string): Promise<OpenedDatabase> {
+  const { default: pg } = await installed('pg', () => import('pg'));
+  const pool = new pg.Pool({ connectionString, max: CONNECTIONS });
+  // A connection that is lost while nobody uses it; the next one that is needed is a new one.
+  pool.on('error', () => undefined);
+  return { database: fromPg(pool), close: () => pool.end() };
+}
+
+type OpenSqlite = new (path: string) => SqliteConnection;
+
+async function openSqlite(path: string): Promise<OpenedDatabase> {
+  const Database = await sqliteDriver();
+  const connections: SqliteConnection[] = [];
+  const database = fromSqlite(() => {
+    const connection = new Database(path);
+    connections.push(connection);
+    return connection;
+  });
+  return {
+    database,
+    async close() {
+      for (const connection of connections) connection.close();
+    },
+  };
+}
+
+/** `node:sqlite` where Node has it (from 22.13), and better-sqlite3 elsewhere. */
+async function sqliteDriver(): Promise<OpenSqlite> {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  // By names in variables, as neither has types that are always there.
+  if (major > 22 || (major === 22 && minor >= 13)) {
+    const builtIn = 'node:sqlite';
+    const { DatabaseSync } = (await import(builtIn)) as { DatabaseSync: OpenSqlite };
+    return DatabaseSync;
+  }
+  const name = 'better-sqlite3';
+  const loaded = await installed(name, () => import(name) as Promise<{ default: OpenSqlite }>);
+  return loaded.default;
+}
+
+async function installed<T>(name: string, load: () => Promise<T>): Promise<T> {
+  try {
+    return await load();
+  } catch (cause) {
+    throw new EscrowError(
+      'INVALID_CONFIGURATION',
+      `the driver ${name} does not load; install it beside @escrowmq/producer`,
+      { cause },
+    );
+  }
+}
