@@ -6,6 +6,7 @@ import { newSigningSecret } from './callback/signature.js';
 import type { Config } from './config.js';
 import { byProducer } from './domain/transaction.js';
 import { createBusinessKeyWaits } from './engine/business-key-waits.js';
+import { createCheckPolls } from './engine/check-polls.js';
 import { createChecker } from './engine/checker.js';
 import { createForwarder } from './engine/forwarder.js';
 import { createHeldTransactions } from './engine/held-transactions.js';
@@ -52,7 +53,11 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     allow: config.callbackAllow,
     loopbackAllowed: config.onLoopback,
   });
-  const asker = createAsker({ allow: callbackPolicy, observer });
+  const asker = createAsker({
+    allow: callbackPolicy,
+    observer,
+    answerBytesMax: config.transactionBytesMax,
+  });
   const groups = createProducerGroups({
     store,
     checkUrlProblem: (url) => callbackPolicy.checkUrlProblem(url),
@@ -78,11 +83,18 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     newId: uuidv7,
     observer,
   });
+  const checkPolls = createCheckPolls({
+    calls: asker,
+    findGroup: groups.find,
+    takeLate: (producerGroup, answer) => checker.takeLate(producerGroup, answer),
+    wake: () => checkLoop.wake(),
+  });
   const checker = createChecker({
     store,
-    asker,
+    asker: checkPolls,
     findGroup: groups.find,
     decide: intake.decide,
+    transactionBytesMax: config.transactionBytesMax,
     clock,
     random: Math.random,
     observer,
@@ -97,7 +109,7 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
   });
   const checkLoop = startLoop({
     name: 'check what is due',
-    pass: async () => (await checker.checkOnce()) > 0,
+    pass: async () => (await checkPolls.duringPass(() => checker.checkOnce())) > 0,
     idleMs: LOOP_IDLE_MS,
     observer,
   });
@@ -119,8 +131,13 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     {
       prepare: intake.prepare,
       send: intake.send,
-      decide: ({ id, decision, producerGroup }) =>
-        intake.decide({ id, decision, decidedBy: byProducer, producerGroup }),
+      decide: ({ id, decision, producerGroup, messageData }) => {
+        const supplied =
+          messageData === undefined
+            ? undefined
+            : { data: messageData, bytesMax: config.transactionBytesMax };
+        return intake.decide({ id, decision, decidedBy: byProducer, producerGroup, supplied });
+      },
       resolve: createResolve({
         store,
         decide: intake.decide,
@@ -136,6 +153,7 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
       findGroup: groups.describe,
       waitForBusinessKey: (businessKey, waitMs, producerGroup, signal) =>
         businessKeys.wait({ businessKey, waitMs, producerGroup, signal }),
+      pollChecks: checkPolls.poll,
       readiness: readiness.read,
       metrics: metrics.scrape,
       observer,
@@ -157,6 +175,7 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
         forwardLoop.stop(),
         clockLoop.stop(),
       ]);
+      checkPolls.close();
       await asker.close();
       await checker.idle();
       await intake.idle();

@@ -81,6 +81,7 @@ export function fakeDeps(overrides: Partial<HttpDeps> = {}): FakeDeps {
       settled: true,
       transactions: [],
     }),
+    pollChecks: async () => [],
     readiness: async () => ({ ready: true, degraded: false, checks: { store: 'ok' } }),
     metrics: async () => ({ contentType: 'text/plain; version=0.0.4', body: 'up 1\n' }),
     observer: { failed: (what, error) => failures.push([what, error]), info: () => {} },

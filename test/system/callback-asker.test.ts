@@ -72,6 +72,7 @@ function asker(options: Partial<AskerOptions> = {}) {
       info: (what, facts) => told.push(`${what} ${JSON.stringify(facts)}`),
       failed: (what, error) => told.push(`${what}: ${error}`),
     },
+    answerBytesMax: 65_536,
     ...options,
   });
   cleanups.push(() => created.close());
@@ -100,6 +101,16 @@ test.each(['commit', 'rollback', 'unknown'] as const)(
     });
   },
 );
+
+test('a "commit" brings the data that prepare left open, up to the limit', async () => {
+  const messageData = [{ number: 0, data: 'x'.repeat(60_000) }];
+  const { url } = await endpoint(says({ ...COMMIT, messageData }));
+  expect(await asker().ask(group([url]), REQUEST)).toMatchObject({ kind: 'answered', messageData });
+  expect(await asker({ answerBytesMax: 60_000 }).ask(group([url]), REQUEST)).toMatchObject({
+    kind: 'unanswered',
+    detail: 'answer larger than 60000 bytes',
+  });
+});
 
 test('the question is the request as JSON, signed so that the old and the new secret verify it', async () => {
   const got: { body: string; headers: IncomingMessage['headers']; method: string | undefined }[] =
@@ -172,6 +183,23 @@ const NO_ANSWERS: [string, Handler, string][] = [
   ['no id', says({ decision: 'commit' }), 'answer is not exactly'],
   ['a field too many', says({ ...COMMIT, note: 's3cret' }), 'answer is not exactly'],
   ['an unknown decision', says({ id: ID, decision: 'COMMIT' }), 'answer is not exactly'],
+  [
+    'data beside a rollback',
+    says({ id: ID, decision: 'rollback', messageData: [{ number: 0, data: 's3cret' }] }),
+    'see messageData',
+  ],
+  [
+    'data that would reach a prototype',
+    says(
+      `{"id":"${ID}","decision":"commit","messageData":[{"number":0,"data":[{"__proto__":{"s3cret":1}}]}]}`,
+    ),
+    'reach a prototype',
+  ],
+  [
+    'data without a number',
+    says({ ...COMMIT, messageData: [{ data: 's3cret' }] }),
+    'see messageData.0.number',
+  ],
   ['10 MB announced', typed(json, Buffer.alloc(10_000_000, 0x20)), 'answer larger than 65536'],
   [
     '10 MB in chunks',
@@ -221,7 +249,7 @@ test('none of those answers leaves a connection or a slot taken, or is asked for
   expect(endpoints.map(({ seen }) => seen.requests)).toEqual(endpoints.map(() => 1));
 });
 
-test('a body without an end is cut off at 64 KiB', async () => {
+test('a body without an end is cut off at the limit', async () => {
   let written = 0;
   const { url, seen } = await endpoint((_, response) => {
     response.writeHead(200, { 'content-type': json });

@@ -1,9 +1,15 @@
-import { type CheckPolicy, type CheckRequest, EscrowError } from '@escrowmq/protocol';
+import {
+  type CheckPolicy,
+  type CheckRequest,
+  type ErrorCode,
+  EscrowError,
+} from '@escrowmq/protocol';
 import { describe, expect, test } from '@jest/globals';
 import type {
   CheckOutcome,
   CheckToSave,
   DueCheck,
+  Overdue,
   ProducerGroup,
   Verdict,
 } from '../../broker/src/domain/ports.js';
@@ -21,7 +27,9 @@ const ENDPOINT = 'http://127.0.0.1:1/check';
 const HOUR_MS = 3_600_000;
 const CONCURRENT_MAX = 256;
 
-const answered = (decision: 'commit' | 'rollback' | 'unknown'): CheckOutcome => ({
+const answered = (
+  decision: 'commit' | 'rollback' | 'unknown',
+): Extract<CheckOutcome, { kind: 'answered' }> => ({
   kind: 'answered',
   decision,
   endpoint: ENDPOINT,
@@ -51,6 +59,7 @@ interface Options {
   decide?: CheckerDeps['decide'];
   saveChecks?(batch: readonly CheckToSave[]): Promise<void>;
   busyGroups?: string[];
+  unpolled?: Overdue[];
   /** Checks that a group's endpoints take. @default any number */
   room?: Record<string, number>;
   now?: number;
@@ -93,6 +102,7 @@ function checking(due: DueCheck[], outcome: CheckOutcome, options: Options = {})
         (options.room?.[name] ?? Number.POSITIVE_INFINITY) -
         asked.filter(({ producerGroup }) => producerGroup === name).length,
       busyGroups: () => options.busyGroups ?? [],
+      unpolled: () => options.unpolled ?? [],
     },
     findGroup: async (name) => (group === undefined ? undefined : { ...group, name }),
     async decide(verdict) {
@@ -100,6 +110,7 @@ function checking(due: DueCheck[], outcome: CheckOutcome, options: Options = {})
       if (options.decide !== undefined) return options.decide(verdict);
       return { id: verdict.id, state: verdict.decision === 'commit' ? 'committed' : 'rolledBack' };
     },
+    transactionBytesMax: 1_000,
     clock: clockAt(options.now),
     random: () => 0.5,
     observer,
@@ -155,6 +166,43 @@ describe('answers', () => {
     ]);
     expect(observer.counts).toEqual([['checks', { outcome: decision }, 1]]);
   });
+
+  test('a "commit" brings the data that prepare left open', async () => {
+    const item = dueCheck();
+    const messageData = [{ number: 0, data: { userId: 7 } }];
+    const { verdicts, history } = await checkOf(item, { ...answered('commit'), messageData });
+    const supplied = { data: messageData, bytesMax: 1_000 };
+    expect(verdicts).toEqual([
+      { id: item.id, decision: 'commit', decidedBy: { by: `check ${ENDPOINT}` }, supplied },
+    ]);
+    expect(JSON.stringify(history)).not.toContain('userId');
+  });
+
+  test.each(['MESSAGE_DATA_MISSING', 'INVALID_REQUEST', 'BODY_TOO_LARGE'] as const)(
+    'a "commit" refused with %s is no answer: nothing is decided and nothing spent',
+    async (code) => {
+      const item = dueCheck();
+      const { saved, history, observer } = await checkOf(item, answered('commit'), {
+        decide: async () => {
+          throw new EscrowError(code, 'its data does not fit');
+        },
+      });
+      expect(saved).toMatchObject([
+        {
+          to: { state: 'prepared', checks: 0, unanswered: 1 },
+          unansweredSince: NOW,
+          history: [
+            {
+              event: 'check',
+              detail: { answer: 'none', endpoint: ENDPOINT, detail: 'its data does not fit' },
+            },
+          ],
+        },
+      ]);
+      expect(history).toEqual([]);
+      expect(observer.counts).toEqual([['checks', { outcome: 'none' }, 1]]);
+    },
+  );
 
   test('"unknown" spends one attempt and puts the next check off', async () => {
     const item = dueCheck({
@@ -328,7 +376,8 @@ describe('a pass', () => {
   test('busy groups are passed over, so that a slow one holds up nobody', async () => {
     const { checker, claims } = checking([], unanswered, { busyGroups: ['slow'] });
     await checker.checkOnce();
-    expect(claims).toEqual([{ limit: CONCURRENT_MAX, leaseMs: 45_000, exceptGroups: ['slow'] }]);
+    const claim = { limit: CONCURRENT_MAX, leaseMs: 45_000, onlyOverdue: [] };
+    expect(claims).toEqual([{ ...claim, exceptGroups: ['slow'] }]);
   });
 
   test('what the endpoints of one group have no room for makes way for another group', async () => {
@@ -397,4 +446,92 @@ describe('a pass', () => {
     expect(saved.map(({ id }) => id)).toEqual([good.id]);
     expect(observer.failures.map(([what]) => what)).toEqual([`check ${bad.id}`]);
   });
+});
+
+describe('answers for which no check is under way', () => {
+  const late = (decision: 'commit' | 'rollback' | 'unknown') => ({ id: currentId(), decision });
+
+  test.each(['commit', 'rollback'] as const)(
+    'a late %s decides as well, within its group, on record',
+    async (decision) => {
+      const { checker, verdicts, history, observer } = checking([], unanswered);
+      const answer = late(decision);
+      await checker.takeLate('accounts', answer);
+      expect(verdicts).toEqual([
+        {
+          id: answer.id,
+          decision,
+          decidedBy: { by: 'check pull' },
+          producerGroup: 'accounts',
+        },
+      ]);
+      const detail = { answer: decision, endpoint: 'pull', late: true };
+      expect(history).toEqual([{ id: answer.id, event: 'check', detail }]);
+      expect(observer.counts).toEqual([['checks', { outcome: decision }, 1]]);
+    },
+  );
+
+  test('a late "unknown" changes nothing', async () => {
+    const { checker, verdicts, history } = checking([], unanswered);
+    await checker.takeLate('accounts', late('unknown'));
+    expect([verdicts, history]).toEqual([[], []]);
+  });
+
+  test('one that repeats the decision on record adds nothing to it', async () => {
+    const record = { decision: 'commit', at: NOW, by: 'producer' } as const;
+    const { checker, history } = checking([], unanswered, {
+      decide: async ({ id }) => ({ id, state: 'forwarded', decision: record }),
+    });
+    await checker.takeLate('accounts', late('commit'));
+    expect(history).toEqual([]);
+  });
+
+  const refused = (code: ErrorCode, details = {}) => ({
+    decide: async () => {
+      throw new EscrowError(code, 'refused', { details });
+    },
+  });
+
+  test('one that contradicts the decision on record is recorded as a conflict', async () => {
+    const options = refused('STATE_CONFLICT');
+    const { checker, history, observer } = checking([], unanswered, options);
+    await checker.takeLate('accounts', late('rollback'));
+    expect(history).toMatchObject([{ event: 'conflict', detail: { answer: 'rollback' } }]);
+    expect(observer.failures).toHaveLength(1);
+  });
+
+  test('of what is purged nothing is recorded, for nobody would take it away again', async () => {
+    const options = refused('STATE_CONFLICT', { purged: true });
+    const { checker, history, observer } = checking([], unanswered, options);
+    await checker.takeLate('accounts', late('rollback'));
+    expect(history).toEqual([]);
+    expect(observer.failures).toHaveLength(1);
+  });
+
+  test('one without the data that is open is recorded, and decides nothing', async () => {
+    const { checker, history } = checking([], unanswered, refused('MESSAGE_DATA_MISSING'));
+    await checker.takeLate('accounts', late('commit'));
+    const detail = { answer: 'none', endpoint: 'pull', late: true, detail: 'refused' };
+    expect(history).toMatchObject([{ event: 'check', detail }]);
+  });
+
+  test('one for an id that is unknown in its group is ignored', async () => {
+    const { checker, history } = checking([], unanswered, refused('TRANSACTION_NOT_FOUND'));
+    await checker.takeLate('accounts', late('commit'));
+    expect(history).toEqual([]);
+  });
+
+  test('one that the store can not take is told to whoever brought it', async () => {
+    const { checker } = checking([], unanswered, refused('STORE_UNAVAILABLE'));
+    await expect(checker.takeLate('accounts', late('commit'))).rejects.toMatchObject({
+      code: 'STORE_UNAVAILABLE',
+    });
+  });
+});
+
+test('of groups that nobody polls for, only what is overdue is claimed', async () => {
+  const unpolled = [{ groups: ['accounts'], overdueMs: 60_000 }];
+  const { checker, claims } = checking([], unanswered, { unpolled });
+  await checker.checkOnce();
+  expect(claims).toMatchObject([{ exceptGroups: [], onlyOverdue: unpolled }]);
 });

@@ -99,6 +99,13 @@ const RULES: Record<string, Rule & { open?: true }> = {
     otherGroup: 403,
     operator: 201,
   },
+  'POST /v1/producer-groups/:group/checks': {
+    url: `/v1/producer-groups/${OWN_GROUP}/checks`,
+    payload: {},
+    ownGroup: 200,
+    otherGroup: 403,
+    operator: 403,
+  },
   'GET /v1/producer-groups/:group': {
     url: `/v1/producer-groups/${OWN_GROUP}`,
     ownGroup: 200,

@@ -19,6 +19,8 @@ const post = (url: string, payload: unknown): Injected => ({
 const prepare = (change: object) => post('/v1/transactions', { ...PREPARE, ...change });
 const message = (change: object) => prepare({ messages: [{ topic: 't', data: 1, ...change }] });
 const verdict = (id: string) => post(`/v1/transactions/${id}/commit`, '');
+const poll = (body: object) => post(`/v1/producer-groups/${OWN_GROUP}/checks`, body);
+const commit = (body: object) => post(`/v1/transactions/${ID}/commit`, body);
 
 /** JSON of arrays inside arrays. */
 const nested = (levels: number) => '['.repeat(levels) + ']'.repeat(levels);
@@ -112,7 +114,7 @@ const LINES: Line[] = [
     'both data and dataBase64',
     message({ dataBase64: 'AA==' }),
     'INVALID_REQUEST',
-    'either data or dataBase64',
+    'data, dataBase64 or dataAtCommit',
   ],
   ['bad base64', message({ data: undefined, dataBase64: 'A A=' }), 'INVALID_BASE64', 'padding'],
   ['a topic of RabbitMQ', message({ topic: 'amq.topic' }), 'INVALID_NAME', 'amq.'],
@@ -148,6 +150,49 @@ const LINES: Line[] = [
     post(`/v1/transactions/${ID}/rollback`, { reason: 'why not' }),
     'UNKNOWN_FIELD',
     'reason',
+  ],
+  [
+    'a commit with data for one message twice',
+    commit({ messageData: [0, 0].map((number) => ({ number, data: 1 })) }),
+    'INVALID_REQUEST',
+    'message 0 has its data twice',
+  ],
+  ['a commit with no data in it', commit({ messageData: [] }), 'INVALID_REQUEST', 'leave it out'],
+  [
+    'a commit of message 32',
+    commit({ messageData: [{ number: 32, data: 1 }] }),
+    'INVALID_REQUEST',
+    '31',
+  ],
+  [
+    'a commit with data that nests too deep',
+    commit({ messageData: [{ number: 0, data: JSON.parse(nested(65)) }] }),
+    'INVALID_REQUEST',
+    '64 levels',
+  ],
+  [
+    'a commit with bad base64',
+    commit({ messageData: [{ number: 0, dataBase64: 'A' }] }),
+    'INVALID_BASE64',
+    'padding',
+  ],
+  [
+    'a commit with a topic',
+    commit({ messageData: [{ number: 0, data: 1, topic: 'user' }] }),
+    'UNKNOWN_FIELD',
+    'topic',
+  ],
+  [
+    'a rollback with data',
+    post(`/v1/transactions/${ID}/rollback`, { messageData: [{ number: 0, data: 1 }] }),
+    'UNKNOWN_FIELD',
+    'messageData',
+  ],
+  [
+    'a send that leaves its data open',
+    post('/v1/messages', { ...PREPARE, messages: [{ topic: 't', dataAtCommit: true }] }),
+    'INVALID_REQUEST',
+    'is for a prepare',
   ],
   ['a look at no UUID', { url: '/v1/transactions/1' }, 'INVALID_ID', 'version 7'],
   [
@@ -185,6 +230,34 @@ const LINES: Line[] = [
     'PUT /v1/producer-groups/nobody',
   ],
   ['a group that is no name', { url: '/v1/producer-groups/a%20b' }, 'INVALID_NAME', 'letters'],
+  ['a poll too long', poll({ waitMs: 30_001 }), 'INVALID_REQUEST', '30000'],
+  ['a poll for 65 checks', poll({ limit: 65 }), 'INVALID_REQUEST', '64'],
+  ['a poll for no check', poll({ limit: 0 }), 'INVALID_REQUEST', '>=1'],
+  [
+    '65 answers',
+    poll({ answers: Array(65).fill({ id: ID, decision: 'unknown' }) }),
+    'INVALID_REQUEST',
+    '64',
+  ],
+  [
+    'an answer that is none',
+    poll({ answers: [{ id: ID, decision: 'yes' }] }),
+    'INVALID_REQUEST',
+    'answers.0.decision',
+  ],
+  [
+    'a rollback that brings data',
+    poll({ answers: [{ id: ID, decision: 'rollback', messageData: [{ number: 0, data: 1 }] }] }),
+    'INVALID_REQUEST',
+    'answers.0.messageData',
+  ],
+  ['a poll with more', poll({ group: OWN_GROUP }), 'UNKNOWN_FIELD', '"group"'],
+  [
+    'a poll without a body',
+    post(`/v1/producer-groups/${OWN_GROUP}/checks`, ''),
+    'INVALID_REQUEST',
+    'expected object',
+  ],
   ['a wait too long', { url: '/v1/business-keys/k?waitMs=30001' }, 'INVALID_REQUEST', '30000'],
   ['a wait below zero', { url: '/v1/business-keys/k?waitMs=-1' }, 'INVALID_REQUEST', '>=0'],
   [

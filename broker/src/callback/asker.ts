@@ -1,4 +1,4 @@
-import type { CheckRequest } from '@escrowmq/protocol';
+import { type CheckRequest, LIMITS } from '@escrowmq/protocol';
 import type { Asker, CheckOutcome, Observer, ProducerGroup } from '../domain/ports.js';
 import type { BreakerLimits } from './breaker.js';
 import { BREAKER_LIMITS } from './breaker.js';
@@ -30,6 +30,8 @@ export interface AskerOptions {
   /** Which URLs may be called. */
   allow: CallbackPolicy;
   observer: Pick<Observer, 'info' | 'failed'>;
+  /** An answer may bring the data of a transaction. @default LIMITS.transactionBytesMax */
+  answerBytesMax?: number;
   /** Monotonic milliseconds. @default performance.now */
   now?: () => number;
   /** The clock that signatures are dated by. @default the system's */
@@ -60,6 +62,7 @@ export function createAsker(options: AskerOptions): Asker & { close(): Promise<v
   const now = options.now ?? (() => performance.now());
   const wallClock = options.wallClock ?? (() => new Date());
   const limits = options.breaker ?? BREAKER_LIMITS;
+  const answerBytesMax = options.answerBytesMax ?? LIMITS.transactionBytesMax;
   const agent = createGuardedAgent(allow, options.resolve);
   const groups = new Map<string, Group>();
   const calls = new Set<AbortController>();
@@ -131,6 +134,7 @@ export function createAsker(options: AskerOptions): Asker & { close(): Promise<v
         url,
         request,
         signingSecrets,
+        answerBytesMax,
         agent,
         signal,
         at: wallClock(),
@@ -173,7 +177,12 @@ export function createAsker(options: AskerOptions): Asker & { close(): Promise<v
     if (change !== undefined) tell(group.name, change, failure.failure ?? 'answered');
     const about = { endpoint: shown(slot.url), tookMs: Math.round(endedAt - startedAt) };
     return result.kind === 'answer'
-      ? { kind: 'answered', decision: result.decision, ...about }
+      ? {
+          kind: 'answered',
+          decision: result.decision,
+          ...(result.messageData === undefined ? {} : { messageData: result.messageData }),
+          ...about,
+        }
       : { kind: 'unanswered', detail: result.detail, ...about };
   }
 

@@ -1,6 +1,7 @@
 import { CheckAnswer, type CheckRequest } from '@escrowmq/protocol';
 import type { Agent, Dispatcher } from 'undici';
 import { request as send } from 'undici';
+import type { z } from 'zod';
 import { AddressRefused } from './guarded-agent.js';
 import { signatureHeaders } from './signature.js';
 
@@ -12,19 +13,22 @@ import { signatureHeaders } from './signature.js';
  * type and the origin that it redirects to.
  */
 
-/** 64 KiB; an answer has about 100 bytes. Reading stops here, whatever was announced. */
-const ANSWER_BYTES_MAX = 64 * 1024;
-
 const DETAIL_CHARS_MAX = 200;
 
 export type CallResult =
-  | { kind: 'answer'; decision: CheckAnswer['decision'] }
+  | {
+      kind: 'answer';
+      decision: CheckAnswer['decision'];
+      messageData?: CheckAnswer['messageData'];
+    }
   | { kind: 'noAnswer'; detail: string };
 
 export interface CheckCall {
   url: string;
   request: CheckRequest;
   signingSecrets: readonly string[];
+  /** Reading stops here, whatever was announced. Most answers have 100 bytes; one may bring data. */
+  answerBytesMax: number;
   agent: Agent;
   /** Ends the call. While it is still connecting, undici hears it only afterwards. */
   signal: AbortSignal;
@@ -56,10 +60,10 @@ export async function callEndpoint(call: CheckCall): Promise<CallResult> {
     body,
   });
   try {
-    const refusal = refusalOf(response, call.url);
+    const refusal = refusalOf(response, call);
     if (refusal !== undefined) return noAnswer(refusal);
-    const bytes = await readAtMost(response.body, ANSWER_BYTES_MAX);
-    if (bytes === undefined) return noAnswer(`answer larger than ${ANSWER_BYTES_MAX} bytes`);
+    const bytes = await readAtMost(response.body, call.answerBytesMax);
+    if (bytes === undefined) return noAnswer(`answer larger than ${call.answerBytesMax} bytes`);
     return readAnswer(bytes, request.id);
   } finally {
     discard(response.body);
@@ -67,7 +71,10 @@ export async function callEndpoint(call: CheckCall): Promise<CallResult> {
 }
 
 /** What status and headers alone say against the answer. */
-function refusalOf(response: Dispatcher.ResponseData, url: string): string | undefined {
+function refusalOf(
+  response: Dispatcher.ResponseData,
+  { url, answerBytesMax }: CheckCall,
+): string | undefined {
   const { statusCode: status, headers } = response;
   if (status >= 300 && status < 400) {
     const target = originOf(single(headers.location), url);
@@ -80,8 +87,8 @@ function refusalOf(response: Dispatcher.ResponseData, url: string): string | und
   if (type !== 'application/json') {
     return `content type ${brief(type)} instead of application/json`;
   }
-  if (Number(single(headers['content-length'])) > ANSWER_BYTES_MAX) {
-    return `answer larger than ${ANSWER_BYTES_MAX} bytes`;
+  if (Number(single(headers['content-length'])) > answerBytesMax) {
+    return `answer larger than ${answerBytesMax} bytes`;
   }
   return undefined;
 }
@@ -92,10 +99,32 @@ function readAnswer(bytes: Buffer, idAsked: string): CallResult {
   if (json === undefined) return noAnswer('answer is not JSON');
   const parsed = CheckAnswer.safeParse(json.value);
   if (!parsed.success) {
-    return noAnswer('answer is not exactly {"id","decision":"commit"|"rollback"|"unknown"}');
+    return noAnswer(
+      `answer is not exactly {"id","decision":"commit"|"rollback"|"unknown"}${wrongField(parsed.error)}`,
+    );
   }
-  if (parsed.data.id !== idAsked.toLowerCase()) return noAnswer('answered for another id');
-  return { kind: 'answer', decision: parsed.data.decision };
+  const { id, decision, messageData } = parsed.data;
+  if (id !== idAsked.toLowerCase()) return noAnswer('answered for another id');
+  if (reachesPrototype(messageData)) {
+    return noAnswer('"messageData" has a key that would reach a prototype');
+  }
+  return { kind: 'answer', decision, messageData };
+}
+
+/** What the broker refuses in a request too, on behalf of those who consume it. */
+function reachesPrototype(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  if (Object.hasOwn(value, '__proto__')) return true;
+  return Object.entries(value).some(([key, child]) => {
+    if (key !== 'constructor' || typeof child !== 'object') return reachesPrototype(child);
+    return (child !== null && Object.hasOwn(child, 'prototype')) || reachesPrototype(child);
+  });
+}
+
+/** Which part of the data is wrong. Paths hold names of our fields and numbers only. */
+function wrongField({ issues: [first] }: z.ZodError): string {
+  if (first?.path[0] !== 'messageData') return '';
+  return ` with "messageData" as prepare left it open: see ${first.path.join('.')}`;
 }
 
 function parseJson(bytes: Buffer): { value: unknown } | undefined {

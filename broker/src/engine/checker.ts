@@ -1,4 +1,11 @@
-import { createCoalescer, EscrowError, type HistoryEvent } from '@escrowmq/protocol';
+import {
+  type CheckAnswer,
+  createCoalescer,
+  type ErrorCode,
+  EscrowError,
+  type HistoryEvent,
+  type MessageData,
+} from '@escrowmq/protocol';
 import { checkSaidUnknown, checkUnanswered, type Outcome } from '../domain/decide.js';
 import type {
   Asker,
@@ -9,6 +16,7 @@ import type {
   ProducerGroup,
   Store,
 } from '../domain/ports.js';
+import { type CheckPolls, POLL_ENDPOINT } from './check-polls.js';
 import type { Intake } from './intake.js';
 import type { StoreClock } from './store-clock.js';
 
@@ -16,6 +24,7 @@ import type { StoreClock } from './store-clock.js';
  * Asks producers about transactions without a verdict.
  *
  * Only an explicit, well-formed answer decides, and it decides as any verdict does: guarded, once.
+ * A "commit" whose data does not fit what prepare left open is no answer.
  * Only `unknown` spends an attempt; when they are spent the transaction is parked, never rolled
  * back. No answer spends nothing: the next check comes later, and after `alertAfterMs` somebody is
  * told while checks go on.
@@ -25,9 +34,11 @@ import type { StoreClock } from './store-clock.js';
  */
 export interface CheckerDeps {
   store: Pick<Store, 'claimDueChecks' | 'saveChecks' | 'releaseChecks' | 'appendHistory'>;
-  asker: Asker;
+  asker: Asker & Pick<CheckPolls, 'unpolled'>;
   findGroup(name: string): Promise<ProducerGroup | undefined>;
   decide: Intake['decide'];
+  /** One transaction as JSON, with the data that its commit supplies. */
+  transactionBytesMax: number;
   clock: StoreClock;
   /** In [0, 1), for jitter. */
   random(): number;
@@ -37,6 +48,11 @@ export interface CheckerDeps {
 export interface Checker {
   /** One pass: claims what is due and asks; resolves with how many it began. */
   checkOnce(): Promise<number>;
+  /**
+   * An answer for which no check is under way here: late, or to another instance's. It decides as
+   * well, within its group; what it can't decide is on record or of no use.
+   */
+  takeLate(producerGroup: string, answer: CheckAnswer): Promise<void>;
   /** Resolves when no check is under way. */
   idle(): Promise<void>;
 }
@@ -50,6 +66,13 @@ const CONCURRENT_MAX = 256;
 const LEASE_MS = 45_000;
 const SAVE_ROWS_MAX = 100;
 
+/** What a "commit" is refused for when its data does not fit what prepare left open. */
+const DATA_REFUSALS: ReadonlySet<ErrorCode> = new Set([
+  'MESSAGE_DATA_MISSING',
+  'INVALID_REQUEST',
+  'BODY_TOO_LARGE',
+]);
+
 /** For a group that vanished, which only a restored backup can bring about. */
 const NO_POLICY = {
   firstDelayMs: 10_000,
@@ -57,6 +80,20 @@ const NO_POLICY = {
   unknownMax: 15,
   alertAfterMs: 3_600_000,
 };
+
+/** An answer that decides. */
+interface Answer {
+  decision: 'commit' | 'rollback';
+  messageData?: MessageData[] | undefined;
+  endpoint: string;
+}
+
+type CheckVerdict =
+  /** `isNews`: by this very answer. */
+  | { kind: 'decided'; isNews: boolean }
+  | { kind: 'contradicts'; isPurged: boolean }
+  /** Its data does not fit what prepare left open. */
+  | { kind: 'refused'; detail: string };
 
 export function createChecker(deps: CheckerDeps): Checker {
   const { store, asker, clock, observer } = deps;
@@ -90,30 +127,74 @@ export function createChecker(deps: CheckerDeps): Checker {
 
   async function check(due: DueCheck, group: ProducerGroup | undefined): Promise<void> {
     const outcome = await ask(due, group);
-    const answer = outcome.kind === 'answered' ? outcome.decision : 'none';
-    observer.count('checks', { outcome: answer });
-    if (outcome.kind === 'answered' && outcome.decision !== 'unknown') {
-      await settle(due, outcome.decision, outcome);
-    } else {
-      await saves.call(resultOf(due, group, outcome));
+    if (outcome.kind === 'unanswered' || outcome.decision === 'unknown') {
+      return record(due, group, outcome);
+    }
+    const { decision, endpoint, tookMs, messageData } = outcome;
+    const verdict = await decideBy(due.id, { decision, endpoint, messageData });
+    if (verdict.kind === 'refused') {
+      const { detail } = verdict;
+      return record(due, group, { kind: 'unanswered', endpoint, tookMs, detail });
+    }
+    observer.count('checks', { outcome: decision });
+    const event = eventOf(outcome, clock.now());
+    if (verdict.kind === 'contradicts') event.event = 'conflict';
+    await store.appendHistory([{ id: due.id, event }]);
+  }
+
+  /** What decides nothing: the next check comes later. */
+  async function record(
+    due: DueCheck,
+    group: ProducerGroup | undefined,
+    outcome: CheckOutcome,
+  ): Promise<void> {
+    const isAnswered = outcome.kind === 'answered';
+    observer.count('checks', { outcome: isAnswered ? outcome.decision : 'none' });
+    await saves.call(resultOf(due, group, outcome));
+  }
+
+  async function decideBy(
+    id: string,
+    { decision, messageData, endpoint }: Answer,
+    producerGroup?: string,
+  ): Promise<CheckVerdict> {
+    const supplied =
+      messageData === undefined
+        ? undefined
+        : { data: messageData, bytesMax: deps.transactionBytesMax };
+    const decidedBy = { by: `check ${endpoint}` };
+    try {
+      const answer = await deps.decide({ id, decision, decidedBy, producerGroup, supplied });
+      return { kind: 'decided', isNews: answer.decision === undefined };
+    } catch (error) {
+      if (!(error instanceof EscrowError)) throw error;
+      if (DATA_REFUSALS.has(error.code)) return { kind: 'refused', detail: error.message };
+      // The producer's own verdict came first and differs: its word stands, and this is recorded.
+      if (error.code !== 'STATE_CONFLICT') throw error;
+      observer.failed(`a check contradicts the decision on ${id}`, error);
+      return { kind: 'contradicts', isPurged: error.details.purged === true };
     }
   }
 
-  async function settle(
-    due: DueCheck,
-    decision: 'commit' | 'rollback',
-    outcome: CheckOutcome,
-  ): Promise<void> {
-    const event = eventOf(outcome, clock.now());
-    try {
-      await deps.decide({ id: due.id, decision, decidedBy: { by: `check ${outcome.endpoint}` } });
-    } catch (error) {
-      // The producer's own verdict came first and differs: its word stands, and this is recorded.
-      if (!(error instanceof EscrowError) || error.code !== 'STATE_CONFLICT') throw error;
-      observer.failed(`a check contradicts the decision on ${due.id}`, error);
-      event.event = 'conflict';
-    }
-    await store.appendHistory([{ id: due.id, event }]);
+  /** On record, unless it says nothing new or there is no row to record it with. */
+  async function settleLate(id: string, answer: Answer, producerGroup: string): Promise<void> {
+    const verdict = await decideBy(id, answer, producerGroup);
+    if (verdict.kind === 'decided' && !verdict.isNews) return;
+    if (verdict.kind === 'contradicts' && verdict.isPurged) return;
+    const { decision, endpoint } = answer;
+    const isRefused = verdict.kind === 'refused';
+    observer.count('checks', { outcome: isRefused ? 'none' : decision });
+    const event: HistoryEvent = {
+      at: clock.now(),
+      event: verdict.kind === 'contradicts' ? 'conflict' : 'check',
+      detail: {
+        answer: isRefused ? 'none' : decision,
+        endpoint,
+        late: true,
+        ...(isRefused ? { detail: verdict.detail } : {}),
+      },
+    };
+    await store.appendHistory([{ id, event }]);
   }
 
   function resultOf(
@@ -163,8 +244,12 @@ export function createChecker(deps: CheckerDeps): Checker {
     async checkOnce() {
       const limit = CONCURRENT_MAX - underWay.size;
       if (limit <= 0) return 0;
-      const exceptGroups = asker.busyGroups();
-      const { due } = await store.claimDueChecks({ limit, leaseMs: LEASE_MS, exceptGroups });
+      const { due } = await store.claimDueChecks({
+        limit,
+        leaseMs: LEASE_MS,
+        exceptGroups: asker.busyGroups(),
+        onlyOverdue: asker.unpolled(),
+      });
       const groups = new Map<string, ProducerGroup | undefined>();
       for (const { producerGroup } of due) {
         if (!groups.has(producerGroup))
@@ -175,6 +260,15 @@ export function createChecker(deps: CheckerDeps): Checker {
       // checks. It is due again at once, and left out of claims until there is room.
       if (tooMany.length > 0) await store.releaseChecks(tooMany.map(({ id }) => id));
       return due.length;
+    },
+    async takeLate(producerGroup, { id, decision, messageData }) {
+      if (decision === 'unknown') return;
+      try {
+        await settleLate(id, { decision, messageData, endpoint: POLL_ENDPOINT }, producerGroup);
+      } catch (error) {
+        // Never was, is another group's, or is gone: there is nothing that it could decide.
+        if (!(error instanceof EscrowError) || error.code !== 'TRANSACTION_NOT_FOUND') throw error;
+      }
     },
     async idle() {
       await Promise.all(underWay);

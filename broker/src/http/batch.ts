@@ -147,7 +147,11 @@ async function runOne(
         return resultOf(await deps.prepare(operation, traceOf(operation.trace, trace)));
       case 'send':
         return resultOf(await deps.send(operation, traceOf(operation.trace, trace)));
-      case 'commit':
+      case 'commit': {
+        const { id, op, messageData } = operation;
+        const verdict = { id, decision: op, producerGroup: groupOf(caller), messageData };
+        return { status: 200, answer: await deps.decide(verdict) };
+      }
       case 'rollback': {
         const { id, op } = operation;
         const verdict = { id, decision: op, producerGroup: groupOf(caller) };

@@ -1,6 +1,9 @@
 import type {
   BusinessKeyAnswer,
+  CheckRequest,
   Decision,
+  MessageData,
+  PollChecksRequest,
   PrepareRequest,
   ProducerGroupAnswer,
   ProducerGroupRequest,
@@ -20,12 +23,16 @@ export interface HttpDeps {
   send(request: SendRequest, trace: TraceContext): Promise<Accepted>;
   /**
    * With `producerGroup`, another group's transaction is as good as absent. Rejects with
-   * `TRANSACTION_NOT_FOUND`, or `STATE_CONFLICT` with the decision on record in its details.
+   * `TRANSACTION_NOT_FOUND`, or `STATE_CONFLICT` with the decision on record in its details; a commit
+   * whose data does not fit what prepare left open with `MESSAGE_DATA_MISSING`, `INVALID_REQUEST` or
+   * `BODY_TOO_LARGE`.
    */
   decide(verdict: {
     id: string;
     decision: Decision;
     producerGroup?: string | undefined;
+    /** Of a commit: what prepare left open. */
+    messageData?: MessageData[] | undefined;
   }): Promise<TransactionAnswer>;
   resolve(id: string, request: ResolveRequest): Promise<TransactionAnswer>;
   view(id: string): Promise<TransactionView | undefined>;
@@ -46,6 +53,10 @@ export interface HttpDeps {
     producerGroup: string | undefined,
     signal: AbortSignal,
   ): Promise<BusinessKeyAnswer>;
+  /** Ends at once, and empty, when `signal` aborts. */
+  pollChecks(
+    poll: PollChecksRequest & { producerGroup: string; signal: AbortSignal },
+  ): Promise<CheckRequest[]>;
   readiness(): Promise<{ ready: boolean; degraded: boolean; checks: Record<string, string> }>;
   metrics(): Promise<{ contentType: string; body: string }>;
   observer: Pick<Observer, 'failed' | 'info'>;

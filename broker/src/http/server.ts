@@ -4,6 +4,7 @@ import fastify, { type FastifyInstance } from 'fastify';
 import type { ApiKey } from './api-keys.js';
 import { batchRoutes } from './batch.js';
 import { businessKeyRoutes } from './business-keys.js';
+import { checkRoutes } from './checks.js';
 import {
   CONNECTION_LIMITS,
   type ConnectionLimits,
@@ -51,6 +52,7 @@ export function createHttpServer(deps: HttpDeps, options: HttpOptions): FastifyI
     ...transactionRoutes(deps),
     ...batchRoutes(deps, { transactionBytesMax, batchBytesMax }),
     ...producerGroupRoutes(deps),
+    ...checkRoutes(deps, { bodyBytesMax: batchBytesMax }),
     ...businessKeyRoutes(deps),
     ...operationsRoutes(deps),
     openApiRoute(server),

@@ -1,5 +1,5 @@
 import {
-  type Decision,
+  CommitRequest,
   EscrowError,
   isPlainId,
   PrepareRequest,
@@ -26,7 +26,7 @@ type TransactionDeps = Pick<
 
 const IdParams = z.object({ id: TransactionId });
 
-/** A verdict says all it has to say in its URL; a body that says more is a misunderstanding. */
+/** A rollback says all it has to say in its URL; a body that says more is a misunderstanding. */
 const NoFields = z.strictObject({});
 
 const idOf = ({ params: { id } }: Call): string =>
@@ -58,8 +58,8 @@ export function transactionRoutes(deps: TransactionDeps): Route[] {
   return [
     prepareRoute(deps),
     sendRoute(deps),
-    decideRoute(deps, 'commit'),
-    decideRoute(deps, 'rollback'),
+    commitRoute(deps),
+    rollbackRoute(deps),
     viewRoute(deps),
     searchRoute(deps),
     resolveRoute(deps),
@@ -111,29 +111,59 @@ function sendRoute(deps: TransactionDeps): Route {
   };
 }
 
-function decideRoute(deps: TransactionDeps, decision: Decision): Route {
-  const does = decision === 'commit' ? 'Releases' : 'Drops';
+const VERDICT_PROBLEMS = [
+  'INVALID_ID',
+  'TRANSACTION_NOT_FOUND',
+  'STATE_CONFLICT',
+  'BROKER_BUSY',
+  'STORE_UNAVAILABLE',
+] as const;
+
+const decided = { 200: { description: 'Decided, now or before', schema: TransactionAnswer } };
+
+const FINAL =
+  'Safe to repeat; a decision never reverses, and the problem of a contradicting verdict carries the decision on record.';
+
+function commitRoute(deps: TransactionDeps): Route {
   return {
     method: 'POST',
-    url: `/v1/transactions/:id/${decision}`,
+    url: '/v1/transactions/:id/commit',
     access: ['producer'],
-    operationId: decision,
-    summary: decision === 'commit' ? 'Commit a transaction' : 'Roll a transaction back',
-    description: `${does} the half messages. Takes no body. Safe to repeat; a decision never reverses, and the problem of a contradicting verdict carries the decision on record.`,
+    operationId: 'commit',
+    summary: 'Commit a transaction',
+    description: `Releases the half messages. Takes no body, unless prepare left messages open by dataAtCommit: then messageData supplies each of them, in the same durable step, and the data of the first commit stands. ${FINAL}`,
     params: IdParams,
-    answers: { 200: { description: 'Decided, now or before', schema: TransactionAnswer } },
-    problems: [
-      'INVALID_ID',
-      'TRANSACTION_NOT_FOUND',
-      'STATE_CONFLICT',
-      'BROKER_BUSY',
-      'STORE_UNAVAILABLE',
-    ],
+    body: CommitRequest.optional(),
+    answers: decided,
+    problems: [...VERDICT_PROBLEMS, 'INVALID_BASE64', 'TOO_MANY_MESSAGES', 'MESSAGE_DATA_MISSING'],
     async handle(call) {
       const id = idOf(call);
-      if (call.body !== undefined) parse(NoFields, call.body, `the body of a ${decision}`);
       const producerGroup = groupOf(call.caller);
-      return { body: await deps.decide({ id, decision, producerGroup }) };
+      const messageData =
+        call.body === undefined
+          ? undefined
+          : parse(CommitRequest, call.body, 'the body of a commit').messageData;
+      return { body: await deps.decide({ id, decision: 'commit', producerGroup, messageData }) };
+    },
+  };
+}
+
+function rollbackRoute(deps: TransactionDeps): Route {
+  return {
+    method: 'POST',
+    url: '/v1/transactions/:id/rollback',
+    access: ['producer'],
+    operationId: 'rollback',
+    summary: 'Roll a transaction back',
+    description: `Drops the half messages. Takes no body. ${FINAL}`,
+    params: IdParams,
+    answers: decided,
+    problems: VERDICT_PROBLEMS,
+    async handle(call) {
+      const id = idOf(call);
+      if (call.body !== undefined) parse(NoFields, call.body, 'the body of a rollback');
+      const producerGroup = groupOf(call.caller);
+      return { body: await deps.decide({ id, decision: 'rollback', producerGroup }) };
     },
   };
 }
@@ -195,7 +225,7 @@ function resolveRoute(deps: TransactionDeps): Route {
     operationId: 'resolve',
     summary: "Resolve a transaction by an operator's word",
     description:
-      'Commits or rolls back what has no decision, asks the producer again, or sends again what could not be delivered. Recorded with name and reason.',
+      'Commits or rolls back what has no decision, asks the producer again, or sends again what could not be delivered. Recorded with name and reason. What prepare left open only the producer can commit, with its data.',
     params: IdParams,
     body: ResolveRequest,
     answers: { 200: { description: 'Done and recorded', schema: TransactionAnswer } },
@@ -204,6 +234,7 @@ function resolveRoute(deps: TransactionDeps): Route {
       'INVALID_NAME',
       'TRANSACTION_NOT_FOUND',
       'STATE_CONFLICT',
+      'MESSAGE_DATA_MISSING',
       'BROKER_BUSY',
       'STORE_UNAVAILABLE',
     ],
