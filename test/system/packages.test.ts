@@ -1,0 +1,147 @@
+import { execFile } from 'node:child_process';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+
+/*
+ * The packages as others install them: packed, and unpacked beside nothing but their dependencies.
+ */
+
+const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
+const BIN = join(ROOT, 'node_modules', '.bin');
+const FOLDERS = ['protocol', 'producer-sdk', 'consumer-sdk'];
+const run = promisify(execFile);
+
+interface Package {
+  name: string;
+  folder: string;
+  tarball: string;
+  manifest: { exports: Record<string, unknown>; dependencies?: Record<string, string> };
+}
+
+let home: string;
+const packages: Package[] = [];
+
+beforeAll(async () => {
+  home = await mkdtemp(join(tmpdir(), 'escrow-packages-'));
+  await run(process.execPath, [join(ROOT, 'scripts', 'build-packages.mjs')], { cwd: ROOT });
+  for (const folder of FOLDERS) {
+    const manifest = JSON.parse(await readFile(join(ROOT, folder, 'package.json'), 'utf8'));
+    const packed = ['pack', '--ignore-scripts', '--json', '--pack-destination', home];
+    await run('npm', packed, { cwd: join(ROOT, folder) });
+    const tarball = join(home, `${manifest.name.replace('@', '').replace('/', '-')}-0.1.0.tgz`);
+    packages.push({ name: manifest.name, folder, tarball, manifest });
+  }
+  await install();
+});
+afterAll(() => rm(home, { recursive: true, force: true }));
+
+/** Into `home/node_modules`: the packages, and links to what they depend on. */
+async function install(): Promise<void> {
+  const modules = join(home, 'node_modules');
+  await mkdir(join(modules, '@types'), { recursive: true });
+  const linked = new Set(['@types/node']);
+  for (const { name, tarball, manifest } of packages) {
+    const unpacked = join(home, 'unpacked');
+    await mkdir(unpacked, { recursive: true });
+    await run('tar', ['-xzf', tarball, '-C', unpacked]);
+    await cp(join(unpacked, 'package'), join(modules, name), { recursive: true });
+    await rm(unpacked, { recursive: true });
+    for (const dependency of Object.keys(manifest.dependencies ?? {})) {
+      if (!dependency.startsWith('@escrowmq/')) linked.add(dependency);
+    }
+  }
+  for (const name of linked) {
+    await mkdir(dirname(join(modules, name)), { recursive: true });
+    await symlink(join(ROOT, 'node_modules', name), join(modules, name));
+  }
+}
+
+/** `@escrowmq/producer`, `@escrowmq/producer/knex`, … */
+const entries = (): string[] =>
+  packages.flatMap(({ name, manifest }) =>
+    Object.keys(manifest.exports).map((path) => name + path.slice(1)),
+  );
+
+async function node(file: string, source: string): Promise<string> {
+  await writeFile(join(home, file), source);
+  const { stdout } = await run(process.execPath, [file], { cwd: home });
+  return stdout.trim();
+}
+
+test('every entry of every package can be imported and required, and has the same exports', async () => {
+  const list = JSON.stringify(entries());
+  const namesOf = `Object.keys(module).filter((name) => !['default', '__esModule', 'module.exports'].includes(name)).sort()`;
+  const imported = await node(
+    'imports.mjs',
+    `for (const entry of ${list}) { const module = await import(entry); console.log(entry, ${namesOf}.join()); }`,
+  );
+  const required = await node(
+    'requires.cjs',
+    `for (const entry of ${list}) { const module = require(entry); console.log(entry, ${namesOf}.join()); }`,
+  );
+  expect(required).toBe(imported);
+  expect(imported).toContain('createProducer');
+});
+
+describe.each(FOLDERS)('%s', (folder) => {
+  const packageOf = () => packages.find((each) => each.folder === folder) as Package;
+
+  test('has nothing that a linter of packages minds', async () => {
+    const { stdout } = await run(join(BIN, 'publint'), ['run', packageOf().tarball, '--strict'], {
+      cwd: ROOT,
+    });
+    expect(stdout).toMatch(/All good/);
+  });
+
+  test('has the right types for whoever imports and whoever requires it', async () => {
+    const flags = [packageOf().tarball, '--profile', 'node16', '--format', 'json'];
+    const { stdout } = await run(join(BIN, 'attw'), flags, { cwd: ROOT });
+    const problems: { resolutionKind?: string }[] = Object.values(
+      JSON.parse(stdout).problems,
+    ).flat();
+    // Node 10 could not read `exports`, which is listed even where the profile leaves it out.
+    expect(problems.filter(({ resolutionKind }) => resolutionKind !== 'node10')).toEqual([]);
+  });
+
+  test('packs what is built and nothing else', async () => {
+    const files = await readdir(join(home, 'node_modules', packageOf().name));
+    expect(files.sort()).toEqual(expect.arrayContaining(['dist', 'package.json']));
+    expect(files.filter((file) => !/^(dist|package\.json|README\.md|LICENSE)$/.test(file))).toEqual(
+      [],
+    );
+  });
+});
+
+/** What a service writes that has neither a data layer's types nor `skipLibCheck`. */
+const SERVICE = `import { createProducer, isEscrowError } from '@escrowmq/producer';
+export const producer = createProducer({ brokers: ['http://127.0.0.1:7171'], producerGroup: 'a' });
+export const code = (error: unknown) => (isEscrowError(error) ? error.code : undefined);
+`;
+
+test.each([
+  ['NodeNext', 'service.mts'],
+  ['NodeNext', 'service.cts'],
+])(
+  'a service without any data layer compiles against the producer (%s, %s)',
+  async (module, file) => {
+    await writeFile(join(home, file), SERVICE);
+    const flags = [
+      '--module',
+      module,
+      '--strict',
+      '--noEmit',
+      '--types',
+      'node',
+      '--target',
+      'es2023',
+    ];
+    const { stdout } = await run(join(BIN, 'tsc'), [...flags, file], { cwd: home }).catch(
+      (error) => error,
+    );
+    expect(stdout).toBe('');
+  },
+);
