@@ -1,5 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type CheckAnswer, CheckRequest, isEscrowError } from '@escrowmq/protocol';
+import {
+  type CheckAnswer,
+  type CheckRequest,
+  isEscrowError,
+  PollChecksAnswer,
+  type PollChecksInput,
+} from '@escrowmq/protocol';
 import { createBrokerHttp } from './broker-http.js';
 import type { CheckDecider } from './check-decider.js';
 import { backOffMs, pauseBeforeRepeatMs } from './deadline.js';
@@ -52,18 +58,18 @@ export function createPolledBroker(deps: PolledBrokerDeps): PolledBroker {
   const chains = new Set<Promise<number>>();
   let polling: Promise<void> | undefined;
 
-  const request = (body: { waitMs: number; limit: number; answers: CheckAnswer[] }) =>
+  const request = (body: PollChecksInput) =>
     ({
       method: 'POST',
       path: `/v1/producer-groups/${settings.producerGroup}/checks`,
       body: JSON.stringify(body),
-      read: readChecks,
+      read: (value: unknown) => PollChecksAnswer.parse(value).checks,
     }) as const;
 
   /** One attempt; whoever polls has a back-off of his own. */
   function poll(waitMs: number, limit: number): Promise<CheckRequest[]> {
     const longPollMs = waitMs + POLL_SLACK_MS;
-    const sent = request({ waitMs, limit, answers: [] });
+    const sent = request({ waitMs, limit });
     return polls.call({ ...sent, longPollMs, repeatable: false }, longPollMs);
   }
 
@@ -145,12 +151,6 @@ export function createPolledBroker(deps: PolledBrokerDeps): PolledBroker {
       await deliveries.close();
     },
   };
-}
-
-/** @throws {ZodError} for what no broker answers */
-function readChecks(value: unknown): CheckRequest[] {
-  const { checks } = Object(value) as { checks?: unknown };
-  return CheckRequest.array().parse(checks);
 }
 
 /** How long it asked to be left alone, in milliseconds; 0 when it did not. */

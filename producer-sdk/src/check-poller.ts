@@ -6,7 +6,7 @@ import {
   createCheckDecider,
 } from './check-decider.js';
 import { createPolledBroker, type PolledBroker } from './check-polled-broker.js';
-import { parseLimit, parseProducerOptions } from './options.js';
+import { parseProducerOptions } from './options.js';
 
 /**
  * Fetches checks instead of being called: for producers that nobody can call, behind NAT, in a
@@ -44,10 +44,11 @@ export interface CheckPoller {
   start(): void;
   /**
    * One poll at every broker, for a function that runs by the clock, and for tests. Not beside
-   * `start`. Resolves when everything that the polls brought is answered.
+   * `start`. Resolves when what is due is answered.
    *
-   * @param options.waitMs how long to wait for a first check, in milliseconds @default 5000
-   * @returns how many checks were answered; when it is not 0, more may wait
+   * @param options.waitMs how long to wait for a first check, in milliseconds @default 0: takes
+   *   what is due already
+   * @returns how many checks were answered
    * @throws {EscrowError} the refusal of a broker, or BROKER_UNREACHABLE; the others were polled
    */
   runOnce(options?: { waitMs?: number }): Promise<number>;
@@ -56,12 +57,6 @@ export interface CheckPoller {
 }
 
 const CONCURRENCY_DEFAULT = 8;
-
-/** As many checks as the broker hands out in one answer. */
-const CHECKS_PER_POLL_MAX = 64;
-
-/** The broker looks for checks that are due while somebody polls; this is several of its rounds. */
-const RUN_ONCE_WAIT_MS = 5_000;
 
 /**
  * @throws {EscrowError} INVALID_CONFIGURATION or INVALID_NAME
@@ -79,8 +74,13 @@ export function createPollerOf(
   decider: CheckDecider,
   options: Omit<CheckPollerOptions, keyof CheckDecisionOptions>,
 ): CheckPoller {
-  const concurrencyMax = parseConcurrency(options.concurrencyMax ?? CONCURRENCY_DEFAULT);
-  const waitMs = parseWaitMs(options.waitMs ?? LIMITS.waitMsMax);
+  const concurrencyMax = parseWithin(
+    'concurrencyMax',
+    options.concurrencyMax ?? CONCURRENCY_DEFAULT,
+    [1, LIMITS.checksPerPollMax],
+  );
+  // A loop of polls that do not wait would be nothing but load.
+  const waitMs = parseWithin('waitMs', options.waitMs ?? LIMITS.waitMsMax, [1, LIMITS.waitMsMax]);
   const { logger } = decider;
   const settings = parseProducerOptions({ ...options, logger });
   const brokers = settings.brokerOrigins.map((origin) =>
@@ -99,9 +99,9 @@ export function createPollerOf(
       state = 'started';
       for (const broker of brokers) broker.keepPolling(waitMs);
     },
-    async runOnce({ waitMs: firstWaitMs = RUN_ONCE_WAIT_MS } = {}) {
+    async runOnce({ waitMs: onceWaitMs = 0 } = {}) {
       assert(state === 'new', `runOnce is for a poller that is not started; this one is ${state}`);
-      return pollEach(brokers, parseWaitMs(firstWaitMs));
+      return pollEach(brokers, parseWithin('waitMs', onceWaitMs, [0, LIMITS.waitMsMax]));
     },
     async close() {
       state = 'closed';
@@ -121,15 +121,10 @@ async function pollEach(brokers: PolledBroker[], waitMs: number): Promise<number
   return answered;
 }
 
-function parseConcurrency(concurrencyMax: number): number {
-  return parseAtMost('concurrencyMax', concurrencyMax, CHECKS_PER_POLL_MAX);
-}
-
-function parseWaitMs(waitMs: number): number {
-  return parseAtMost('waitMs', waitMs, LIMITS.waitMsMax);
-}
-
-function parseAtMost(name: string, value: number, max: number): number {
-  if (parseLimit(name, value) <= max) return value;
-  throw new EscrowError('INVALID_CONFIGURATION', `${name} is ${value}; it may be ${max} at most`);
+function parseWithin(name: string, value: number, [min, max]: [number, number]): number {
+  if (Number.isInteger(value) && value >= min && value <= max) return value;
+  throw new EscrowError(
+    'INVALID_CONFIGURATION',
+    `${name} is ${value}; it must be a whole number from ${min} to ${max}`,
+  );
 }

@@ -81,6 +81,7 @@ export async function startFakePullBroker(script: PullScripted[] = []): Promise<
         at: performance.now(),
         path: request.url ?? '',
         authorization,
+        answers: [],
         ...body,
       };
       polls.push(seen);

@@ -100,10 +100,11 @@ function send(
   });
 }
 
-const writeCommit = () =>
+/** What a local transaction leaves behind. */
+const writeCommit = (messageData?: unknown) =>
   database.observer.query(
-    "insert into escrow_barrier (transaction_id, decision, created_at) values (unhex(replace(?, '-', '')), 'commit', utc_timestamp(3))",
-    [id],
+    "insert into escrow_barrier (transaction_id, decision, created_at, data) values (unhex(replace(?, '-', '')), 'commit', utc_timestamp(3), ?)",
+    [id, messageData === undefined ? null : JSON.stringify(messageData)],
   );
 
 /** Refused as a problem document with this code, and nothing is decided. */
@@ -202,6 +203,17 @@ test.each(CONSUMED)('$name: refuses, and the log says what to do', async (mountO
       /raw bytes: (mount the check handler before|give the check handler)/,
     ),
   });
+});
+
+test('what the local transaction supplied for open messages goes with the answer', async () => {
+  const { post } = await mount(STREAMING[0]!);
+  const messageData = [
+    { number: 0, data: { userId: 7, name: '漢字' } },
+    { number: 2, dataBase64: 'AAE=', contentType: 'application/x-protobuf' },
+  ];
+  await writeCommit(messageData);
+  const { status, body } = await askWith(post, id);
+  expect([status, JSON.parse(body)]).toEqual([200, { id, decision: 'commit', messageData }]);
 });
 
 test('a check that is cut off while it is sent is told, and the next one is answered', async () => {

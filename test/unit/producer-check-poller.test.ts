@@ -294,6 +294,7 @@ test('options that could not work are refused at once', () => {
     { ...given, brokers: ['http://127.0.0.1:7171/v1'] },
     { ...given, concurrencyMax: 0 },
     { ...given, concurrencyMax: 65 },
+    { ...given, waitMs: 0 },
     { ...given, waitMs: 30_001 },
   ];
   for (const options of invalid) {
