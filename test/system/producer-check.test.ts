@@ -18,7 +18,6 @@ import {
   SIGNING_SECRET,
   startProducerDatabase,
 } from '../support/producer-database.js';
-import { until } from '../support/until.js';
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 const { logger, records } = recordingLogger();
@@ -95,34 +94,6 @@ test.each([
     expect(await ask(handler, id)).toBe(decision);
   },
 );
-
-test('two checks that wait on a transaction that rolls back never contradict each other', async () => {
-  for (let round = 0; round < 10; round += 1) {
-    id = uuidv7();
-    const handlers = [handlerOf(database.pool()), handlerOf(database.pool())];
-    let asked: Promise<string[]> = Promise.resolve([]);
-    await whileOpen('rollback', async () => {
-      asked = Promise.all(handlers.map((handler) => ask(handler, id)));
-      await untilWaiting(2);
-    });
-    expect(['rollback', 'unknown']).toEqual(expect.arrayContaining(await asked));
-    expect(await Promise.all(handlers.map((handler) => ask(handler, id)))).toEqual([
-      'rollback',
-      'rollback',
-    ]);
-  }
-});
-
-/** Until that many inserts into this database's barrier are under way: they wait for the lock. */
-async function untilWaiting(count: number): Promise<void> {
-  await until(`${count} checks wait`, async () => {
-    const [rows] = await database.observer.query<RowDataPacket[]>(
-      `select count(*) as waiting from information_schema.processlist
-       where db = database() and info like 'insert into escrow_barrier%'`,
-    );
-    return rows[0]?.waiting === count;
-  });
-}
 
 test('the connection goes back with its settings as they were, also after a lock wait', async () => {
   const pool = database.pool({ connectionLimit: 1 });

@@ -1,0 +1,183 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { createCheckHandler, createProducer, type Producer } from '@escrowmq/producer';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import type { Dialect } from '../../producer-sdk/src/database.js';
+import { type FakeBroker, startFakeBroker } from './fake-broker.js';
+import { ask, recordingLogger, SIGNING_SECRET } from './producer-database.js';
+import type { DatabaseKind, SuiteConnections, SuiteDatabase } from './producer-databases.js';
+import { startTcpProxy, type TcpProxy } from './tcp-proxy.js';
+import { until } from './until.js';
+
+const CHILD = fileURLToPath(new URL('./producer-child.mjs', import.meta.url));
+
+/** A producer that is killed at a step, and what a check makes of what it left. */
+export function describeProducerCrash(kind: DatabaseKind): void {
+  describe(`a producer on ${kind.name} that is killed`, () => {
+    const { logger } = recordingLogger();
+    let suite: SuiteDatabase;
+    let broker: FakeBroker;
+    let child: ChildProcess | undefined;
+
+    beforeEach(async () => {
+      suite = await kind.start();
+      broker = await startFakeBroker();
+    });
+    afterEach(async () => {
+      child?.kill('SIGKILL');
+      await broker.close();
+      await suite.close();
+    });
+
+    function startChild(end: 'stay' | 'end'): ChildProcess {
+      child = spawn(process.execPath, [CHILD, kind.dialect, suite.url, broker.address, end], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      return child;
+    }
+
+    async function killed(process: ChildProcess): Promise<void> {
+      const gone = once(process, 'exit');
+      process.kill('SIGKILL');
+      await gone;
+    }
+
+    /** What checks come to; a server may need a moment to see that its client is gone. */
+    async function decision(): Promise<string> {
+      const check = createCheckHandler({
+        signingSecret: SIGNING_SECRET,
+        database: suite.connect().database,
+        logger,
+      });
+      const [id = ''] = broker.transactions.keys();
+      const answers: string[] = [];
+      await until('a check decides', async () => {
+        answers.push(await ask(check, id));
+        return answers.at(-1) !== 'unknown';
+      });
+      expect(await ask(check, id)).toBe(answers.at(-1));
+      return String(answers.at(-1));
+    }
+
+    test('before its COMMIT has written nothing, and a check answers rollback', async () => {
+      const producer = startChild('stay');
+      const { stdout } = producer;
+      if (stdout === null) throw new Error('the child has no output');
+      const [said] = await once(stdout, 'data');
+      expect(String(said)).toBe('inserted\n');
+      await until('the broker has it', () => broker.transactions.size === 1);
+      await killed(producer);
+      expect(await decision()).toBe('rollback');
+      expect(await suite.accounts()).toEqual([]);
+    });
+
+    test('after its COMMIT, before the broker heard of it, is answered commit by a check', async () => {
+      broker.script.push('behave', 'hang');
+      const producer = startChild('end');
+      await until('the commit arrives at the broker', () =>
+        broker.operations().some(({ op }) => op === 'commit'),
+      );
+      await killed(producer);
+      expect(await decision()).toBe('commit');
+      expect(await suite.accounts()).toEqual([1]);
+    });
+  });
+}
+
+/** What the driver sends for COMMIT, and nothing else that a transaction of the SDK sends. */
+const COMMIT: Partial<Record<Dialect, Buffer>> = {
+  // A COM_QUERY packet. The barrier row's 'commit' has no such byte before it.
+  mysql: Buffer.from('\x03commit'),
+  // A Query message with its length.
+  postgres: Buffer.from('Q\0\0\0\x0bcommit\0'),
+};
+
+/** A COMMIT whose connection breaks: the client can't tell whether it arrived. */
+export function describeAmbiguousCommit(kind: DatabaseKind, trials: number): void {
+  describe(`a COMMIT on ${kind.name} whose connection breaks`, () => {
+    const { logger } = recordingLogger();
+    let suite: SuiteDatabase;
+    let broker: FakeBroker;
+    let proxy: TcpProxy;
+    let connections: SuiteConnections;
+    let producer: Producer;
+
+    beforeAll(async () => {
+      suite = await kind.start();
+      const { hostname, port } = new URL(suite.url);
+      proxy = await startTcpProxy({ host: hostname, port: Number(port) });
+      connections = suite.connect({ connections: 2, port: proxy.port });
+      broker = await startFakeBroker();
+      producer = createProducer({
+        brokers: [broker.address],
+        producerGroup: 'accounts',
+        logger,
+        settleTimeoutMs: 2_000,
+      });
+      // What is asked of a database once has been asked: from now on the next COMMIT is the one.
+      await attempt(0);
+    });
+    afterAll(async () => {
+      await producer.close();
+      await broker.close();
+      await proxy.close();
+      await suite.close();
+    });
+    beforeEach(async () => {
+      await suite.observe('delete from account');
+    });
+
+    async function attempt(account: number): Promise<{ id: string; outcome: unknown }> {
+      let id = '';
+      const outcome = await producer
+        .transaction(connections.database, { topic: 'user', data: account }, async (tx, info) => {
+          id = info.id;
+          await suite.send(tx, `insert into account (id) values (${account})`);
+        })
+        .catch((error: unknown) => error);
+      return { id, outcome };
+    }
+
+    const verdictsOf = (transactionId: string) =>
+      broker
+        .operations()
+        .filter(({ id, op }) => id === transactionId && op !== 'prepare')
+        .map(({ op }) => op);
+
+    async function cutOne(account: number, when: 'before' | 'after') {
+      const pattern = COMMIT[kind.dialect];
+      if (pattern === undefined) throw new Error(`${kind.name} has no wire to cut`);
+      const cut = proxy.cutNext(pattern, when);
+      const attempted = await attempt(account);
+      await cut;
+      return attempted;
+    }
+
+    test(`before it reached the server is decided as a rollback, ${trials} times of ${trials}`, async () => {
+      for (let trial = 1; trial <= trials; trial += 1) {
+        const { id, outcome } = await cutOne(trial, 'before');
+        expect(outcome).toHaveProperty('message');
+        expect(verdictsOf(id)).toEqual(['rollback']);
+        expect(await suite.barrier(id)).toBe('rollback');
+      }
+      expect(await suite.accounts()).toEqual([]);
+    });
+
+    test(`after it reached the server is decided as a commit, ${trials} times of ${trials}`, async () => {
+      for (let trial = 1; trial <= trials; trial += 1) {
+        const { id, outcome } = await cutOne(trial, 'after');
+        expect(outcome).toMatchObject({ outcome: 'committed', id, acknowledged: true });
+        expect(verdictsOf(id)).toEqual(['commit']);
+        expect(await suite.barrier(id)).toBe('commit');
+      }
+      expect(await suite.accounts()).toHaveLength(trials);
+    });
+
+    test('leaves no connection behind and no transaction open', async () => {
+      const held = [await connections.hold(), await connections.hold()];
+      for (const giveBack of held) giveBack();
+      expect(await suite.idleInTransaction()).toBe(0);
+    });
+  });
+}
