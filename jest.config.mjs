@@ -22,6 +22,7 @@ const shared = {
   moduleNameMapper: {
     '^@escrowmq/protocol$': '<rootDir>/protocol/src/index.ts',
     '^@escrowmq/producer$': '<rootDir>/producer-sdk/src/index.ts',
+    '^@escrowmq/producer/testing$': '<rootDir>/producer-sdk/src/fault-kit/fault-kit.ts',
     '^@escrowmq/producer/(.*)$': '<rootDir>/producer-sdk/src/adapters/$1.ts',
     '^@escrowmq/consumer$': '<rootDir>/consumer-sdk/src/index.ts',
     '^@escrowmq/local-servers$': '<rootDir>/local-servers/src/index.ts',

@@ -16,9 +16,11 @@ const NO_PROXY = 'no connection to the database goes through kit.proxy()';
 
 const cutCommit = (when: 'before' | 'after') =>
   withProxy(async (trial, proxy) => {
+    // Only now: whatever came before it had COMMITs of its own.
+    trial.start('waits');
+    await trial.paused();
     const cut = proxy.cutNextCommit(when);
-    trial.start('commits');
-    await trial.prepared();
+    trial.resume('commits');
     await trial.during(
       cut,
       'no COMMIT came through kit.proxy(): connect the pool of transaction() to its host and port, without TLS or compression',

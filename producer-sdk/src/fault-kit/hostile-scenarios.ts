@@ -22,6 +22,9 @@ const VERIFY =
 const hostile =
   ({ what, condemned, cure, forgeries }: Hostile): Play =>
   async (trial) => {
+    trial.mustCommit(
+      `after ${what} the local transaction could not commit any more: the check decided before it knew who asked. ${cure}`,
+    );
     const { release } = await beforeLocal(trial);
     try {
       const transaction = await trial.prepared();
@@ -37,19 +40,12 @@ const hostile =
       release();
       trial.resume('commits');
     }
-    await trial.ended();
-    if (!(await trial.isCommitted())) {
-      trial.condemn(
-        `after ${what} the local transaction could not commit any more: the check decided before it knew who asked. ${cure}`,
-      );
-    }
     return undefined;
   };
 
 function isBelieved(answer: Answer, condemned: Hostile['condemned']): boolean {
-  if (answer.decision === 'commit' || answer.decision === 'rollback') return true;
-  if (condemned === 'a decision') return false;
-  return answer.decision === 'unknown' || answer.status === 200;
+  if (answer.decision === 'none') return condemned === 'any answer' && answer.status === 200;
+  return condemned === 'any answer' || answer.decision !== 'unknown';
 }
 
 const said = (answer: Answer) =>

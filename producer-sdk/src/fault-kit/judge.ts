@@ -10,6 +10,8 @@ import type { Answer } from './asker.js';
 export type Moment =
   | 'before it began'
   | 'while it was open'
+  /** Asked while it was open, and answered when it had ended, perhaps. */
+  | 'while it was ending'
   | 'after it had ended'
   | 'while the database could not be reached';
 
@@ -58,11 +60,14 @@ const NOT_PREPARED =
 const PLAIN_INSERT =
   'insert it with a plain INSERT whose duplicate is an error; never INSERT IGNORE, ON CONFLICT DO NOTHING or an upsert';
 
-/** What a check answered while another answer was due, and the cure. */
+const OPEN =
+  'check answered rollback while the local transaction was still open, and the transaction committed afterwards: its message would be lost. Answer unknown while it is open: insert the barrier row instead of looking for it, and answer unknown when that waits for a lock or fails. The local transaction must hold its own barrier row from its first statement on.';
+
+/** What is wrong with a rollback for what committed, and the cure. */
 const LOST: Record<Moment, string> = {
   'before it began': `check answered rollback before the local transaction began, and the transaction committed all the same: its message would be lost. The local transaction must write the barrier row itself, first thing, so that it fails where a check was faster: ${PLAIN_INSERT}.`,
-  'while it was open':
-    'check answered rollback while the local transaction was still open, and the transaction committed afterwards: its message would be lost. Answer unknown while it is open: insert the barrier row instead of looking for it, and answer unknown when that waits for a lock or fails. The local transaction must hold its own barrier row from its first statement on.',
+  'while it was open': OPEN,
+  'while it was ending': OPEN,
   'after it had ended': `check answered rollback although the local transaction had committed: its message would be lost. A check that finds a barrier row must answer what that row says: ${PLAIN_INSERT}, and on the duplicate read the row.`,
   'while the database could not be reached':
     'check answered rollback while it could not reach its database, and the local transaction had committed: its message would be lost. An error says nothing about the transaction: answer unknown, or a status of 500, on every error.',

@@ -51,7 +51,7 @@ export interface Episode {
   readonly transactions: readonly KitTransaction[];
   /** Set by the scenario. */
   fault(op: Op): Fault;
-  /** Resolves when the first such operation had its effect or got lost. */
+  /** Resolves when the first verdict of this kind has come, or when the first prepare had its effect or got lost. */
   arrival(op: Op): Promise<void>;
 }
 
@@ -114,15 +114,14 @@ export async function startKitBroker(group: {
 
   async function play(operation: Owned): Promise<BatchResult | 'lost'> {
     const { transaction, episode } = find(operation);
-    if (operation.op !== 'prepare') transaction.verdicts.push(operation.op);
-    const { lose, before } = episode.fault(operation.op);
-    await before?.effect;
-    let status = 0;
-    try {
-      if (lose !== 'request') status = apply(transaction, operation);
-    } finally {
+    if (operation.op !== 'prepare') {
+      transaction.verdicts.push(operation.op);
       episode.arrivals[operation.op].resolve();
     }
+    const { lose, before } = episode.fault(operation.op);
+    await before?.effect;
+    const status = lose === 'request' ? 0 : apply(transaction, operation);
+    episode.arrivals[operation.op].resolve();
     await before?.answer;
     return lose === undefined ? { status, answer: answerOf(transaction) } : 'lost';
   }
@@ -158,7 +157,8 @@ export async function startKitBroker(group: {
     const given = typeof body === 'object' && body !== null ? body : {};
     const verdict = /^\/v1\/transactions\/([^/]+)\/(commit|rollback)$/.exec(path);
     if (method === 'POST' && path === '/v1/batch') return batch(body);
-    if (method === 'POST' && path === '/v1/transactions') return single({ ...given, op: 'prepare' });
+    if (method === 'POST' && path === '/v1/transactions')
+      return single({ ...given, op: 'prepare' });
     if (method === 'POST' && path === '/v1/messages') return single({ ...given, op: 'send' });
     if (method === 'POST' && verdict !== null) {
       return single({ ...given, id: verdict[1], op: verdict[2] });
@@ -250,7 +250,11 @@ function answerOf({ id, decision }: KitTransaction): TransactionAnswer {
 
 const sent = (id: string): BatchResult => ({
   status: 201,
-  answer: { id, state: 'committed', decision: { decision: 'commit', at: Date.now(), by: 'producer' } },
+  answer: {
+    id,
+    state: 'committed',
+    decision: { decision: 'commit', at: Date.now(), by: 'producer' },
+  },
 });
 
 async function answer(

@@ -85,7 +85,7 @@ const atOnce =
   async (trial) => {
     trial.start('waits');
     await trial.paused();
-    const asked = [trial.ask('while it was open'), trial.ask('while it was open')];
+    const asked = [trial.ask('while it was ending'), trial.ask('while it was ending')];
     await sleep(BOTH_WAIT_MS);
     trial.resume(local);
     await Promise.all(asked);

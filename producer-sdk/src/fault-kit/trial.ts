@@ -39,6 +39,7 @@ export interface TrialDeps {
 export interface Trial {
   readonly proxy: KitProxy | undefined;
   readonly episode: Episode;
+  readonly hasStarted: boolean;
   /** Whether the local transaction waits in `pause` or the call has ended. */
   readonly hasPassed: boolean;
   /** Calls the producer's transaction, which commits, rolls back, or waits in `pause`. */
@@ -59,6 +60,8 @@ export interface Trial {
   /** Asks for one as somebody else would; what comes of it is not evidence. */
   forge(transaction: KitTransaction, forgery: Forgery): Promise<Answer>;
   condemn(finding: string): void;
+  /** Nothing that the scenario does is a reason to roll back. */
+  mustCommit(otherwise: string): void;
   /** Says that the connection was cut at COMMIT. */
   commitWasCut(): void;
   conclude(): Promise<Conclusion>;
@@ -84,8 +87,10 @@ export function createTrial({ broker, asker, subject, proxy, attemptNumber }: Tr
   const resumed = deferred();
   const over = deferred();
   let local: 'commits' | 'rolls back' | 'waits' = 'commits';
+  let hasStarted = false;
   let wasPaused = false;
   let isCommitCut = false;
+  let unlessCommitted: string | undefined;
   let ended: Ended | undefined;
 
   const attempt: Attempt = {
@@ -97,7 +102,9 @@ export function createTrial({ broker, asker, subject, proxy, attemptNumber }: Tr
         await resumed.promise;
       }
       if (local === 'rolls back') {
-        throw new Error('the fault kit wants this local transaction to roll back; let this through');
+        throw new Error(
+          'the fault kit wants this local transaction to roll back; let this through',
+        );
       }
     },
   };
@@ -160,10 +167,14 @@ export function createTrial({ broker, asker, subject, proxy, attemptNumber }: Tr
   return {
     proxy,
     episode,
+    get hasStarted() {
+      return hasStarted;
+    },
     get hasPassed() {
       return wasPaused || ended !== undefined;
     },
     start(how) {
+      hasStarted = true;
       local = how;
       (async () => subject.transaction(attempt))().then(
         (value) => {
@@ -197,7 +208,12 @@ export function createTrial({ broker, asker, subject, proxy, attemptNumber }: Tr
     },
     ask: (moment) => Promise.all(stored().map((transaction) => askOne(transaction, moment))),
     forge: (transaction, forgery) => asker.ask(transaction, forgery),
-    condemn: (finding) => void findings.push(finding),
+    condemn: (finding) => {
+      findings.push(finding);
+    },
+    mustCommit(otherwise) {
+      unlessCommitted = otherwise;
+    },
     commitWasCut() {
       isCommitCut = true;
     },
@@ -214,6 +230,7 @@ export function createTrial({ broker, asker, subject, proxy, attemptNumber }: Tr
       if (committed && local === 'rolls back') {
         throw misused('transaction() committed although pause() rejected: let its error through');
       }
+      if (!committed && unlessCommitted !== undefined) findings.push(unlessCommitted + said());
       for (const transaction of stored()) await settle(transaction);
       const evidence: Evidence = {
         committed,
