@@ -49,10 +49,19 @@ export const ProducerGroupRequest = z
   .strictObject({
     checkUrls: z.array(CheckUrl).max(LIMITS.checkUrlsPerGroupMax),
     checkPolicy: CheckPolicy.prefault({}),
+    version: z
+      .int()
+      .min(0)
+      .optional()
+      .describe(
+        'Of these settings, by the caller. Lower than the stored one: nothing changes. Without one they are replaced, and the stored version stays',
+      ),
     rotateSecret: z
       .boolean()
       .default(false)
-      .describe('Make a new signing secret; checks carry both signatures for a day'),
+      .describe(
+        'Make a new signing secret; checks carry both signatures for a day. Not with a version that is too low',
+      ),
   })
   .meta({ id: 'ProducerGroupRequest' });
 export type ProducerGroupInput = z.input<typeof ProducerGroupRequest>;
@@ -63,6 +72,14 @@ export const ProducerGroupAnswer = z
     producerGroup: z.string(),
     checkUrls: z.array(z.string()),
     checkPolicy: CheckPolicy,
+    version: z
+      .int()
+      .optional()
+      .describe('Of the stored settings; 0 as long as nobody has given one'),
+    applied: z
+      .boolean()
+      .optional()
+      .describe('To a registration: false when its version was lower than the stored one'),
     signingSecret: z
       .string()
       .optional()

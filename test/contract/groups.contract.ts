@@ -18,8 +18,9 @@ export function groupsContract(opened: () => OpenStore): void {
       const { store } = opened();
       expect(await store.findGroup('accounts')).toBeUndefined();
       const { newSecret, rotate, ...created } = group();
-      const first = { ...created, signingSecrets: ['whsec_1'] };
-      expect(await store.saveGroup(group())).toEqual({ group: first, secretMade: true });
+      const first = { ...created, version: 0, signingSecrets: ['whsec_1'] };
+      const saved = { secretMade: true, applied: true };
+      expect(await store.saveGroup(group())).toEqual({ group: first, ...saved });
       expect(await store.findGroup('accounts')).toEqual(first);
 
       const changes = {
@@ -27,8 +28,8 @@ export function groupsContract(opened: () => OpenStore): void {
         checkPolicy: CheckPolicy.parse({ unknownMax: 3 }),
       };
       const second = { ...first, ...changes };
-      const saved = await store.saveGroup(group({ ...changes, newSecret: 'whsec_2' }));
-      expect(saved).toEqual({ group: second, secretMade: false });
+      const changed = await store.saveGroup(group({ ...changes, newSecret: 'whsec_2' }));
+      expect(changed).toEqual({ group: second, secretMade: false, applied: true });
       expect(await store.findGroup('accounts')).toEqual(second);
       expect(await store.findGroup('Accounts')).toBeUndefined();
     });
@@ -53,6 +54,49 @@ export function groupsContract(opened: () => OpenStore): void {
     test('a new group asked to rotate has one secret', async () => {
       const saved = await opened().store.saveGroup(group({ rotate: true }));
       expect(saved).toMatchObject({ secretMade: true, group: { signingSecrets: ['whsec_1'] } });
+    });
+
+    test('the highest version stands: a lower one changes nothing and rotates nothing', async () => {
+      const { store } = opened();
+      const version = (number: number | undefined, changes: Partial<GroupToSave> = {}) => ({
+        ...group({ checkUrls: [`http://v${number ?? 'none'}/`], newSecret: `whsec_${number}` }),
+        version: number,
+        ...changes,
+      });
+      const seven = await store.saveGroup(version(7));
+      expect(seven).toMatchObject({ applied: true, secretMade: true, group: { version: 7 } });
+      const older = await store.saveGroup(version(6, { rotate: true }));
+      expect(older).toEqual({ group: seven.group, secretMade: false, applied: false });
+      expect(await store.findGroup('accounts')).toEqual(seven.group);
+
+      const again = await store.saveGroup(version(7, { checkUrls: ['http://again/'] }));
+      expect(again).toMatchObject({ applied: true, group: { checkUrls: ['http://again/'] } });
+      const newest = Number.MAX_SAFE_INTEGER;
+      expect(await store.saveGroup(version(newest, { rotate: true }))).toMatchObject({
+        applied: true,
+        secretMade: true,
+        group: { version: newest, signingSecrets: [`whsec_${newest}`, 'whsec_7'] },
+      });
+      // Whoever does not count is applied, and the version stays for those who do.
+      expect(await store.saveGroup(version(undefined))).toMatchObject({
+        applied: true,
+        group: { version: newest, checkUrls: ['http://vnone/'] },
+      });
+      expect(await store.saveGroup(version(8))).toMatchObject({ applied: false });
+    });
+
+    test('of versions registered at once the highest stands, in whatever order they come', async () => {
+      const { store } = opened();
+      const versions = [3, 9, 1, 7, 9, 2, 8, 5];
+      await Promise.all(
+        versions.map((number) =>
+          store.saveGroup({ ...group({ checkUrls: [`http://v${number}/`] }), version: number }),
+        ),
+      );
+      expect(await store.findGroup('accounts')).toMatchObject({
+        version: 9,
+        checkUrls: ['http://v9/'],
+      });
     });
 
     test('of concurrent creations one makes the secret, and all see it', async () => {

@@ -7,6 +7,7 @@ import { openMysqlDatabase } from '../../broker/src/store/mysql/database.js';
 import { createStore } from '../../broker/src/store/store.js';
 import { freshMysqlDatabase } from '../support/servers.js';
 import {
+  message,
   messages,
   newTransaction,
   type OpenStore,
@@ -50,6 +51,24 @@ describe('a reply that is lost after the statement ran', () => {
     const results = await store.decide([verdict(moved), verdict(repeated)], 0);
     await lost;
     expect(results.map(({ kind }) => kind)).toEqual(['moved', 'decided']);
+  });
+
+  test('a commit that brings data has moved its row, with that data', async () => {
+    const { data, ...bare } = message();
+    const open = [{ ...bare, dataAtCommit: true as const }];
+    for (const statement of ["set state = 'committed'", COMMIT]) {
+      const id = await prepare(direct.store, { messages: open });
+      const supplied = { data: [{ number: 0, data: statement }], bytesMax: 1_000 };
+      const lost = loseAnswerTo(statement);
+      const results = await behindProxy.store.decide(
+        [{ id, decision: 'commit', decidedBy: byProducer, supplied }],
+        0,
+      );
+      await lost;
+      expect(results).toEqual([{ kind: 'moved' }]);
+      const [committed] = await direct.store.readCommitted([id]);
+      expect(committed?.messages).toEqual([{ ...bare, data: statement }]);
+    }
   });
 
   test('a prepare is there once, and answered as a repeat of itself', async () => {

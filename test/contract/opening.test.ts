@@ -65,21 +65,41 @@ describe.each(kinds)('migrations on $name', ({ url: freshUrl, open, migrations }
   test('what was cut off in the middle is run again from its beginning', async () => {
     const url = await freshUrl();
     const database = open(url);
-    const complete = migrations.at(-1);
-    if (complete === undefined) throw new Error('there is no migration');
-    for (let cut = 1; cut <= complete.statements.length; cut++) {
-      const statements = [...complete.statements.slice(0, cut), 'this is no SQL'];
-      // Not toThrow(): errors of the SQLite driver are of another realm.
-      await expect(migrate(database, [{ ...complete, statements }])).rejects.toMatchObject({
-        message: expect.stringMatching(/syntax/),
-      });
-      expect(await versions(database)).toEqual([]);
+    for (const complete of migrations) {
+      const earlier = migrations.filter(({ version }) => version < complete.version);
+      await migrate(database, earlier);
+      for (let cut = 1; cut <= complete.statements.length; cut++) {
+        const statements = [...complete.statements.slice(0, cut), 'this is no SQL'];
+        // Not toThrow(): errors of the SQLite driver are of another realm.
+        const cutOff = migrate(database, [...earlier, { ...complete, statements }]);
+        await expect(cutOff).rejects.toMatchObject({ message: expect.stringMatching(/syntax/) });
+        expect(await versions(database)).toEqual(earlier.map(({ version }) => ({ version })));
+      }
     }
     await migrate(database, migrations);
     expect(await versions(database)).toEqual(migrations.map(({ version }) => ({ version })));
     await database.close();
     const store = await openStore(url);
     expect((await store.counts()).byState.prepared).toBe(0);
+    await store.close();
+  });
+
+  test('producer groups that were there before versions have version 0', async () => {
+    const url = await freshUrl();
+    const database = open(url);
+    await migrate(
+      database,
+      migrations.filter(({ version }) => version < 2),
+    );
+    await database.insertRows({
+      table: 'escrow_producer_group',
+      columns: ['name', 'check_urls', 'check_policy', 'signing_secret', 'updated_at'],
+      rows: [['accounts', '[]', '{}', 'whsec_1', 1]],
+      onDuplicate: 'fail',
+    });
+    await database.close();
+    const store = await openStore(url);
+    expect(await store.findGroup('accounts')).toMatchObject({ name: 'accounts', version: 0 });
     await store.close();
   });
 

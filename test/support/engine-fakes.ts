@@ -45,6 +45,7 @@ export const producerGroup = (policy: Partial<CheckPolicy> = {}): ProducerGroup 
   name: 'accounts',
   checkUrls: ['http://127.0.0.1:1/check'],
   checkPolicy: CheckPolicy.parse(policy),
+  version: 0,
   signingSecrets: ['whsec_x'],
 });
 

@@ -84,6 +84,7 @@ function group(checkUrls: string[], policy: Partial<CheckPolicy> = {}): Producer
     name: 'accounts',
     checkUrls,
     checkPolicy: CheckPolicy.parse({ timeoutMs: 400, ...policy }),
+    version: 0,
     signingSecrets: [newSigningSecret()],
   };
 }

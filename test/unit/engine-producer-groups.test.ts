@@ -22,13 +22,16 @@ function groups(initially: ProducerGroup[] = []) {
         saved.push(group);
         const old = rows.get(group.name);
         const secretMade = old === undefined || group.rotate;
-        const { name, checkUrls, checkPolicy } = group;
+        const { name, checkUrls, checkPolicy, version = old?.version ?? 0 } = group;
+        if (old !== undefined && version < old.version) {
+          return { group: old, secretMade: false, applied: false };
+        }
         const signingSecrets = secretMade
           ? [group.newSecret, ...(old?.signingSecrets ?? [])]
           : old.signingSecrets;
-        const row = { name, checkUrls, checkPolicy, signingSecrets };
+        const row = { name, checkUrls, checkPolicy, version, signingSecrets };
         rows.set(name, row);
-        return { group: row, secretMade };
+        return { group: row, secretMade, applied: true };
       },
     },
     checkUrlProblem: (url) => (url.includes('forbidden') ? 'its host is not allowed' : undefined),
@@ -58,6 +61,25 @@ test('registering again changes the group and shows no secret', async () => {
   expect(created).toBe(false);
   expect(Object.keys(answer)).not.toContain('signingSecret');
   expect(rows.get('accounts')?.checkPolicy.unknownMax).toBe(3);
+});
+
+test('settings of a lower version change nothing, and the answer shows what is stored', async () => {
+  const { register } = groups();
+  const newer = { version: 7, checkPolicy: { unknownMax: 7 } };
+  expect((await register('accounts', request(newer))).answer).toMatchObject({
+    version: 7,
+    applied: true,
+  });
+  const older = { version: 6, checkUrls: [], rotateSecret: true };
+  const { created, answer } = await register('accounts', request(older));
+  expect(created).toBe(false);
+  expect(answer).toEqual({
+    producerGroup: 'accounts',
+    checkUrls: [URL_OF_CHECK],
+    checkPolicy: expect.objectContaining({ unknownMax: 7 }),
+    version: 7,
+    applied: false,
+  });
 });
 
 test('a rotation makes a new secret, for a group that is there', async () => {
@@ -135,7 +157,7 @@ test('what was being read while the group was saved is not kept', async () => {
   const { find, cached, register } = createProducerGroups({
     store: {
       findGroup: () => answers.shift() ?? Promise.resolve(saved),
-      saveGroup: async () => ({ group: saved, secretMade: false }),
+      saveGroup: async () => ({ group: saved, secretMade: false, applied: true }),
     },
     checkUrlProblem: () => undefined,
     newSigningSecret: () => SECRET,

@@ -122,6 +122,8 @@ export interface ProducerGroup {
   name: string;
   checkUrls: string[];
   checkPolicy: CheckPolicy;
+  /** Of these settings, as their caller counts; 0 as long as nobody has given one. */
+  version: number;
   /** whsec_…, newest first; checks are signed with each. */
   signingSecrets: string[];
 }
@@ -130,6 +132,8 @@ export interface GroupToSave {
   name: string;
   checkUrls: string[];
   checkPolicy: CheckPolicy;
+  /** Lower than the stored one: nothing changes. @default the stored one stays, or 0 */
+  version?: number | undefined;
   /** Used when the group is new, or when `rotate` asks for it. */
   newSecret: string;
   rotate: boolean;
@@ -209,8 +213,13 @@ export interface Store {
   view(id: string): Promise<TransactionView | undefined>;
   search(query: SearchQuery): Promise<SearchAnswer>;
 
-  /** Creates or changes a group; `secretMade` when `newSecret` was taken. */
-  saveGroup(group: GroupToSave): Promise<{ group: ProducerGroup; secretMade: boolean }>;
+  /**
+   * Creates or changes a group, unless a higher version is stored; then not even its secret is
+   * rotated. Resolves with what is stored now. `secretMade`: `newSecret` was taken.
+   */
+  saveGroup(
+    group: GroupToSave,
+  ): Promise<{ group: ProducerGroup; secretMade: boolean; applied: boolean }>;
   findGroup(name: string): Promise<ProducerGroup | undefined>;
 
   /** Deletes up to `limit` finished rows older than that, leaving tombstones; counts them. */

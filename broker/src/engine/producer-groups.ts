@@ -17,7 +17,10 @@ export interface ProducerGroups {
   cached(name: string): ProducerGroup | undefined;
   /** As `cached`, or else from the store. */
   find(name: string): Promise<ProducerGroup | undefined>;
-  /** Idempotent. Rejects with `CHECK_URL_NOT_ALLOWED`. */
+  /**
+   * Idempotent. Settings of a lower version than the stored one change nothing, and the answer shows
+   * what is stored. Rejects with `CHECK_URL_NOT_ALLOWED`.
+   */
   register(
     name: string,
     request: ProducerGroupRequest,
@@ -33,6 +36,7 @@ const answerOf = (group: ProducerGroup): ProducerGroupAnswer => ({
   producerGroup: group.name,
   checkUrls: group.checkUrls,
   checkPolicy: group.checkPolicy,
+  version: group.version,
 });
 
 export function createProducerGroups({
@@ -81,10 +85,11 @@ export function createProducerGroups({
       }
       const created = (await store.findGroup(name)) === undefined;
       const newSecret = newSigningSecret();
-      const { group, secretMade } = await store.saveGroup({
+      const { group, secretMade, applied } = await store.saveGroup({
         name,
         checkUrls: request.checkUrls,
         checkPolicy: request.checkPolicy,
+        version: request.version,
         newSecret,
         rotate: request.rotateSecret,
       });
@@ -92,7 +97,11 @@ export function createProducerGroups({
       readings.delete(name);
       return {
         created: created && secretMade,
-        answer: { ...answerOf(group), ...(secretMade ? { signingSecret: newSecret } : {}) },
+        answer: {
+          ...answerOf(group),
+          applied,
+          ...(secretMade ? { signingSecret: newSecret } : {}),
+        },
       };
     },
     async describe(name) {

@@ -30,11 +30,11 @@ export function producerGroupRoutes(deps: ProducerGroupDeps): Route[] {
       operationId: 'registerProducerGroup',
       summary: 'Register a producer group',
       description:
-        'Sets the check endpoints and the check policy, as a whole. Answers the signing secret when it creates the group or is asked to rotate it, and never again.',
+        'Sets the check endpoints and the check policy, as a whole. Without check endpoints the group polls for its checks. Of settings with a version the highest stand: those of a lower one change nothing, rotate nothing and are answered with what is stored. Answers the signing secret when it creates the group or is asked to rotate it, and never again.',
       params: GroupParams,
       body: ProducerGroupRequest,
       answers: {
-        200: { description: 'Changed', schema: ProducerGroupAnswer },
+        200: { description: 'Changed, or as it was: see applied', schema: ProducerGroupAnswer },
         201: { description: 'Created', schema: ProducerGroupAnswer },
       },
       problems: ['INVALID_NAME', 'CHECK_URL_NOT_ALLOWED', 'STORE_UNAVAILABLE'],

@@ -1,5 +1,5 @@
 import { CheckPolicy } from '@escrowmq/protocol';
-import type { GroupToSave, ProducerGroup } from '../domain/ports.js';
+import type { GroupToSave, ProducerGroup, Store } from '../domain/ports.js';
 import { type Database, DuplicateKey, type Sql } from './sql.js';
 
 /** For a day after a rotation, checks carry both signatures. */
@@ -9,6 +9,7 @@ interface GroupRow {
   name: string;
   check_urls: string;
   check_policy: string;
+  settings_version: number;
   signing_secret: string;
   previous_secret: string | null;
 }
@@ -18,6 +19,7 @@ function groupOf(row: GroupRow): ProducerGroup {
     name: row.name,
     checkUrls: JSON.parse(row.check_urls) as string[],
     checkPolicy: CheckPolicy.parse(JSON.parse(row.check_policy)),
+    version: row.settings_version,
     signingSecrets: [
       row.signing_secret,
       ...(row.previous_secret === null ? [] : [row.previous_secret]),
@@ -31,7 +33,7 @@ async function read(
   name: string,
 ): Promise<ProducerGroup | undefined> {
   const rows = await sql.all<GroupRow>(
-    `select name, check_urls, check_policy, signing_secret,
+    `select name, check_urls, check_policy, settings_version, signing_secret,
        case when rotated_at > ${database.dialect.now} - ? then previous_secret end as previous_secret
      from escrow_producer_group where name = ?`,
     [PREVIOUS_SECRET_KEPT_MS, name],
@@ -49,13 +51,21 @@ async function create(database: Database, group: GroupToSave): Promise<boolean> 
   try {
     await database.insertRows({
       table: 'escrow_producer_group',
-      columns: ['name', 'check_urls', 'check_policy', 'signing_secret', 'updated_at'],
-      expressions: ['?', '?', '?', '?', `${now} + ?`],
+      columns: [
+        'name',
+        'check_urls',
+        'check_policy',
+        'settings_version',
+        'signing_secret',
+        'updated_at',
+      ],
+      expressions: ['?', '?', '?', '?', '?', `${now} + ?`],
       rows: [
         [
           group.name,
           JSON.stringify(group.checkUrls),
           JSON.stringify(group.checkPolicy),
+          group.version ?? 0,
           group.newSecret,
           0,
         ],
@@ -69,27 +79,42 @@ async function create(database: Database, group: GroupToSave): Promise<boolean> 
   }
 }
 
-/** `rotated_at` names the moment from which `previous_secret` is counted down. */
+/** Guarded: settings of an older version, from an instance that starts late, change nothing. */
 const changeGroup = (now: string) => `
+  update escrow_producer_group
+  set check_urls = ?, check_policy = ?, settings_version = ?, updated_at = ${now}
+  where name = ? and settings_version <= ?`;
+/** The version stays: whoever does not count must not stand in the way of those who do. */
+const changeUnversioned = (now: string) => `
   update escrow_producer_group set check_urls = ?, check_policy = ?, updated_at = ${now}
   where name = ?`;
+/** `rotated_at` names the moment from which `previous_secret` is counted down. */
 const rotateSecret = (now: string) => `
   update escrow_producer_group
   set previous_secret = ?, signing_secret = ?, rotated_at = ${now}
   where name = ? and signing_secret = ?`;
 
+/** False when a higher version is stored. */
+async function change(database: Database, group: GroupToSave): Promise<boolean> {
+  const { now } = database.dialect;
+  const { name, version } = group;
+  const settings = [JSON.stringify(group.checkUrls), JSON.stringify(group.checkPolicy)];
+  const changed =
+    version === undefined
+      ? await database.run(changeUnversioned(now), [...settings, name])
+      : await database.run(changeGroup(now), [...settings, version, name, version]);
+  return changed === 1;
+}
+
 export async function saveGroup(
   database: Database,
   group: GroupToSave,
-): Promise<{ group: ProducerGroup; secretMade: boolean }> {
+): ReturnType<Store['saveGroup']> {
   const { now } = database.dialect;
-  if (!(await create(database, group))) {
-    await database.run(changeGroup(now), [
-      JSON.stringify(group.checkUrls),
-      JSON.stringify(group.checkPolicy),
-      group.name,
-    ]);
-    if (group.rotate) {
+  let applied = await create(database, group);
+  if (!applied) {
+    applied = await change(database, group);
+    if (applied && group.rotate) {
       const current = (await findGroup(database, group.name))?.signingSecrets[0] ?? '';
       await database.run(rotateSecret(now), [current, group.newSecret, group.name, current]);
     }
@@ -98,5 +123,5 @@ export async function saveGroup(
   if (saved === undefined) throw new Error(`producer group ${group.name} vanished while saved`);
   // Secrets are random, so the row itself tells whether ours was taken. What the statements say
   // would be wrong after a lost reply: repeated, they find the group or the rotation there already.
-  return { group: saved, secretMade: saved.signingSecrets.includes(group.newSecret) };
+  return { group: saved, secretMade: saved.signingSecrets.includes(group.newSecret), applied };
 }

@@ -1,0 +1,108 @@
+import { createServer } from 'node:net';
+import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals';
+import { call, registerGroup, view } from '../support/broker-client.js';
+import { type BrokerProcess, freshStore, startBrokerProcess } from '../support/broker-process.js';
+import { decide, startCheckEndpoint } from '../support/check-endpoint.js';
+import { rabbitmqUrl, uniqueName } from '../support/servers.js';
+import { until } from '../support/until.js';
+
+let store: Awaited<ReturnType<typeof freshStore>>;
+let broker: BrokerProcess;
+let group: string;
+
+beforeAll(async () => {
+  store = await freshStore('sqlite');
+  broker = await startBrokerProcess({ store: store.url, rabbitmq: rabbitmqUrl() });
+});
+afterAll(async () => {
+  await broker.stop();
+  await store.remove();
+});
+beforeEach(() => {
+  group = uniqueName('accounts');
+});
+
+const register = (body: object) => call(`${broker.url}/v1/producer-groups/${group}`, 'PUT', body);
+const prepare = async () =>
+  (
+    await call(`${broker.url}/v1/transactions`, 'POST', {
+      producerGroup: group,
+      messages: [{ topic: uniqueName('user'), data: 1, ifUnrouted: 'drop' }],
+    })
+  ).body.id as string;
+
+test('of two versions of a service that register, the newer one stands', async () => {
+  const newer = { version: 2, checkUrls: ['http://127.0.0.1:1/new'] };
+  const older = { version: 1, checkUrls: ['http://127.0.0.1:1/old'], rotateSecret: true };
+  expect(await register(newer)).toMatchObject({
+    status: 201,
+    body: { version: 2, applied: true, signingSecret: expect.stringMatching(/^whsec_/) },
+  });
+  const late = await register(older);
+  expect(late).toMatchObject({
+    status: 200,
+    body: { version: 2, applied: false, checkUrls: newer.checkUrls },
+  });
+  expect(late.body).not.toHaveProperty('signingSecret');
+  const shown = await call(`${broker.url}/v1/producer-groups/${group}`);
+  expect(shown.body).toMatchObject({ version: 2, checkUrls: newer.checkUrls });
+  expect(shown.body).not.toHaveProperty('applied');
+  expect(await register({ ...older, version: 2 })).toMatchObject({ body: { applied: true } });
+  expect(await register({ checkUrls: [] })).toMatchObject({
+    body: { version: 2, applied: true, checkUrls: [] },
+  });
+});
+
+/** An address at which nobody listens. */
+async function deadUrl(): Promise<string> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await new Promise((resolve) => server.once('listening', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return `http://127.0.0.1:${typeof address === 'object' ? address?.port : ''}/check`;
+}
+
+test('when the first endpoint is dead, the next check goes to the next one', async () => {
+  const living = await startCheckEndpoint();
+  living.answer = decide('rollback');
+  try {
+    const dead = await deadUrl();
+    const policy = { firstDelayMs: 0, delayMsMax: 200, timeoutMs: 1_000 };
+    await registerGroup(broker.url, group, [dead, living.url], policy);
+    const id = await prepare();
+    const stateOf = async (each: string) => (await view(broker.url, each)).state;
+    await until('it is decided', async () => (await stateOf(id)) === 'rolledBack');
+    const { history, decision } = await view(broker.url, id);
+    expect(history.map(({ detail }) => [detail.endpoint, detail.answer])).toEqual([
+      [dead, 'none'],
+      [living.url, 'rollback'],
+    ]);
+    expect(decision).toMatchObject({ by: `check ${living.url}` });
+
+    // The living one keeps its turn: none of these is asked of the dead one first.
+    for (let n = 0; n < 3; n += 1) {
+      const next = await prepare();
+      await until('it is decided', async () => (await stateOf(next)) === 'rolledBack');
+      expect((await view(broker.url, next)).history).toHaveLength(1);
+    }
+  } finally {
+    await living.close();
+  }
+});
+
+test('many checks at once, and a dead endpoint before and after the living one: all are answered', async () => {
+  const living = await startCheckEndpoint();
+  living.answer = decide('rollback');
+  try {
+    const policy = { firstDelayMs: 0, delayMsMax: 200, timeoutMs: 1_000, concurrencyMax: 2 };
+    const urls = [await deadUrl(), living.url, await deadUrl()];
+    await registerGroup(broker.url, group, urls, policy);
+    const ids = await Promise.all(Array.from({ length: 40 }, prepare));
+    await until('all are decided', async () => {
+      const views = await Promise.all(ids.map((id) => view(broker.url, id)));
+      return views.every(({ state }) => state === 'rolledBack');
+    });
+  } finally {
+    await living.close();
+  }
+});
