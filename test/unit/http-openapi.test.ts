@@ -10,7 +10,7 @@ interface Operation {
   tags: string[];
   security: object[];
   parameters?: { in: string; name: string; required: boolean; schema: object }[];
-  requestBody?: object;
+  requestBody?: { required?: boolean };
   responses: Record<string, { description: string; content: Record<string, object> }>;
 }
 interface Description {
@@ -105,6 +105,14 @@ test('every reference leads somewhere, and nothing is there that nobody refers t
   ].map(([, name]) => name);
   expect([...new Set(referred)].sort()).toEqual(names.sort());
   expect(JSON.stringify(description)).not.toContain('PLACEHOLDER');
+});
+
+test('a commit needs no body, and every other operation that takes one does', () => {
+  const optional = operations.filter(([, { requestBody }]) => requestBody?.required === false);
+  expect(optional.map(([name]) => name)).toEqual(['POST /v1/transactions/{id}/commit']);
+  const described = JSON.stringify(optional[0]?.[1].requestBody);
+  expect(described).toContain('#/components/schemas/CommitRequest');
+  expect(description.components.schemas.MessageInput).toHaveProperty('properties.dataAtCommit');
 });
 
 test('the operations of a batch are described one by one', () => {

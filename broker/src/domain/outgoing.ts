@@ -1,4 +1,3 @@
-import assert from 'node:assert/strict';
 import { HEADERS, messageIdOf } from '@escrowmq/protocol';
 import type { Committed, Message } from './transaction.js';
 
@@ -26,7 +25,7 @@ export const contentTypeOf = (message: Message): string =>
 
 /** Not for an open message: nothing of its transaction is forwarded before the commit fills it. */
 export function bodyOf(message: Message): Buffer {
-  assert(message.dataAtCommit === undefined, 'an open message has no body');
+  if (message.dataAtCommit === true) throw new Error('an open message has no body');
   return message.dataBase64 === undefined
     ? Buffer.from(JSON.stringify(message.data))
     : Buffer.from(message.dataBase64, 'base64');

@@ -84,8 +84,14 @@ export function schemaOf(route: Route): FastifySchema {
   };
 }
 
+interface DescribedOperation {
+  operationId?: string;
+  requestBody?: { required?: boolean };
+}
+
 /** The part of the document that concerns us here; the plugin's types allow Swagger 2 as well. */
 interface Described {
+  paths?: Record<string, Record<string, DescribedOperation>>;
   components?: { schemas?: Record<string, object> };
 }
 
@@ -114,8 +120,20 @@ const withUsedComponents: typeof jsonSchemaTransformObject = (input) => {
   return { ...document, components: { ...described.components, schemas: kept } };
 };
 
+/** The plugin describes every body as required. */
+function withOptionalBodies(document: Described, routes: readonly Route[]): void {
+  const optional = new Set(
+    routes.filter((route) => route.bodyMayBeAbsent).map(({ operationId }) => operationId),
+  );
+  for (const methods of Object.values(document.paths ?? {})) {
+    for (const { operationId = '', requestBody } of Object.values(methods)) {
+      if (requestBody !== undefined && optional.has(operationId)) requestBody.required = false;
+    }
+  }
+}
+
 /** Collects the descriptions of routes registered after it, and shows them at `/docs`. */
-export function describeApi(server: FastifyInstance): void {
+export function describeApi(server: FastifyInstance, routes: readonly Route[]): void {
   void server.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -130,7 +148,11 @@ export function describeApi(server: FastifyInstance): void {
       },
     },
     transform: jsonSchemaTransform,
-    transformObject: withUsedComponents,
+    transformObject: (input) => {
+      const document = withUsedComponents(input);
+      withOptionalBodies(document as Described, routes);
+      return document;
+    },
   });
   void server.register(swaggerUi, {
     routePrefix: '/docs',

@@ -46,6 +46,8 @@ export interface Route {
   params?: z.ZodType;
   query?: z.ZodType;
   body?: z.ZodType;
+  /** @default a route with a body needs it */
+  bodyMayBeAbsent?: boolean;
   /** Takes the W3C trace headers and keeps them with the messages. */
   keepsTrace?: boolean;
   answers: Readonly<Record<number, AnswerDoc>>;

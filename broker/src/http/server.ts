@@ -75,7 +75,7 @@ export function createHttpServer(deps: HttpDeps, options: HttpOptions): FastifyI
   server.setNotFoundHandler((request) => {
     throw notFound(request, routes);
   });
-  describeApi(server);
+  describeApi(server, routes);
   addRoutes(server, { routes, apiKeys: options.apiKeys, shutdown });
   return server;
 }

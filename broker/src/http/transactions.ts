@@ -133,7 +133,8 @@ function commitRoute(deps: TransactionDeps): Route {
     summary: 'Commit a transaction',
     description: `Releases the half messages. Takes no body, unless prepare left messages open by dataAtCommit: then messageData supplies each of them, in the same durable step, and the data of the first commit stands. ${FINAL}`,
     params: IdParams,
-    body: CommitRequest.optional(),
+    body: CommitRequest,
+    bodyMayBeAbsent: true,
     answers: decided,
     problems: [...VERDICT_PROBLEMS, 'INVALID_BASE64', 'TOO_MANY_MESSAGES', 'MESSAGE_DATA_MISSING'],
     async handle(call) {
