@@ -1,0 +1,189 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { freePorts } from '@escrowmq/local-servers';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from '@jest/globals';
+import { createPool, type Pool, type RowDataPacket } from 'mysql2/promise';
+import { uuidv7 } from 'uuidv7';
+import { type BoundQueue, bindQueue } from '../support/bound-queue.js';
+import { call, view } from '../support/broker-client.js';
+import { type BrokerProcess, freshStore, startBrokerProcess } from '../support/broker-process.js';
+import { prismaClientFor } from '../support/prisma-client.js';
+import { freshMysqlDatabase, rabbitmqUrl } from '../support/servers.js';
+import { until } from '../support/until.js';
+
+/*
+ * docs/producer.md, run: the snippets of one database library and one web framework after the
+ * other are one program, which lives until its standard input ends.
+ */
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const PAGE = await readFile(join(ROOT, 'docs', 'producer.md'), 'utf8');
+
+/** The first snippet below a heading. */
+function snippet(heading: string): string {
+  const below = PAGE.split(`\n${heading}\n`)[1];
+  const found = below === undefined ? undefined : /```js\n([\s\S]*?)```/.exec(below)?.[1];
+  if (found === undefined) throw new Error(`docs/producer.md has no snippet below "${heading}"`);
+  return found;
+}
+
+const SECTION = {
+  register: '## 3. The barrier table and the producer group',
+  enlist: '## 8. A transaction that you opened yourself',
+  supply: '## 9. Data that is known only in the transaction',
+  outbox: '## 10. Outbox mode',
+};
+const APP_MODULE = `import 'reflect-metadata';
+import { Module } from '@nestjs/common';
+export class AppModule {}
+Module({})(AppModule);
+`;
+const UNTIL_STDIN_ENDS = `
+console.log('ready');
+process.stdin.resume().on('end', () => process.exit(0));
+`;
+
+let broker: BrokerProcess;
+let store: Awaited<ReturnType<typeof freshStore>>;
+let pool: Pool;
+let databaseUrl: string;
+let queue: BoundQueue;
+let folder: string;
+let program: ChildProcess | undefined;
+
+beforeAll(async () => {
+  queue = await bindQueue(rabbitmqUrl(), [{ topic: 'user', routingKey: '#' }]);
+  // Inside the repository, so that Node finds the packages; an ignored folder.
+  await mkdir(join(ROOT, '.local'), { recursive: true });
+});
+afterAll(() => queue.close());
+
+beforeEach(async () => {
+  store = await freshStore('sqlite');
+  broker = await startBrokerProcess({ store: store.url, rabbitmq: rabbitmqUrl() });
+  databaseUrl = await freshMysqlDatabase();
+  pool = createPool(databaseUrl);
+  await pool.query('create table user (id int primary key, phone varchar(20))');
+  await pool.query('create table ticket (id int auto_increment primary key, note varchar(20))');
+  folder = await mkdtemp(join(ROOT, '.local', 'producer-page-'));
+  await writeFile(join(folder, 'app.module.js'), APP_MODULE);
+  await writeFile(join(folder, 'package.json'), '{ "type": "module" }');
+});
+afterEach(async () => {
+  program?.kill('SIGKILL');
+  await pool.end();
+  await broker.stop();
+  await store.remove();
+  await rm(folder, { recursive: true });
+});
+
+interface Run {
+  /** What it printed, line by line, up to `ready`. */
+  lines: string[];
+  checkUrl: string;
+}
+
+/** Starts the program that these snippets make, and waits until it is through. */
+async function run(headings: string[], edit = (source: string) => source): Promise<Run> {
+  const [port] = await freePorts(1);
+  const source = headings.map(snippet).join('\n').replaceAll('8080', String(port));
+  await writeFile(join(folder, 'program.js'), edit(source) + UNTIL_STDIN_ENDS);
+  const child = spawn(process.execPath, ['program.js'], {
+    cwd: folder,
+    env: { PATH: process.env.PATH, DATABASE_URL: databaseUrl, BROKER_URL: broker.url },
+    stdio: ['pipe', 'pipe', 'pipe'],
+  });
+  program = child;
+  let printed = '';
+  let failed = '';
+  child.stdout.on('data', (chunk) => {
+    printed += chunk;
+  });
+  child.stderr.on('data', (chunk) => {
+    failed += chunk;
+  });
+  await until('the program is ready', () => {
+    if (child.exitCode !== null) throw new Error(`it ended: ${failed}`);
+    return /^ready$/m.test(printed);
+  });
+  return {
+    lines: printed.trim().split('\n'),
+    checkUrl: `http://127.0.0.1:${port}/escrow-check`,
+  };
+}
+
+const idsOf = async (table: 'user' | 'ticket') =>
+  (await pool.query<RowDataPacket[]>(`select id from ${table} order by id`))[0].map(({ id }) => id);
+
+const delivered = (data: object) =>
+  until(`${JSON.stringify(data)} is delivered`, () =>
+    queue.received.some(({ content }) => content.toString() === JSON.stringify(data)),
+  );
+
+test.each([
+  ['mysql2', 'Express'],
+  ['Prisma', 'Fastify'],
+  ['TypeORM', 'Nest'],
+])('with %s and %s a transaction is committed, and a check is answered', async (layer, web) => {
+  const client = layer === 'Prisma' ? await prismaClientFor('mysql', USER_MODEL) : '';
+  const headings = [`### ${layer}`, SECTION.register, `### ${web}`, `### with ${layer}`];
+  const { lines, checkUrl } = await run(headings, (source) =>
+    source
+      .replace("from '@prisma/client'", `from ${JSON.stringify(client)}`)
+      .replace('import { PrismaClient } from', 'import prismaClient from')
+      .replace('new PrismaClient(', 'new prismaClient.PrismaClient('),
+  );
+  expect(lines).toContain('committed');
+  expect(await idsOf('user')).toEqual([7]);
+  await delivered({ id: 7, phone: '13800000000' });
+
+  // Prepared and then left alone: the broker has to ask.
+  const id = uuidv7();
+  await call(`${broker.url}/v1/transactions`, 'POST', {
+    id,
+    producerGroup: 'accounts',
+    checkAfterMs: 0,
+    messages: [{ topic: 'user', data: 1 }],
+  });
+  await until('it is decided', async () => (await view(broker.url, id)).decision !== undefined);
+  expect((await view(broker.url, id)).decision).toMatchObject({
+    decision: 'rollback',
+    by: `check ${checkUrl}`,
+  });
+});
+
+const USER_MODEL = `model user {
+  id    Int    @id
+  phone String
+}
+`;
+
+test('a transaction that was opened elsewhere, late data and outbox mode work as shown', async () => {
+  await queue.close();
+  queue = await bindQueue(rabbitmqUrl(), [{ topic: 'user', routingKey: '#' }]);
+  const headings = ['### mysql2', SECTION.register, SECTION.enlist, SECTION.supply, SECTION.outbox];
+  await run(
+    headings,
+    (source) => `${source}
+await boxed.transaction(database, { topic: 'user', data: 'boxed' }, (tx) =>
+  tx.execute("insert into user values (9, '')"));
+if (outcome !== 'committed') throw new Error(outcome);
+`,
+  );
+  expect(await idsOf('user')).toEqual([8, 9]);
+  await delivered({ ticketId: (await idsOf('ticket'))[0] });
+  await delivered({ id: 8 });
+  await until('the outbox was sent', () =>
+    queue.received.some(({ content }) => content.toString() === '"boxed"'),
+  );
+});
+
+test('the program ends when it is told to', async () => {
+  await run(['### mysql2', SECTION.register, '### with mysql2']);
+  program?.stdin?.end();
+  const [code] = await once(program as ChildProcess, 'exit');
+  expect(code).toBe(0);
+});
