@@ -14,6 +14,8 @@ const FORWARDS = { limit: 10, bytesMax: 1_000_000, leaseMs: 0 };
 const OLDER_THAN_NOTHING = { olderThanMs: 0, limit: TOGETHER };
 const CHECKS = { limit: 10, leaseMs: 0, exceptGroups: [] };
 
+const UNPOLLED = { ...CHECKS, onlyOverdue: [{ groups: ['accounts', 'orders'], overdueMs: 500 }] };
+
 const BY_ID = /^(PRIMARY|.* sqlite_autoindex_escrow_transaction_1 .*)$/;
 const IN_ORDER_OF_IDS = /PRIMARY|sqlite_autoindex_escrow_transaction_1/;
 const BY_DUE_TIME = /escrow_transaction_(due|prepared|committed)/;
@@ -92,6 +94,20 @@ export function plansContract(opened: () => OpenStore): void {
         ids.map((id) => ({ id, decision: 'commit', decidedBy: byProducer })),
         0,
       );
+    const leaveAllOpen = () =>
+      opened().database.run(
+        `update escrow_transaction set pending = 0, messages = '[{"topic":"user","dataAtCommit":true}]'`,
+      );
+    const commitAllWithData = (store: Store, ids: string[]) =>
+      store.decide(
+        ids.map((id) => ({
+          id,
+          decision: 'commit',
+          decidedBy: byProducer,
+          supplied: { data: [{ number: 0, data: 1 }], bytesMax: 1_000 },
+        })),
+        0,
+      );
     const rollBackAll = (store: Store, ids: string[]) =>
       store.decide(
         ids.map((id) => ({ id, decision: 'rollback', decidedBy: { by: 'check' } })),
@@ -125,6 +141,9 @@ export function plansContract(opened: () => OpenStore): void {
       ['commits', commitAll, undefined],
       ['rollbacks', rollBackAll, undefined],
       ['repeated verdicts', commitAll, commitAll],
+      ['commits with data', commitAllWithData, leaveAllOpen],
+      ['repeated commits with data', commitAllWithData, commitAll],
+      ['commits that lack data', commitAll, leaveAllOpen],
       ['released checks', (store: Store, ids: string[]) => store.releaseChecks(ids), undefined],
       ['the result of a check', checkOne, undefined],
       ['confirms', finishAll, commitAll],
@@ -168,6 +187,7 @@ export function plansContract(opened: () => OpenStore): void {
 
     test.each([
       ['checks', (store: Store) => store.claimDueChecks(CHECKS), undefined],
+      ['checks of unpolled groups', (store: Store) => store.claimDueChecks(UNPOLLED), undefined],
       ['forwards', (store: Store) => store.claimDueForwards(FORWARDS), commitAll],
     ])(
       'a claim of due %s finds them by their time and leases them by their ids',

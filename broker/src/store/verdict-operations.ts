@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { type DataRefusal, fill, openNumbers } from '../domain/open-messages.js';
+import { fill, openNumbers } from '../domain/open-messages.js';
 import type { Verdict, VerdictResult } from '../domain/ports.js';
 import { allMessages, byProducer, type Message } from '../domain/transaction.js';
 import { find } from './intake-operations.js';
@@ -100,18 +100,18 @@ async function undecided(
 }
 
 /**
- * Commits that bring data, one UPDATE each in one database transaction. Resolves with what they
- * were refused for; all others moved, or `lookUp` tells what became of them.
+ * Commits that bring data, one UPDATE each in one database transaction. Resolves with those that
+ * moved and those that were refused; of all others `lookUp` tells what became of them.
  */
 function applyWithData(
   database: Database,
   part: readonly Verdict[],
   { token, leaseMs }: { token: Buffer; leaseMs: number },
-): Promise<Map<string, DataRefusal>> {
+): Promise<Map<string, VerdictResult>> {
   const { now, byId } = database.dialect;
   const text = decideUndecided(byId, COMMIT_WITH_DATA(now), 'id = ?');
   return database.transaction(async (sql) => {
-    const refusals = new Map<string, DataRefusal>();
+    const results = new Map<string, VerdictResult>();
     const there = await undecided(
       database,
       sql,
@@ -123,11 +123,11 @@ function applyWithData(
       if (producerGroup !== undefined && found.row.producer_group !== producerGroup) continue;
       const filled = fill(found.messages, supplied);
       if (filled.kind === 'refused') {
-        refusals.set(id, filled.refusal);
+        results.set(id, filled);
         continue;
       }
       const { by, reason = null } = decidedBy;
-      await sql.run(text, [
+      const moved = await sql.run(text, [
         leaseMs,
         filled.messagesJson,
         filled.bytes,
@@ -137,8 +137,9 @@ function applyWithData(
         token,
         idBytes(id),
       ]);
+      if (moved === 1) results.set(id, { kind: 'moved' });
     }
-    return refusals;
+    return results;
   });
 }
 
@@ -181,13 +182,10 @@ async function decideWithData(
   part: readonly Verdict[],
   update: { token: Buffer; leaseMs: number },
 ): Promise<Map<string, VerdictResult>> {
-  const refusals = await applyWithData(database, part, update);
-  const rest = part.filter(({ id }) => !refusals.has(id));
-  const results =
-    rest.length === 0
-      ? new Map<string, VerdictResult>()
-      : await lookUp(database, rest, update.token);
-  for (const [id, refusal] of refusals) results.set(id, { kind: 'refused', refusal });
+  const results = await applyWithData(database, part, update);
+  const rest = part.filter(({ id }) => !results.has(id));
+  if (rest.length === 0) return results;
+  for (const [id, result] of await lookUp(database, rest, update.token)) results.set(id, result);
   return results;
 }
 
