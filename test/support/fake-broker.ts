@@ -12,10 +12,19 @@ export interface FakeBroker {
   transactions: Map<string, TransactionAnswer>;
   /** What happens to the next requests, in order. */
   script: Scripted[];
+  /** Replaced by a test that wants an operation refused. */
+  refuse(operation: SeenOperation): EscrowError | undefined;
+  /** Replaced by a test that wants whole requests refused. */
+  refuseBody(body: string): EscrowError | undefined;
   /** Operations of all batches, in the order they came. */
-  operations(): { op: string; id: string }[];
+  operations(): SeenOperation[];
   /** Stops listening and cuts every connection; the address is dead afterwards. */
   close(): Promise<void>;
+}
+
+interface SeenOperation {
+  op: string;
+  id: string;
 }
 
 interface SeenRequest {
@@ -37,7 +46,8 @@ export type Scripted =
   | { after: Promise<void> }
   | { status: number; headers?: Record<string, string>; body: string };
 
-export async function startFakeBroker(script: Scripted[] = []): Promise<FakeBroker> {
+/** @param port of one that was closed, to take its place @default a free one */
+export async function startFakeBroker(script: Scripted[] = [], port = 0): Promise<FakeBroker> {
   const requests: SeenRequest[] = [];
   const transactions = new Map<string, TransactionAnswer>();
   const server = http.createServer((request, response) => {
@@ -51,16 +61,18 @@ export async function startFakeBroker(script: Scripted[] = []): Promise<FakeBrok
         body: Buffer.concat(chunks).toString(),
       };
       requests.push(seen);
-      void play(script.shift() ?? 'behave', () => behave(transactions, seen), response);
+      void play(script.shift() ?? 'behave', () => behave(broker, seen), response);
     });
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  return {
-    address: `http://127.0.0.1:${port}`,
+  await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
+  const address = server.address() as AddressInfo;
+  const broker: FakeBroker = {
+    address: `http://127.0.0.1:${address.port}`,
     requests,
     transactions,
     script,
+    refuse: () => undefined,
+    refuseBody: () => undefined,
     operations: () =>
       requests
         .filter(({ path }) => path === '/v1/batch')
@@ -71,6 +83,7 @@ export async function startFakeBroker(script: Scripted[] = []): Promise<FakeBrok
         server.closeAllConnections();
       }),
   };
+  return broker;
 }
 
 interface Answer {
@@ -94,11 +107,16 @@ async function play(scripted: Scripted, act: () => Answer, response: http.Server
   response.writeHead(answer.status, answer.headers).end(answer.body);
 }
 
-function behave(transactions: Map<string, TransactionAnswer>, request: SeenRequest): Answer {
+function behave(broker: FakeBroker, request: SeenRequest): Answer {
   if (request.path !== '/v1/batch') return { status: 404, body: 'not in this fake' };
-  const { operations } = JSON.parse(request.body) as { operations: { op: string; id: string }[] };
+  const refused = broker.refuseBody(request.body);
+  if (refused !== undefined) return problemAnswer(refused);
+  const { transactions } = broker;
+  const { operations } = JSON.parse(request.body) as { operations: SeenOperation[] };
   const results = operations.map(({ op, id }) => {
     try {
+      const error = broker.refuse({ op, id });
+      if (error !== undefined) throw error;
       return { status: 200, answer: apply(transactions, op, id) };
     } catch (error) {
       if (!(error instanceof EscrowError)) throw error;
