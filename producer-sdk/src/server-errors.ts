@@ -32,7 +32,7 @@ export function isAnswered(error: unknown): boolean {
 
 function search(error: unknown, depth: number): Meaning | undefined {
   if (typeof error !== 'object' || error === null || depth === 0) return undefined;
-  const found = ofMysql(error) ?? ofSqlite(error) ?? ofPostgres(error);
+  const found = ofMysql(error) ?? ofSqlite(error) ?? ofPostgres(error) ?? ofLayer(error);
   if (found !== undefined) return found;
   const fields = error as Record<string, unknown>;
   for (const name of WRAPPED_IN) {
@@ -54,14 +54,24 @@ const MYSQL: Record<number, Meaning> = {
   1836: 'read-only',
 };
 
+/**
+ * The server ends the connection: at its shutdown, or because somebody killed it (MariaDB, MySQL) or
+ * it was idle for too long.
+ */
+const MYSQL_CONNECTION_LOST = new Set([1053, 1927, 3169, 4031]);
+/** Numbers that MariaDB's connector gives to what it says itself. */
+const MARIADB_CLIENT = 45_000;
+
 function ofMysql(error: object): Meaning | undefined {
-  // What the client itself says (ECONNRESET) has a number too, but no SQL state.
+  // What mysql2 itself says (ECONNRESET) has a number too, but no SQL state.
   if ('errno' in error && 'sqlState' in error && typeof error.errno === 'number') {
+    if (MYSQL_CONNECTION_LOST.has(error.errno) || error.errno >= MARIADB_CLIENT) return undefined;
     return MYSQL[error.errno] ?? 'other';
   }
   // Prisma's adapter for MariaDB hands on the number as text.
   if ('originalCode' in error && /^\d{4}$/.test(String(error.originalCode))) {
-    return MYSQL[Number(error.originalCode)] ?? 'other';
+    const code = Number(error.originalCode);
+    return MYSQL_CONNECTION_LOST.has(code) ? undefined : (MYSQL[code] ?? 'other');
   }
   return undefined;
 }
@@ -79,9 +89,10 @@ const POSTGRES: Record<string, Meaning> = {
 /**
  * The server's last word on a connection: an administrator's command, a crash, a shutdown, a session
  * that was idle for too long; or its first, when it admits nobody (too many connections, no such
- * database, no such user).
+ * database, no such user). Codes in 45 are none of PostgreSQL's: MariaDB's connector gives them to a
+ * lost connection, and Prisma hands both kinds on in the same way.
  */
-const POSTGRES_CONNECTION_LOST = /^(57P0|08|25P03|25P04|28|3D000|53300)/;
+const POSTGRES_CONNECTION_LOST = /^(57P0|08|25P03|25P04|28|3D000|45|53300)/;
 const SQL_STATE = /^[0-9A-Z]{5}$/;
 
 function ofPostgres(error: object): Meaning | undefined {
@@ -131,4 +142,22 @@ function ofSqliteMessage(message: string): Meaning {
   if (/no such table/i.test(message)) return 'no such table';
   if (/no such savepoint|no transaction is active/i.test(message)) return 'no open transaction';
   return 'other';
+}
+
+/** How layers refuse a statement through a transaction that they have ended themselves. */
+const LAYER_ENDED = [
+  // Knex
+  /^Transaction query already complete/,
+  // Kysely
+  /^Transaction is already (committed|rolled back)/,
+  // Sequelize, which rolls back by itself after a deadlock on MySQL
+  /^(commit|rollback) has been called on this transaction/,
+  // Prisma, after its own timeout as well
+  /Transaction already closed/,
+];
+
+function ofLayer(error: object): Meaning | undefined {
+  if (!('message' in error) || typeof error.message !== 'string') return undefined;
+  const { message } = error;
+  return LAYER_ENDED.some((pattern) => pattern.test(message)) ? 'no open transaction' : undefined;
 }

@@ -1,3 +1,4 @@
+import { EscrowError } from '@escrowmq/protocol';
 import type { Dialect, Executor, LocalDatabase, LocalTransaction, SqlValue } from '../database.js';
 import { foreign, unknownDialect } from './layer-misuse.js';
 import { managedDatabase } from './managed.js';
@@ -59,9 +60,43 @@ export function fromDrizzle<Tx extends DrizzleTransaction>(
     on: given,
     dialect,
     layer: 'Drizzle',
-    begin: (work) => given.transaction(work),
+    begin: (work) => beginOn(given, work),
     executor: (tx) => executorOf(tx, { dialect, sql }),
   });
+}
+
+/**
+ * Drizzle lets a `tx` that was kept go on after its end: on a connection that is back in the pool,
+ * and perhaps inside of somebody else's transaction. Every other layer refuses that by itself.
+ */
+async function beginOn<Tx extends DrizzleTransaction, T>(
+  db: DrizzleDatabase<Tx>,
+  work: (tx: Tx) => Promise<T>,
+): Promise<T> {
+  let opened: Partial<WithSession> | undefined;
+  try {
+    return await db.transaction((tx) => {
+      opened = tx as Partial<WithSession>;
+      return work(tx);
+    });
+  } finally {
+    // What nested transactions have as well. Without a pool it would be the database's own.
+    const session = opened?.session;
+    if (session !== undefined && session !== (db as Partial<WithSession>).session) {
+      session.prepareQuery = refuse;
+    }
+  }
+}
+
+interface WithSession {
+  session: { prepareQuery: unknown };
+}
+
+function refuse(): never {
+  throw new EscrowError(
+    'TRANSACTION_MISUSED',
+    'a statement was sent through a tx of Drizzle after its transaction had ended; await every statement inside the callback',
+  );
 }
 
 /** Under this name Drizzle's classes say what they are, in every version and however bundled. */
@@ -122,10 +157,7 @@ interface Runners {
   run(query: unknown): PromiseLike<unknown>;
 }
 
-function executorOf(
-  tx: object,
-  { dialect, sql }: { dialect: Dialect; sql: DrizzleSql },
-): Executor {
+function executorOf(tx: object, { dialect, sql }: { dialect: Dialect; sql: DrizzleSql }): Executor {
   const runners = tx as Runners;
   return {
     async execute(text, values = []) {

@@ -6,8 +6,7 @@ import { numbered } from './placeholders.js';
 import { rowsIn } from './rows.js';
 
 const ADAPTER = 'fromKysely';
-const TAKES =
-  'a Kysely instance, or the trx that db.transaction().execute hands to its callback';
+const TAKES = 'a Kysely instance, or the trx that db.transaction().execute hands to its callback';
 
 /** A transaction that you opened with Kysely, and will end, yourself; a controlled one as well. */
 export function fromKysely<DB>(trx: Transaction<DB>): LocalTransaction;
@@ -29,7 +28,10 @@ export function fromKysely<DB>(
   if (!isKysely(given)) throw foreign(ADAPTER, TAKES, given);
   const dialect = dialectOf(given);
   if (given.isTransaction) {
-    const { isCommitted, isRolledBack } = given as { isCommitted?: boolean; isRolledBack?: boolean };
+    const { isCommitted, isRolledBack } = given as {
+      isCommitted?: boolean;
+      isRolledBack?: boolean;
+    };
     if (isCommitted || isRolledBack) throw ended(ADAPTER, 'the trx of db.transaction().execute');
     return { kind: 'transaction', dialect, layer: 'Kysely', executor: executorOf(given, dialect) };
   }

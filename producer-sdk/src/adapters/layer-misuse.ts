@@ -30,7 +30,7 @@ function described(given: unknown): string {
   if (given === null || typeof given !== 'object') {
     return typeof given === 'function' ? 'a function' : String(given);
   }
-  const { constructor } = given;
-  const name = typeof constructor === 'function' ? constructor.name : '';
+  const made: unknown = given.constructor;
+  const name = typeof made === 'function' ? made.name : '';
   return name === '' || name === 'Object' ? 'another object' : `an object of the class ${name}`;
 }

@@ -8,6 +8,7 @@ import type {
   TransactionLimits,
 } from '../database.js';
 import { within } from '../deadline.js';
+import { provenCommit } from './managed-commit.js';
 
 /**
  * A database behind a layer that opens and ends transactions itself, as query builders and ORMs do:
@@ -36,17 +37,38 @@ export function managedDatabase<Tx>(managed: ManagedLayer<Tx>): LocalDatabase<Tx
 
 function databaseOn<Tx>(managed: ManagedLayer<Tx>): LocalDatabase<Tx> {
   const { dialect, layer } = managed;
-  const open = (tx: Tx): OpenTransaction<Tx> => {
-    const executor = managed.executor(tx);
-    return { tx, executor, guard: savepointGuard(executor) };
-  };
   return {
     kind: 'database',
     dialect,
     layer,
-    transaction: (work, limits) => begin(managed, limits, (tx) => work(open(tx))),
+    transaction: (work, limits) => transaction(managed, limits, work),
     session: (work, limits) => begin(managed, limits, (tx) => work(managed.executor(tx))),
   };
+}
+
+async function transaction<Tx, T>(
+  managed: ManagedLayer<Tx>,
+  limits: TransactionLimits,
+  work: (open: OpenTransaction<Tx>) => Promise<T>,
+): Promise<T> {
+  /** Once COMMIT is proven, it does not matter how the layer ends. */
+  let committed: { value: T } | undefined;
+  try {
+    return await begin(managed, limits, async (tx) => {
+      const executor = managed.executor(tx);
+      const proven = provenCommit(executor, managed.dialect);
+      const value = await work({ tx, executor, guard: proven?.guard ?? savepointGuard(executor) });
+      if (proven === undefined) return value;
+      await within(proven.commit(), limits.commitTimeoutMs, {
+        error: () => unanswered(managed.layer, limits),
+      });
+      committed = { value };
+      return value;
+    });
+  } catch (error) {
+    if (committed !== undefined) return committed.value;
+    throw error;
+  }
 }
 
 /**
@@ -89,14 +111,7 @@ async function begin<Tx, T>(
       return late();
     },
   });
-  const answered = () =>
-    within(ended, commitTimeoutMs, {
-      error: () =>
-        new EscrowError(
-          'DATABASE_UNAVAILABLE',
-          `${layer} did not answer the end of the transaction within ${Math.round(commitTimeoutMs)} ms`,
-        ),
-    });
+  const answered = () => within(ended, commitTimeoutMs, { error: () => unanswered(layer, limits) });
   let result: T;
   try {
     result = await opened.working;
@@ -107,6 +122,13 @@ async function begin<Tx, T>(
   }
   await answered();
   return result;
+}
+
+function unanswered(layer: string, { commitTimeoutMs }: TransactionLimits): EscrowError {
+  return new EscrowError(
+    'DATABASE_UNAVAILABLE',
+    `${layer} did not answer the end of the transaction within ${Math.round(commitTimeoutMs)} ms`,
+  );
 }
 
 /** Rejects as `work` does, and never resolves. */

@@ -1,3 +1,4 @@
+import { EscrowError } from '@escrowmq/protocol';
 import type { Dialect, Executor, LocalDatabase, LocalTransaction, SqlValue } from '../database.js';
 import { foreign, unknownDialect } from './layer-misuse.js';
 import { managedDatabase } from './managed.js';
@@ -29,8 +30,8 @@ const TAKES = 'a PrismaClient, or the tx that prisma.$transaction hands to its c
 const PRISMA_TIMEOUT_MS = 24 * 60 * 60 * 1000;
 
 /**
- * A database behind Prisma on MySQL, MariaDB or PostgreSQL. The callback of a transaction gets
- * Prisma's own `tx`, and the producer's `connectionTimeoutMs` and `transactionTimeoutMs` stand in
+ * A database behind Prisma on MySQL, MariaDB or PostgreSQL; on MySQL with `useTextProtocol: true` for
+ * `PrismaMariaDb`. The callback of a transaction gets Prisma's own `tx`, and the producer's `connectionTimeoutMs` and `transactionTimeoutMs` stand in
  * for `maxWait` and `timeout` of `$transaction`.
  *
  * @throws {EscrowError} INVALID_CONFIGURATION for another database or object
@@ -74,9 +75,8 @@ export function fromPrisma<Tx extends PrismaTransaction>(
 const isFunction = (value: unknown) => typeof value === 'function';
 
 /** A transaction can't connect. Newer versions let it open nested ones, like a client. */
-const isClient = <Tx>(
-  given: PrismaDatabase<Tx> | PrismaTransaction,
-): given is PrismaDatabase<Tx> => '$connect' in given && isFunction(given.$connect);
+const isClient = <Tx>(given: PrismaDatabase<Tx> | PrismaTransaction): given is PrismaDatabase<Tx> =>
+  '$connect' in given && isFunction(given.$connect);
 
 const DIALECTS: Record<string, Dialect> = {
   mysql: 'mysql',
@@ -96,8 +96,26 @@ function executorOf(tx: PrismaTransaction, dialect: Dialect): Executor {
     async execute(sql, values = []) {
       const text = dialect === 'postgres' ? numbered(sql) : sql;
       if (answersRows(sql)) return rowsIn(await tx.$queryRawUnsafe(text, ...values));
-      await tx.$executeRawUnsafe(text, ...values);
+      try {
+        await tx.$executeRawUnsafe(text, ...values);
+      } catch (error) {
+        throw isUnsupportedPrepared(error) ? needsTextProtocol(error) : error;
+      }
       return [];
     },
   };
+}
+
+/** MySQL, unlike MariaDB, takes no savepoint in its binary protocol, Prisma's default. */
+const UNSUPPORTED_PREPARED = /\bCode: `1295`/;
+
+const isUnsupportedPrepared = (error: unknown) =>
+  error instanceof Error && UNSUPPORTED_PREPARED.test(error.message);
+
+function needsTextProtocol(cause: unknown): EscrowError {
+  return new EscrowError(
+    'INVALID_CONFIGURATION',
+    'MySQL takes no savepoint in its binary protocol; make the adapter of Prisma with new PrismaMariaDb(url, { useTextProtocol: true })',
+    { cause },
+  );
 }
