@@ -1,0 +1,56 @@
+import { expect, test } from '@jest/globals';
+import { type Bench, failure, killWhoeverHolds, message } from './bench.js';
+
+export function describeLimits<Tx>(bench: Bench<Tx>): void {
+  test('a callback that takes too long is cut off and rolled back', async () => {
+    const { engine, layer } = bench;
+    const hasty = bench.producerOf({ transactionTimeoutMs: 300 });
+    const thrown = await failure(
+      hasty.transaction(layer.database, message, async (tx) => {
+        await layer.insert(tx, 1);
+        await new Promise(() => {});
+      }),
+    );
+    expect(thrown).toMatchObject({
+      code: 'TRANSACTION_MISUSED',
+      message: expect.stringContaining('transactionTimeoutMs'),
+    });
+    expect(bench.atBroker().state).toBe('rolledBack');
+    expect(await engine.accounts()).toEqual([]);
+  });
+
+  test('a connection that is lost in the callback rolls both sides back', async () => {
+    const { engine, layer, producer } = bench;
+    if (engine.dialect === 'sqlite') return;
+    const thrown = await failure(
+      producer.transaction(layer.database, message, async (tx) => {
+        await layer.insert(tx, 1);
+        await killWhoeverHolds(engine);
+        await layer.insert(tx, 2);
+      }),
+    );
+    expect(thrown).not.toHaveProperty('code', 'TRANSACTION_MISUSED');
+    const { id, state } = bench.atBroker();
+    expect(state).toBe('rolledBack');
+    expect(await engine.barrier(id)).not.toBe('commit');
+    expect(await engine.accounts()).toEqual([]);
+  });
+
+  test('forty transactions at once, some of which fail, agree with the broker one by one', async () => {
+    const { engine, layer } = bench;
+    const patient = bench.producerOf({ connectionTimeoutMs: 20_000 });
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: 40 }, (_, n) =>
+        patient.transaction(layer.database, message, async (tx) => {
+          await layer.insert(tx, n);
+          if (n % 4 === 0) throw new Error('mine');
+        }),
+      ),
+    );
+    const committed = outcomes.flatMap(({ status }, n) => (status === 'fulfilled' ? [n] : []));
+    expect(committed).toHaveLength(30);
+    expect(await engine.accounts()).toEqual(committed);
+    const states = [...bench.broker.transactions.values()].map(({ state }) => state);
+    expect(states.filter((state) => state === 'committed')).toHaveLength(30);
+  });
+}

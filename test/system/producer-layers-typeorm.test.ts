@@ -1,0 +1,4 @@
+import { describeLayer } from '../support/producer-layers/suite.js';
+import { typeOrmLayer } from '../support/producer-layers/typeorm.js';
+
+describeLayer(typeOrmLayer);
