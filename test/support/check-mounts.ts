@@ -106,8 +106,8 @@ function nestModule(configure?: (consumer: MiddlewareConsumer) => void) {
 
 const EVERY_METHOD = { path: PATH, method: RequestMethod.ALL };
 
-/** Mounts that read the body themselves, and so hold its limits. */
-export const STREAMING: CheckMount[] = [
+/** Mounts on node:http that read the body themselves, and so hold its limits. */
+export const STREAMING_NODE: CheckMount[] = [
   {
     name: 'node:http',
     start: (check, options) => listen(http.createServer(nodeCheckListener(check, options))),
@@ -169,6 +169,11 @@ export const STREAMING: CheckMount[] = [
       return { url: `${await app.getUrl()}${PATH}`, close: () => app.close() };
     },
   },
+];
+
+/** All mounts that read the body themselves. */
+export const STREAMING: CheckMount[] = [
+  ...STREAMING_NODE,
   {
     name: 'fetch',
     start: (check, options) => listen(fetchServer(fetchCheckHandler(check, options))),

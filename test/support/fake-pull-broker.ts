@@ -33,10 +33,9 @@ export type PullScripted =
   'lose reply' | 'behave' | { status: number; headers?: Record<string, string>; body: string };
 
 /** A UUID of version 7 that says which check it is of. */
-export const checkId = (number: number) =>
-  `0198f3c2-7a10-7cc3-98c4-${String(number).padStart(12, '0')}`;
+const checkId = (number: number) => `0198f3c2-7a10-7cc3-98c4-${String(number).padStart(12, '0')}`;
 
-export const checkOf = (id: string): CheckRequest => ({
+const checkOf = (id: string): CheckRequest => ({
   id,
   producerGroup: 'accounts',
   businessKeys: [],

@@ -14,6 +14,7 @@ import {
   CONSUMED,
   type Mounted,
   STREAMING,
+  STREAMING_NODE,
 } from '../support/check-mounts.js';
 import {
   askWith,
@@ -79,18 +80,21 @@ async function mount({ start }: CheckMount, pool = database.pool()) {
 
 function send(
   url: string,
-  { method, headers }: { method: string; headers: http.OutgoingHttpHeaders },
+  sent: { method: string; headers: http.OutgoingHttpHeaders; agent?: http.Agent },
   write: (request: http.ClientRequest) => void,
 ): Promise<CheckResponse> {
   return new Promise((resolve, reject) => {
-    const request = http.request(url, { method, headers, agent: false }, (response) => {
+    const request = http.request(url, { agent: false, ...sent }, (response) => {
       const chunks: Buffer[] = [];
       response.on('data', (chunk: Buffer) => chunks.push(chunk));
       response.on('error', reject);
       response.on('end', () =>
         resolve({
           status: response.statusCode ?? 0,
-          headers: { 'content-type': String(response.headers['content-type']) },
+          headers: {
+            'content-type': String(response.headers['content-type']),
+            connection: String(response.headers.connection),
+          },
           body: Buffer.concat(chunks).toString(),
         }),
       );
@@ -192,6 +196,19 @@ describe.each(STREAMING)('$name', (mountOf) => {
     expect(written).toBeGreaterThanOrEqual(32 * 1024);
   });
 });
+
+test.each(STREAMING_NODE)(
+  '$name: closes a connection whose body it did not read to its end',
+  async (mountOf) => {
+    const { url } = await mount(mountOf);
+    const sent = { method: 'POST', headers: { ...JSON_BODY, 'content-length': 100_000 } };
+    const agent = new http.Agent({ keepAlive: true });
+    const answer = await send(url, { ...sent, agent }, (request) =>
+      request.write('x'.repeat(40_000)),
+    );
+    expect(answer).toMatchObject({ status: 413, headers: { connection: 'close' } });
+  },
+);
 
 test.each(CONSUMED)('$name: refuses, and the log says what to do', async (mountOf) => {
   const { post } = await mount(mountOf);
