@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ensureBarrierTable } from '@escrowmq/producer';
+import { ensureBarrierTable, ensureOutboxTable } from '@escrowmq/producer';
 import { fromMysql2 } from '@escrowmq/producer/mysql2';
 import { fromPg } from '@escrowmq/producer/pg';
 import { fromSqlite } from '@escrowmq/producer/sqlite';
@@ -16,7 +16,7 @@ import { freshMysqlDatabase, freshPostgresDatabase } from './servers.js';
 export interface DatabaseKind {
   name: string;
   dialect: Dialect;
-  /** A database of the caller's own, with a barrier table and `account (id)` for business rows. */
+  /** A database of the caller's own: a barrier, an outbox, and `account (id)` for business rows. */
   start(): Promise<SuiteDatabase>;
 }
 
@@ -30,6 +30,8 @@ export interface SuiteDatabase {
   observe(sql: string): Promise<Row[]>;
   accounts(): Promise<number[]>;
   barrier(id: string): Promise<string | undefined>;
+  /** The state of a row in the outbox. */
+  outbox(id: string): Promise<string | undefined>;
   /** How many wait for the lock of a transaction that is open; undefined where nobody can tell. */
   waiting(): Promise<number | undefined>;
   /** Connections with a transaction that is open and does nothing. */
@@ -74,7 +76,7 @@ export const MARIADB: DatabaseKind = {
       url,
       observe,
       database: fromMysql2(observer),
-      barrierOf: (id) => `transaction_id = unhex(replace('${id}', '-', ''))`,
+      rowOf: (id) => `transaction_id = unhex(replace('${id}', '-', ''))`,
     });
     return {
       ...database,
@@ -131,7 +133,7 @@ export const POSTGRES: DatabaseKind = {
       url,
       observe,
       database: fromPg(observer),
-      barrierOf: (id) => `transaction_id = '${id}'`,
+      rowOf: (id) => `transaction_id = '${id}'`,
     });
     const sessions = 'pg_stat_activity where datname = current_database()';
     return {
@@ -181,7 +183,7 @@ export const SQLITE: DatabaseKind = {
       url,
       observe,
       database: fromSqlite(open),
-      barrierOf: (id) => `transaction_id = replace('${id}', '-', '')`,
+      rowOf: (id) => `transaction_id = replace('${id}', '-', '')`,
     });
     return {
       ...database,
@@ -221,12 +223,13 @@ interface Filling {
   observe(sql: string): Promise<Row[]>;
   database: LocalDatabase<unknown>;
   /** A condition that is true for the row of that id. */
-  barrierOf(id: string): string;
+  rowOf(id: string): string;
 }
 
 /** Makes the tables, and what asks for them in the same words everywhere. */
-async function filled({ url, observe, database, barrierOf }: Filling) {
+async function filled({ url, observe, database, rowOf }: Filling) {
   await ensureBarrierTable(database);
+  await ensureOutboxTable(database);
   await observe(ACCOUNT_TABLE);
   return {
     url,
@@ -236,8 +239,12 @@ async function filled({ url, observe, database, barrierOf }: Filling) {
       return rows.map(({ id }) => Number(id));
     },
     async barrier(id: string): Promise<string | undefined> {
-      const [row] = await observe(`select decision from escrow_barrier where ${barrierOf(id)}`);
+      const [row] = await observe(`select decision from escrow_barrier where ${rowOf(id)}`);
       return row === undefined ? undefined : String(row.decision);
+    },
+    async outbox(id: string): Promise<string | undefined> {
+      const [row] = await observe(`select state from escrow_outbox where ${rowOf(id)}`);
+      return row === undefined ? undefined : String(row.state);
     },
   };
 }

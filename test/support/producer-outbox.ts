@@ -1,4 +1,3 @@
-import { ensureOutboxTable } from '@escrowmq/producer';
 import type { Dialect } from '../../producer-sdk/src/database.js';
 import type { DatabaseKind, SuiteDatabase } from './producer-databases.js';
 
@@ -18,10 +17,10 @@ const ID: Record<Dialect, string> = {
 
 const UUID = /^(.{8})(.{4})(.{4})(.{4})(.{12})$/;
 
-/** A database of the caller's own that has an outbox. */
+/** A database of the caller's own, and a view of its outbox. */
 export async function startOutboxDatabase(kind: DatabaseKind): Promise<
   SuiteDatabase & {
-    outbox(): Promise<OutboxRow[]>;
+    rows(): Promise<OutboxRow[]>;
     /** Moves the clock: what is to be sent is due, and no lease holds. */
     makeDue(): Promise<void>;
     /** Writes into one row by hand: `state = 'sent'`. */
@@ -29,10 +28,9 @@ export async function startOutboxDatabase(kind: DatabaseKind): Promise<
   }
 > {
   const suite = await kind.start();
-  await ensureOutboxTable(suite.connect().database);
   return {
     ...suite,
-    async outbox() {
+    async rows() {
       const rows = await suite.observe(
         `select ${ID[kind.dialect]} as id, state, operation, cause from escrow_outbox order by transaction_id`,
       );

@@ -100,7 +100,7 @@ describe.each([MARIADB, POSTGRES])('an outbox on $name, relayed to the broker', 
     await suite.makeDue();
   }
 
-  const ids = async () => (await suite.outbox()).map(({ id }) => id).sort();
+  const ids = async () => (await suite.rows()).map(({ id }) => id).sort();
   const isSent = async () =>
     (await suite.observe("select 1 as one from escrow_outbox where state <> 'sent' limit 1"))
       .length === 0;
@@ -134,7 +134,7 @@ describe.each([MARIADB, POSTGRES])('an outbox on $name, relayed to the broker', 
     await cut;
     child.kill('SIGKILL');
     await once(child, 'exit');
-    expect((await suite.outbox()).map(({ state }) => state)).toEqual(Array(50).fill('unsent'));
+    expect((await suite.rows()).map(({ state }) => state)).toEqual(Array(50).fill('unsent'));
     await until('the broker has forwarded it', () => queue.received.length >= 50);
 
     const relay = relayOf(broker.url);
@@ -189,7 +189,7 @@ describe.each([MARIADB, POSTGRES])('an outbox on $name, relayed to the broker', 
     await suite.makeDue();
     const relay = relayOf(broker.url);
     expect(await relay.runOnce()).toEqual({ sent: 1, parked: 1, putOff: 0 });
-    const [parked] = await suite.outbox();
+    const [parked] = await suite.rows();
     expect(parked?.state).toBe('parked');
     expect(parked?.cause).toMatch(/^INVALID_REQUEST: .*dataDepthMax/s);
     expect(await relay.stats()).toMatchObject({ pending: 0, parked: 1 });

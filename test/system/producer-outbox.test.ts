@@ -77,7 +77,7 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
     suite.send(tx, `insert into account (id) values (${id})`);
   const register = (by: Producer, account: number) =>
     by.transaction(connections.database, message, (tx) => insert(tx, account));
-  const states = async () => (await suite.outbox()).map(({ state }) => state);
+  const states = async () => (await suite.rows()).map(({ state }) => state);
   const isSent = async () => (await states()).every((state) => state === 'sent');
 
   /** A producer whose broker is not there, and `count` rows that it left in the outbox. */
@@ -98,7 +98,7 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
       },
       { businessKeys: ['phone:1'], expects: ['index'], checkAfterMs: 500, database: 'shard-3' },
     );
-    const [row] = await suite.outbox();
+    const [row] = await suite.rows();
     expect(result).toEqual({
       outcome: 'committed',
       id: row?.id,
@@ -129,7 +129,7 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
       throw mine;
     });
     await expect(failed).rejects.toBe(mine);
-    expect(await suite.outbox()).toEqual([]);
+    expect(await suite.rows()).toEqual([]);
     expect(await suite.accounts()).toEqual([]);
     expect(broker.requests).toEqual([]);
   });
@@ -200,7 +200,7 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
       op: 'send',
       messages: [{ topic: 'user', data: { userId: 1 } }, message],
     });
-    const [row] = await suite.outbox();
+    const [row] = await suite.rows();
     expect(JSON.parse(String(row?.operation)).messages[0]).not.toHaveProperty('dataAtCommit');
   });
 
@@ -224,21 +224,19 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
     );
     await until('it is marked', isSent);
     expect(broker.operations()[0]).toMatchObject({ messages: [{ data }] });
-    const [row] = await suite.outbox();
+    const [row] = await suite.rows();
     expect(JSON.parse(String(row?.operation)).messages[0].data).toBe(data);
   });
 
   test('what the broker refuses for good is parked, the rest of its batch is sent', async () => {
     await leave(3);
-    const [, refused] = await suite.outbox();
+    const [, refused] = await suite.rows();
     const error = new EscrowError('ID_TIME_OUT_OF_RANGE', 'the id is over 29 days old');
     broker.refuse = ({ id }) => (id === refused?.id ? error : undefined);
     const relay = relayOf();
     expect(await relay.runOnce()).toEqual({ sent: 2, parked: 1, putOff: 0 });
     expect(await states()).toEqual(['sent', 'parked', 'sent']);
-    expect((await suite.outbox())[1]?.cause).toBe(
-      'ID_TIME_OUT_OF_RANGE: the id is over 29 days old',
-    );
+    expect((await suite.rows())[1]?.cause).toBe('ID_TIME_OUT_OF_RANGE: the id is over 29 days old');
     expect(records).toMatchObject([
       { level: 'error', fields: { transactionId: refused?.id, error: { code: error.code } } },
     ]);
@@ -270,7 +268,7 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
 
   test('a row that makes the broker refuse the whole body is found, and parked alone', async () => {
     await leave(5);
-    const [, , poison] = await suite.outbox();
+    const [, , poison] = await suite.rows();
     const error = new EscrowError('INVALID_JSON', 'the body is not valid JSON');
     broker.refuseBody = (body) => (body.includes(String(poison?.id)) ? error : undefined);
     expect(await relayOf().runOnce()).toEqual({ sent: 4, parked: 1, putOff: 0 });
@@ -279,7 +277,7 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
 
   test('a row that somebody wrote by hand is parked before it is sent', async () => {
     await leave(2);
-    const [first] = await suite.outbox();
+    const [first] = await suite.rows();
     await suite.set(String(first?.id), "operation = 'not JSON'");
     expect(await relayOf().runOnce()).toEqual({ sent: 1, parked: 1, putOff: 0 });
     expect(await states()).toEqual(['parked', 'sent']);
@@ -287,7 +285,7 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
 
   test('what a busy broker puts off is due again when it wants it', async () => {
     await leave(2);
-    const [first] = await suite.outbox();
+    const [first] = await suite.rows();
     const busy = new EscrowError('BROKER_BUSY', 'later', { details: { retryAfterSeconds: 3600 } });
     broker.refuse = ({ id }) => (id === first?.id ? busy : undefined);
     const relay = relayOf();
@@ -380,7 +378,7 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
     const both = [message, { topic: 'order', data: 1 }];
     await mixed.transaction(connections.database, both, (tx) => insert(tx, 1));
     expect(broker.operations().map(({ op }) => op)).toEqual(['prepare', 'commit']);
-    expect(await suite.outbox()).toEqual([]);
+    expect(await suite.rows()).toEqual([]);
     await mixed.transaction(connections.database, message, (tx) => insert(tx, 2));
     await until('it is marked', async () => (await states())[0] === 'sent');
     expect(broker.operations().map(({ op }) => op)).toEqual(['prepare', 'commit', 'send']);
@@ -402,7 +400,7 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
 
   test('a purge takes old rows that are sent or void, and nothing else', async () => {
     await leave(4);
-    const [sent, parked, unsent, young] = await suite.outbox();
+    const [sent, parked, unsent, young] = await suite.rows();
     const age = (id: string | undefined, state: string, ageMs: number) =>
       suite.set(String(id), `state = '${state}', due_at = ${Date.now() - ageMs}`);
     await age(sent?.id, 'sent', 25 * HOUR_MS);
@@ -410,7 +408,7 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
     await age(unsent?.id, 'unsent', 9_000 * HOUR_MS);
     await age(young?.id, 'sent', 23 * HOUR_MS);
     expect(await purgeOutbox(connections.database, 24 * HOUR_MS)).toBe(1);
-    expect((await suite.outbox()).map(({ id }) => id)).toEqual([parked?.id, unsent?.id, young?.id]);
+    expect((await suite.rows()).map(({ id }) => id)).toEqual([parked?.id, unsent?.id, young?.id]);
     await age(young?.id, 'void', 25 * HOUR_MS);
     expect(await purgeOutbox(connections.database, 24 * HOUR_MS)).toBe(1);
     await expect(purgeOutbox(connections.database, 24 * HOUR_MS - 1)).rejects.toMatchObject({
