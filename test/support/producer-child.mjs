@@ -2,9 +2,11 @@
  * A producer as a process of its own, on the built code, to be killed. JavaScript on purpose, as it
  * runs without jest's transform.
  *
- *   producer-child.mjs <dialect> <url> <broker> stay   inserts account 1 in a transaction, says
- *                                                      `inserted`, and never ends its callback
- *   producer-child.mjs <dialect> <url> <broker> end    ends its callback then
+ *   producer-child.mjs <dialect> <url> <broker> <end> <mode>
+ *
+ *   end    stay: inserts account 1 in a transaction, says `inserted`, and never ends its callback
+ *          end: ends its callback then
+ *   mode   prepared, or outbox
  */
 import { openSqlite } from '../../broker/dist/store/sqlite/driver.js';
 import { fromMysql2 } from '../../producer-sdk/dist/adapters/mysql2.js';
@@ -12,7 +14,7 @@ import { fromPg } from '../../producer-sdk/dist/adapters/pg.js';
 import { fromSqlite } from '../../producer-sdk/dist/adapters/sqlite.js';
 import { createProducer } from '../../producer-sdk/dist/index.js';
 
-const [dialect, url, broker, end] = process.argv.slice(2);
+const [dialect, url, broker, end, mode] = process.argv.slice(2);
 
 const INSERT = 'insert into account (id) values (1)';
 const DATABASES = {
@@ -39,6 +41,7 @@ const producer = createProducer({
   producerGroup: 'accounts',
   attemptTimeoutMs: NEVER_MS,
   verdictTimeoutMs: NEVER_MS,
+  outbox: mode === 'outbox',
 });
 await producer.transaction(database, { topic: 'user', data: 1 }, async (tx) => {
   await insert(tx);

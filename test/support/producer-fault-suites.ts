@@ -1,12 +1,18 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { createCheckHandler, createProducer, type Producer } from '@escrowmq/producer';
+import {
+  createCheckHandler,
+  createOutboxRelay,
+  createProducer,
+  type Producer,
+} from '@escrowmq/producer';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import type { Dialect } from '../../producer-sdk/src/database.js';
 import { type FakeBroker, startFakeBroker } from './fake-broker.js';
 import { ask, recordingLogger, SIGNING_SECRET } from './producer-database.js';
 import type { DatabaseKind, SuiteConnections, SuiteDatabase } from './producer-databases.js';
+import { MODES } from './producer-modes.js';
 import { startTcpProxy, type TcpProxy } from './tcp-proxy.js';
 import { until } from './until.js';
 
@@ -30,11 +36,16 @@ export function describeProducerCrash(kind: DatabaseKind): void {
       await suite.close();
     });
 
-    function startChild(end: 'stay' | 'end'): ChildProcess {
-      child = spawn(process.execPath, [CHILD, kind.dialect, suite.url, broker.address, end], {
-        stdio: ['ignore', 'pipe', 'inherit'],
-      });
+    function startChild(end: 'stay' | 'end', mode: 'prepared' | 'outbox'): ChildProcess {
+      const args = [kind.dialect, suite.url, broker.address, end, mode];
+      child = spawn(process.execPath, [CHILD, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
       return child;
+    }
+
+    async function untilInserted({ stdout }: ChildProcess): Promise<void> {
+      if (stdout === null) throw new Error('the child has no output');
+      const [said] = await once(stdout, 'data');
+      expect(String(said)).toBe('inserted\n');
     }
 
     async function killed(process: ChildProcess): Promise<void> {
@@ -61,11 +72,8 @@ export function describeProducerCrash(kind: DatabaseKind): void {
     }
 
     test('before its COMMIT has written nothing, and a check answers rollback', async () => {
-      const producer = startChild('stay');
-      const { stdout } = producer;
-      if (stdout === null) throw new Error('the child has no output');
-      const [said] = await once(stdout, 'data');
-      expect(String(said)).toBe('inserted\n');
+      const producer = startChild('stay', 'prepared');
+      await untilInserted(producer);
       await until('the broker has it', () => broker.transactions.size === 1);
       await killed(producer);
       expect(await decision()).toBe('rollback');
@@ -74,12 +82,49 @@ export function describeProducerCrash(kind: DatabaseKind): void {
 
     test('after its COMMIT, before the broker heard of it, is answered commit by a check', async () => {
       broker.script.push('behave', 'hang');
-      const producer = startChild('end');
+      const producer = startChild('end', 'prepared');
       await until('the commit arrives at the broker', () =>
         broker.operations().some(({ op }) => op === 'commit'),
       );
       await killed(producer);
       expect(await decision()).toBe('commit');
+      expect(await suite.accounts()).toEqual([1]);
+    });
+
+    /** What a relay sends when everything is due, and the death of the child was noticed. */
+    async function relayed(): Promise<{ sent: number; parked: number; putOff: number }> {
+      await until('its transaction is over', async () => (await suite.idleInTransaction()) === 0);
+      await suite.observe("update escrow_outbox set due_at = 0 where state = 'unsent'");
+      const { database } = suite.connect();
+      const relay = createOutboxRelay({
+        brokers: [broker.address],
+        producerGroup: 'accounts',
+        database,
+        logger,
+      });
+      const counts = await relay.runOnce();
+      await relay.close();
+      return counts;
+    }
+
+    test('before its COMMIT has left nothing in the outbox', async () => {
+      const producer = startChild('stay', 'outbox');
+      await untilInserted(producer);
+      await killed(producer);
+      expect(await relayed()).toEqual({ sent: 0, parked: 0, putOff: 0 });
+      expect(await suite.observe('select 1 as one from escrow_outbox')).toEqual([]);
+      expect(await suite.accounts()).toEqual([]);
+      expect(broker.requests).toEqual([]);
+    });
+
+    test('after its COMMIT, before the broker heard of it, has left its message to a relay', async () => {
+      broker.script.push('hang');
+      const producer = startChild('end', 'outbox');
+      await until('the message arrives at the broker', () => broker.requests.length > 0);
+      await killed(producer);
+      expect(broker.transactions.size).toBe(0);
+      expect(await relayed()).toEqual({ sent: 1, parked: 0, putOff: 0 });
+      expect([...broker.transactions.values()]).toMatchObject([{ state: 'committed' }]);
       expect(await suite.accounts()).toEqual([1]);
     });
   });
@@ -95,89 +140,91 @@ const COMMIT: Partial<Record<Dialect, Buffer>> = {
 
 /** A COMMIT whose connection breaks: the client can't tell whether it arrived. */
 export function describeAmbiguousCommit(kind: DatabaseKind, trials: number): void {
-  describe(`a COMMIT on ${kind.name} whose connection breaks`, () => {
-    const { logger } = recordingLogger();
-    let suite: SuiteDatabase;
-    let broker: FakeBroker;
-    let proxy: TcpProxy;
-    let connections: SuiteConnections;
-    let producer: Producer;
+  describe.each(MODES)(
+    `a COMMIT on ${kind.name} whose connection breaks, messages $name`,
+    (mode) => {
+      const { logger } = recordingLogger();
+      let suite: SuiteDatabase;
+      let broker: FakeBroker;
+      let proxy: TcpProxy;
+      let connections: SuiteConnections;
+      let producer: Producer;
 
-    beforeAll(async () => {
-      suite = await kind.start();
-      const { hostname, port } = new URL(suite.url);
-      proxy = await startTcpProxy({ host: hostname, port: Number(port) });
-      connections = suite.connect({ connections: 2, port: proxy.port });
-      broker = await startFakeBroker();
-      producer = createProducer({
-        brokers: [broker.address],
-        producerGroup: 'accounts',
-        logger,
-        settleTimeoutMs: 2_000,
+      beforeAll(async () => {
+        suite = await kind.start();
+        const { hostname, port } = new URL(suite.url);
+        proxy = await startTcpProxy({ host: hostname, port: Number(port) });
+        connections = suite.connect({ connections: 2, port: proxy.port });
+        broker = await startFakeBroker();
+        producer = createProducer({
+          brokers: [broker.address],
+          producerGroup: 'accounts',
+          logger,
+          settleTimeoutMs: 2_000,
+          ...mode.options,
+        });
+        // What is asked of a database once has been asked: from now on the next COMMIT is the one.
+        await attempt(0);
       });
-      // What is asked of a database once has been asked: from now on the next COMMIT is the one.
-      await attempt(0);
-    });
-    afterAll(async () => {
-      await producer.close();
-      await broker.close();
-      await proxy.close();
-      await suite.close();
-    });
-    beforeEach(async () => {
-      await suite.observe('delete from account');
-    });
+      afterAll(async () => {
+        await producer.close();
+        await broker.close();
+        await proxy.close();
+        await suite.close();
+      });
+      beforeEach(async () => {
+        await suite.observe('delete from account');
+      });
 
-    async function attempt(account: number): Promise<{ id: string; outcome: unknown }> {
-      let id = '';
-      const outcome = await producer
-        .transaction(connections.database, { topic: 'user', data: account }, async (tx, info) => {
-          id = info.id;
-          await suite.send(tx, `insert into account (id) values (${account})`);
-        })
-        .catch((error: unknown) => error);
-      return { id, outcome };
-    }
-
-    const verdictsOf = (transactionId: string) =>
-      broker
-        .operations()
-        .filter(({ id, op }) => id === transactionId && op !== 'prepare')
-        .map(({ op }) => op);
-
-    async function cutOne(account: number, when: 'before' | 'after') {
-      const pattern = COMMIT[kind.dialect];
-      if (pattern === undefined) throw new Error(`${kind.name} has no wire to cut`);
-      const cut = proxy.cutNext(pattern, when);
-      const attempted = await attempt(account);
-      await cut;
-      return attempted;
-    }
-
-    test(`before it reached the server is decided as a rollback, ${trials} times of ${trials}`, async () => {
-      for (let trial = 1; trial <= trials; trial += 1) {
-        const { id, outcome } = await cutOne(trial, 'before');
-        expect(outcome).toHaveProperty('message');
-        expect(verdictsOf(id)).toEqual(['rollback']);
-        expect(await suite.barrier(id)).toBe('rollback');
+      async function attempt(account: number): Promise<{ id: string; outcome: unknown }> {
+        let id = '';
+        const outcome = await producer
+          .transaction(connections.database, { topic: 'user', data: account }, async (tx, info) => {
+            id = info.id;
+            await suite.send(tx, `insert into account (id) values (${account})`);
+          })
+          .catch((error: unknown) => error);
+        return { id, outcome };
       }
-      expect(await suite.accounts()).toEqual([]);
-    });
 
-    test(`after it reached the server is decided as a commit, ${trials} times of ${trials}`, async () => {
-      for (let trial = 1; trial <= trials; trial += 1) {
-        const { id, outcome } = await cutOne(trial, 'after');
-        expect(outcome).toMatchObject({ outcome: 'committed', id, acknowledged: true });
-        expect(verdictsOf(id)).toEqual(['commit']);
-        expect(await suite.barrier(id)).toBe('commit');
+      async function cutOne(account: number, when: 'before' | 'after') {
+        const pattern = COMMIT[kind.dialect];
+        if (pattern === undefined) throw new Error(`${kind.name} has no wire to cut`);
+        // Behind the one before, the outbox may still commit that it was sent.
+        await mode.settled(suite);
+        const cut = proxy.cutNext(pattern, when);
+        const attempted = await attempt(account);
+        await cut;
+        return attempted;
       }
-      expect(await suite.accounts()).toHaveLength(trials);
-    });
 
-    test('leaves no connection behind and no transaction open', async () => {
-      const held = [await connections.hold(), await connections.hold()];
-      for (const giveBack of held) giveBack();
-      expect(await suite.idleInTransaction()).toBe(0);
-    });
-  });
+      test(`before it reached the server is decided as a rollback, ${trials} times of ${trials}`, async () => {
+        for (let trial = 1; trial <= trials; trial += 1) {
+          const { id, outcome } = await cutOne(trial, 'before');
+          expect(outcome).toHaveProperty('message');
+          await mode.expectTold(broker, id, 'rollback');
+          expect(await mode.row(suite, id)).toBe('rollback');
+        }
+        expect(await suite.accounts()).toEqual([]);
+      });
+
+      test(`after it reached the server is decided as a commit, ${trials} times of ${trials}`, async () => {
+        for (let trial = 1; trial <= trials; trial += 1) {
+          const { id, outcome } = await cutOne(trial, 'after');
+          const { acknowledged } = mode;
+          expect(outcome).toMatchObject({ outcome: 'committed', id, acknowledged });
+          await mode.expectTold(broker, id, 'commit');
+          expect(await mode.row(suite, id)).toBe('commit');
+        }
+        expect(await suite.accounts()).toHaveLength(trials);
+      });
+
+      test('leaves no connection behind and no transaction open', async () => {
+        await mode.settled(suite);
+        const held = [await connections.hold(), await connections.hold()];
+        for (const giveBack of held) giveBack();
+        expect(await suite.idleInTransaction()).toBe(0);
+      });
+    },
+  );
 }
