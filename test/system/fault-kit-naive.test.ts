@@ -24,12 +24,13 @@ import {
  * right, so each variant has one mistake.
  */
 interface Handwritten {
+  /** @returns the id under which it goes on */
+  prepare(producer: Producer, id: string, number: number): Promise<string>;
   /** Writes the row that a check finds. */
   bind(connection: PoolConnection, id: string): Promise<void>;
   afterCommitError(producer: Producer, id: string): Promise<void>;
-  afterPrepareError(error: unknown): void;
   verify(headers: Record<string, string>, body: string): void;
-  decide(id: string): Promise<string>;
+  decide(id: string, businessKeys: string[]): Promise<string>;
   /** What `decide` could not find out. */
   onError: string;
 }
@@ -40,9 +41,13 @@ const hex = (id: string) => id.replaceAll('-', '');
 const isDuplicate = (error: unknown) =>
   error instanceof Error && 'code' in error && error.code === 'ER_DUP_ENTRY';
 
+const messagesOf = (number: number) => [{ topic: 'user', data: number }];
+
 let database: ProducerDatabase;
 /** Through the kit's proxy. */
 let pool: Pool;
+/** Of the kit. */
+let address: string;
 const toClose: { close(): Promise<void> }[] = [];
 
 beforeAll(async () => {
@@ -62,13 +67,14 @@ async function readBarrier(id: string, lock = 'for update'): Promise<string | un
 }
 
 const RIGHT: Handwritten = {
+  async prepare(told, id, number) {
+    await told.prepare({ id, businessKeys: [String(number)], messages: messagesOf(number) });
+    return id;
+  },
   async bind(connection, id) {
     await connection.query(INSERT, [hex(id), 'commit']);
   },
   async afterCommitError() {},
-  afterPrepareError(error) {
-    throw error;
-  },
   verify(headers, body) {
     new Webhook(SIGNING_SECRET).verify(body, headers);
   },
@@ -86,7 +92,7 @@ const RIGHT: Handwritten = {
 
 function checkOf({ verify, decide, onError }: Handwritten): CheckFunction {
   return async (headers, body) => {
-    let check: { id: string; producerGroup: string };
+    let check: { id: string; producerGroup: string; businessKeys: string[] };
     try {
       verify(headers, body);
       check = JSON.parse(body);
@@ -96,16 +102,13 @@ function checkOf({ verify, decide, onError }: Handwritten): CheckFunction {
     if (typeof check.id !== 'string' || check.producerGroup !== 'accounts') {
       return { status: 400, body: '' };
     }
-    const decision = await decide(check.id).catch(() => onError);
+    const decision = await decide(check.id, check.businessKeys).catch(() => onError);
     return { status: 200, body: JSON.stringify({ id: check.id, decision }) };
   };
 }
 
 async function transact(by: Handwritten, told: Producer, { number, pause }: Attempt) {
-  const id = uuidv7();
-  await told
-    .prepare({ id, messages: [{ topic: 'user', data: number }] })
-    .catch(by.afterPrepareError);
+  const id = await by.prepare(told, uuidv7(), number);
   const connection = await pool.getConnection();
   try {
     await connection.beginTransaction();
@@ -153,6 +156,7 @@ async function kitFor(mistake: Partial<Handwritten>): Promise<{ made: FaultKit; 
       committed: async ({ number }) => (await database.accounts()).includes(number),
     }),
   );
+  address = made.address;
   const { hostname, port } = new URL(database.url);
   const proxy = await made.proxy({ host: hostname, port: Number(port) });
   const url = new URL(database.url);
@@ -285,9 +289,34 @@ const MISTAKES: Mistake[] = [
   },
   {
     name: 'a local transaction that goes on without the prepare',
-    mistake: { afterPrepareError: () => {} },
+    mistake: {
+      async prepare(told, id, number) {
+        await told.prepare({ id, messages: messagesOf(number) }).catch(() => {});
+        return id;
+      },
+    },
     scenario: 'a prepare that never arrives',
     words: [/no prepare of it ever reached the broker/],
+  },
+  {
+    name: 'a prepare that is repeated under another id, and a check that goes by the business row',
+    mistake: {
+      async prepare(told, id, number) {
+        const prepare = { businessKeys: [String(number)], messages: messagesOf(number) };
+        // Without an id of its own, so the broker makes one.
+        await fetch(`${address}/v1/transactions`, {
+          method: 'POST',
+          body: JSON.stringify({ producerGroup: 'accounts', ...prepare }),
+        }).catch(() => told.prepare({ ...prepare, id }));
+        return id;
+      },
+      async decide(_id, [number]) {
+        const accounts = await database.accounts();
+        return accounts.includes(Number(number)) ? 'commit' : 'rollback';
+      },
+    },
+    scenario: 'a prepare whose answer gets lost',
+    words: [/prepared 2 transactions, and checks would send the messages of 2/],
   },
 ];
 
@@ -315,10 +344,10 @@ describe('the fault kit throws for a set-up', () => {
 
   test('whose producer talks to another broker', async () => {
     const { told } = await kitFor({});
-    const { address, runScenario } = await setUp((attempt) => transact(RIGHT, told, attempt));
-    await expect(runScenario(COMMITS)).rejects.toMatchObject({
+    const made = await setUp((attempt) => transact(RIGHT, told, attempt));
+    await expect(made.runScenario(COMMITS)).rejects.toMatchObject({
       code: 'INVALID_CONFIGURATION',
-      message: expect.stringContaining(`sent no prepare to ${address}`),
+      message: expect.stringContaining(`sent no prepare to ${made.address}`),
     });
   });
 

@@ -1,7 +1,18 @@
-import { createCheckHandler, createProducer, type Producer } from '@escrowmq/producer';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import {
+  createCheckHandler,
+  createProducer,
+  nodeCheckListener,
+  type Producer,
+} from '@escrowmq/producer';
 import { createFaultKit, FAULT_SCENARIOS, type FaultKit } from '@escrowmq/producer/testing';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { recordingLogger, SIGNING_SECRET } from '../support/producer-database.js';
+import {
+  recordingLogger,
+  SIGNING_SECRET,
+  startProducerDatabase,
+} from '../support/producer-database.js';
 import {
   MARIADB,
   POSTGRES,
@@ -92,4 +103,46 @@ describe.each([MARIADB, POSTGRES, SQLITE])("the SDK's own producer on $name", (k
       /^passed {2}an undisturbed transaction that commits: committed; /,
     );
   });
+});
+
+test('a service with a check endpoint at a URL passes, in the words of the manual', async () => {
+  const producerGroup = 'accounts';
+  const signingSecret = SIGNING_SECRET;
+  const { logger } = recordingLogger();
+  const given = await startProducerDatabase();
+  const server = createServer((request, response) => endpoint(request, response));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port: checkPort } = server.address() as AddressInfo;
+
+  const kit = await createFaultKit({
+    producerGroup,
+    signingSecret,
+    check: `http://127.0.0.1:${checkPort}/escrow-check`,
+    transaction: ({ number, pause }) =>
+      producer.transaction(pool, { topic: 'user', data: { id: number } }, async (tx) => {
+        await tx.execute('insert into account (id) values (?)', [number]);
+        await pause();
+      }),
+    committed: async ({ number }) => (await given.accounts()).includes(number),
+  });
+  const { hostname, port } = new URL(given.url);
+  const proxy = await kit.proxy({ host: hostname, port: Number(port) });
+
+  // The service, as its start-up code makes it, but for the two addresses.
+  const url = new URL(given.url);
+  url.port = String(proxy.port);
+  const pool = given.pool({ uri: url.href });
+  const producer = createProducer({ brokers: [kit.address], producerGroup, logger });
+  const endpoint = nodeCheckListener(
+    createCheckHandler({ signingSecret, producerGroup, database: pool, logger }),
+  );
+
+  const verdicts = await kit.run();
+  expect(verdicts.filter(({ passed, skipped }) => !passed || skipped)).toEqual([]);
+
+  await producer.close();
+  await kit.close();
+  server.closeAllConnections();
+  await new Promise((resolve) => server.close(resolve));
+  await given.close();
 });

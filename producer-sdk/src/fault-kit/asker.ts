@@ -5,7 +5,10 @@ import { request } from 'undici';
 import { within } from '../deadline.js';
 import type { KitTransaction } from './kit-broker.js';
 
-/** Headers with names in lower case, and the raw body. A `CheckHandler` of the SDK fits. */
+/**
+ * Answers to headers, with names in lower case, and the raw body of a check. A `CheckHandler` of the
+ * SDK fits.
+ */
 export type CheckFunction = (
   headers: Record<string, string>,
   rawBody: string,
@@ -72,7 +75,7 @@ export function createAsker(options: {
         const answered = await within(call(headers, body), ANSWER_TIMEOUT_MS, {
           error: () => new Error(`no answer within ${ANSWER_TIMEOUT_MS} ms`),
         });
-        return read(transaction, answered.status, answered.body);
+        return read(transaction, answered);
       } catch (error) {
         return { decision: 'none', why: error instanceof Error ? error.message : String(error) };
       }
@@ -98,17 +101,22 @@ function httpCheck(url: string): CheckFunction {
       headersTimeout: ANSWER_TIMEOUT_MS,
       bodyTimeout: ANSWER_TIMEOUT_MS,
     });
-    return { status: answered.statusCode, body: await answered.body.text() };
+    const contentType = String(answered.headers['content-type'] ?? 'none');
+    const text = await answered.body.text();
+    return { status: answered.statusCode, body: text, headers: { 'content-type': contentType } };
   };
 }
 
 /** Only what the broker takes for an answer is one. */
-function read(transaction: KitTransaction, status: number, text: string): Answer {
+function read(transaction: KitTransaction, answered: Awaited<ReturnType<CheckFunction>>): Answer {
+  const { status, body, headers = {} } = answered;
   const none = (why: string): Answer => ({ decision: 'none', why, status });
   if (status !== 200) return none(`status ${status}`);
+  const type = headers['content-type'] ?? 'application/json';
+  if (!/^application\/json\s*(;|$)/i.test(type)) return none(`a body of the type ${type}`);
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = JSON.parse(body);
   } catch {
     return none('a body that is not JSON');
   }

@@ -23,6 +23,8 @@ export interface KitProxy extends DatabaseProxy {
   cutNextCommit(when: 'before' | 'after'): Promise<void>;
   /** Holds the connection that sends the next BEGIN; others go on. */
   holdNextBegin(): HeldBegin;
+  /** Forgets a cut or a hold that nothing has come for. */
+  disarm(): void;
   /** While it is unreachable every connection is cut and every new one refused. */
   setReachable(isReachable: boolean): void;
   close(): Promise<void>;
@@ -31,7 +33,7 @@ export interface KitProxy extends DatabaseProxy {
 export interface HeldBegin {
   /** Resolves when a BEGIN came. */
   held: Promise<void>;
-  /** Lets it go on, or, where none has come, disarms. */
+  /** Lets it go on, or forgets the hold where none has come. */
   release(): void;
 }
 
@@ -151,6 +153,9 @@ export async function startDatabaseProxy(target: {
           hold.released.resolve();
         },
       };
+    },
+    disarm() {
+      armed = undefined;
     },
     setReachable(reachable) {
       isReachable = reachable;

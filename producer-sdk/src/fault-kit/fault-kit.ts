@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto';
 import { EscrowError, ProducerGroupName, parse } from '@escrowmq/protocol';
 import { Webhook } from 'standardwebhooks';
 import { parseLimit } from '../options.js';
@@ -133,8 +134,8 @@ export async function createFaultKit(options: FaultKitOptions): Promise<FaultKit
   const asker = createAsker({ ...group, check: options.check });
   const broker = await startKitBroker(group);
   const verdicts = new Map<FaultScenario, FaultVerdict>();
-  // By the clock, so that the rows of an earlier run are not in the way.
-  let attemptNumber = Math.floor(Date.now() / 10) % NUMBER_MAX;
+  // At random, so that the rows of other runs are not in the way.
+  let attemptNumber = randomInt(NUMBER_MAX);
   let proxy: KitProxy | undefined;
   let turn: Promise<unknown> = Promise.resolve();
 
@@ -142,9 +143,13 @@ export async function createFaultKit(options: FaultKitOptions): Promise<FaultKit
     attemptNumber = (attemptNumber % NUMBER_MAX) + 1;
     const trial = createTrial({ broker, asker, subject, proxy, attemptNumber });
     const run: Play = SCENARIOS[scenario];
-    const verdict = await judged(scenario, { run, trial });
-    verdicts.set(scenario, verdict);
-    return verdict;
+    try {
+      const verdict = await judged(scenario, { run, trial });
+      verdicts.set(scenario, verdict);
+      return verdict;
+    } finally {
+      proxy?.disarm();
+    }
   }
 
   function runScenario(scenario: FaultScenario): Promise<FaultVerdict> {
@@ -194,10 +199,21 @@ async function judged(
 /** What all agreed on. */
 function seen({ committed, transactions }: Evidence): string {
   const parts = transactions.map(({ verdicts, checks }) => {
-    const answers = checks.map(({ moment, answer }) => `${answer.decision} ${moment}`);
-    return `sent ${verdicts.join(', ') || 'no verdict'}; checks answered ${answers.join(', ') || 'nothing'}`;
+    const answers = counted(checks.map(({ moment, answer }) => `${answer.decision} ${moment}`));
+    return `sent ${counted(verdicts) || 'no verdict'}; checks answered ${answers || 'nothing'}`;
   });
   return `${committed ? 'committed' : 'rolled back'}; ${parts.join('; ')}`;
+}
+
+/** `commit, commit` as `commit (2 times)`. */
+function counted(words: readonly string[]): string {
+  const runs: { word: string; times: number }[] = [];
+  for (const word of words) {
+    const last = runs.at(-1);
+    if (last?.word === word) last.times += 1;
+    else runs.push({ word, times: 1 });
+  }
+  return runs.map(({ word, times }) => (times > 1 ? `${word} (${times} times)` : word)).join(', ');
 }
 
 function paragraph({ scenario, passed, skipped, finding }: FaultVerdict): string {

@@ -4,10 +4,10 @@ import {
   BatchOperation,
   BatchRequest,
   type BatchResult,
-  CheckPolicy,
   EscrowError,
   isEscrowError,
   PROBLEM_CONTENT_TYPE,
+  ProducerGroupRequest,
   parse,
   type TransactionAnswer,
   toProblem,
@@ -164,8 +164,8 @@ export async function startKitBroker(group: {
       return single({ ...given, id: verdict[1], op: verdict[2] });
     }
     if (method === 'PUT' && path === `/v1/producer-groups/${group.producerGroup}`) {
-      const checkPolicy = CheckPolicy.parse({});
-      return { status: 200, body: { ...group, checkUrls: [], checkPolicy } };
+      const { checkUrls, checkPolicy } = parse(ProducerGroupRequest, body, 'the producer group');
+      return { status: 200, body: { ...group, checkUrls, checkPolicy } };
     }
     throw new EscrowError(
       'ROUTE_NOT_FOUND',

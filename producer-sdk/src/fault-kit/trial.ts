@@ -113,8 +113,8 @@ export function createTrial({ broker, asker, subject, proxy, attemptNumber }: Tr
     new EscrowError('INVALID_CONFIGURATION', `the fault kit can't go on: ${what}`, {
       cause: ended !== undefined && 'error' in ended ? ended.error : undefined,
     });
-  const said = () =>
-    ended === undefined ? '' : 'error' in ended ? `; it threw: ${String(ended.error)}` : '';
+  const threw = () =>
+    ended === undefined || !('error' in ended) ? '' : ` It threw: ${String(ended.error)}`;
 
   async function during(event: Promise<void>, otherwise: string): Promise<void> {
     let hasHappened = false;
@@ -122,7 +122,7 @@ export function createTrial({ broker, asker, subject, proxy, attemptNumber }: Tr
       hasHappened = true;
     });
     await limited(Promise.race([happened, over.promise]), otherwise);
-    if (!hasHappened) throw misused(`${otherwise}${said()}`);
+    if (!hasHappened) throw misused(`${otherwise}.${threw()}`);
   }
 
   function limited(work: Promise<void>, otherwise: string): Promise<void> {
@@ -221,7 +221,7 @@ export function createTrial({ broker, asker, subject, proxy, attemptNumber }: Tr
       await end();
       const { transactions } = episode;
       if (transactions.length === 0) {
-        throw misused(`transaction() sent no prepare to ${broker.address}${said()}`);
+        throw misused(`transaction() sent no prepare to ${broker.address}.${threw()}`);
       }
       const committed = await subject.committed(attempt);
       if (committed && !wasPaused) {
@@ -230,7 +230,8 @@ export function createTrial({ broker, asker, subject, proxy, attemptNumber }: Tr
       if (committed && local === 'rolls back') {
         throw misused('transaction() committed although pause() rejected: let its error through');
       }
-      if (!committed && unlessCommitted !== undefined) findings.push(unlessCommitted + said());
+      if (!committed && unlessCommitted !== undefined)
+        findings.push(`${unlessCommitted}${threw()}`);
       for (const transaction of stored()) await settle(transaction);
       const evidence: Evidence = {
         committed,
