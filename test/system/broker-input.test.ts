@@ -124,7 +124,7 @@ describe.each(['sqlite', 'mysql'] as const)('bad input on %s', (kind) => {
       withMessage({ dataBase64: 'AAAA' }),
       400,
       'INVALID_REQUEST',
-      /either/,
+      /one of the three/,
     ],
     [
       'a message that may be dropped and is expected',
