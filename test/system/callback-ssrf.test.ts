@@ -55,6 +55,7 @@ async function ask(url: string, allow: CallbackPolicy, resolve?: Resolve) {
     name: 'accounts',
     checkUrls: [url],
     checkPolicy: CheckPolicy.parse({ timeoutMs: 1_000 }),
+    version: 0,
     signingSecrets: [newSigningSecret()],
   };
   try {
