@@ -51,7 +51,9 @@ const DIALECTS: Record<string, Dialect> = {
 };
 
 function dialectOf(knex: Knex): Dialect {
-  const found: unknown = knex.client.dialect;
+  const { dialect: family, config } = knex.client;
+  // It passes for PostgreSQL, whose driver it uses.
+  const found: unknown = config?.client === 'cockroachdb' ? config.client : family;
   const dialect = DIALECTS[String(found)];
   if (dialect === undefined) throw unknownDialect(ADAPTER, found);
   return dialect;

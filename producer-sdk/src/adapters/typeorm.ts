@@ -30,12 +30,12 @@ export function fromTypeOrm(dataSource: DataSource): LocalDatabase<EntityManager
 export function fromTypeOrm(
   given: DataSource | EntityManager,
 ): LocalDatabase<EntityManager> | LocalTransaction {
-  if (isManager(given)) {
+  if (!isDataSource(given)) {
+    if (!isManager(given)) throw foreign(ADAPTER, TAKES, given);
     if (given.queryRunner?.isTransactionActive !== true) throw ended(ADAPTER, PASS);
-    const dialect = dialectOf(given.dataSource);
+    const dialect = dialectOf(dataSourceOf(given) as DataSource);
     return { kind: 'transaction', dialect, layer: 'TypeORM', executor: executorOf(given, dialect) };
   }
-  if (!isDataSource(given)) throw foreign(ADAPTER, TAKES, given);
   const dialect = dialectOf(given);
   return managedDatabase<EntityManager>({
     on: given,
@@ -48,8 +48,14 @@ export function fromTypeOrm(
 
 const isObject = (given: unknown): given is object => typeof given === 'object' && given !== null;
 
+/** Under its name of TypeORM 1, or of 0.3. */
+function dataSourceOf(given: object): unknown {
+  if ('dataSource' in given) return given.dataSource;
+  return 'connection' in given ? given.connection : undefined;
+}
+
 const isManager = (given: unknown): given is EntityManager =>
-  isObject(given) && 'connection' in given && isDataSource(given.connection);
+  isObject(given) && isDataSource(dataSourceOf(given));
 
 const isDataSource = (given: unknown): given is DataSource =>
   isObject(given) && 'createQueryRunner' in given && 'options' in given;
