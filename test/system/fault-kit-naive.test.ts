@@ -28,6 +28,7 @@ interface Handwritten {
   prepare(producer: Producer, id: string, number: number): Promise<string>;
   /** Writes the row that a check finds. */
   bind(connection: PoolConnection, id: string): Promise<void>;
+  beforeCommit(producer: Producer, id: string): Promise<void>;
   afterCommitError(producer: Producer, id: string): Promise<void>;
   verify(headers: Record<string, string>, body: string): void;
   decide(id: string, businessKeys: string[]): Promise<string>;
@@ -74,6 +75,7 @@ const RIGHT: Handwritten = {
   async bind(connection, id) {
     await connection.query(INSERT, [hex(id), 'commit']);
   },
+  async beforeCommit() {},
   async afterCommitError() {},
   verify(headers, body) {
     new Webhook(SIGNING_SECRET).verify(body, headers);
@@ -121,6 +123,7 @@ async function transact(by: Handwritten, told: Producer, { number, pause }: Atte
     await told.rollback(id);
     throw error;
   }
+  await by.beforeCommit(told, id);
   try {
     await connection.commit();
     connection.release();
@@ -241,6 +244,16 @@ const MISTAKES: Mistake[] = [
     scenario: 'a COMMIT whose answer gets lost',
     words: [/a rollback was sent after a COMMIT that got no answer, and that COMMIT had happened/],
   },
+  {
+    name: 'a commit that is sent before the local COMMIT',
+    mistake: {
+      beforeCommit: async (told, id) => {
+        await told.commit(id);
+      },
+    },
+    scenario: 'a COMMIT that never reaches the database',
+    words: [/a commit was sent for a local transaction that did not commit.*First the database/],
+  },
   ...(
     [
       ['a check signed with another secret', /signed with another secret was answered 200/],
@@ -330,14 +343,14 @@ describe('the fault kit condemns', () => {
 });
 
 describe('the fault kit throws for a set-up', () => {
-  const setUp = (transaction: FaultKitOptions['transaction']) =>
+  const setUp = (transaction: FaultKitOptions['transaction'], committed = true) =>
     opened(
       createFaultKit({
         producerGroup: 'accounts',
         signingSecret: SIGNING_SECRET,
         check: checkOf(RIGHT),
         transaction,
-        committed: async () => true,
+        committed: async () => committed,
       }),
     );
   const COMMITS = 'an undisturbed transaction that commits';
@@ -368,6 +381,23 @@ describe('the fault kit throws for a set-up', () => {
       await expect(made.runScenario(scenario)).rejects.toMatchObject({
         code: 'INVALID_CONFIGURATION',
         message: expect.stringMatching(/await(ing)? pause\(\)/),
+      });
+    },
+  );
+
+  test.each<FaultScenario>([COMMITS, 'a commit that gets lost'])(
+    'whose transaction can not commit, in %s',
+    async (scenario) => {
+      const made = await setUp(async ({ number, pause }) => {
+        const { id } = await told.prepare({ messages: messagesOf(number) });
+        await pause();
+        await told.rollback(id);
+        throw new Error('no such table');
+      }, false);
+      const told = producerOf(made);
+      await expect(made.runScenario(scenario)).rejects.toMatchObject({
+        code: 'INVALID_CONFIGURATION',
+        message: expect.stringMatching(/did not commit\. It threw: Error: no such table/),
       });
     },
   );

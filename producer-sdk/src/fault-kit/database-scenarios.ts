@@ -31,6 +31,7 @@ const cutCommit = (when: 'before' | 'after') =>
 const outage = withProxy(async (trial, proxy) => {
   let isLost = true;
   trial.episode.fault = (op) => (op === 'commit' && isLost ? { lose: 'request' } : {});
+  trial.mustCommit();
   trial.start('commits');
   await trial.prepared();
   await trial.arrivedOrEnded('commit');

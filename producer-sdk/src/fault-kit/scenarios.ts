@@ -24,7 +24,7 @@ const twice =
       answers += 1;
       return answers === 1 ? { lose: 'answer' } : {};
     });
-    trial.start(localFor(op));
+    undisturbed(trial, op);
     return undefined;
   };
 
@@ -55,14 +55,18 @@ const lost =
     return undefined;
   };
 
-const localFor = (op: 'commit' | 'rollback') => (op === 'commit' ? 'commits' : 'rolls back');
+/** A local transaction that nothing keeps from committing, or that is told to roll back. */
+function undisturbed(trial: Trial, op: 'commit' | 'rollback'): void {
+  if (op === 'commit') trial.mustCommit();
+  trial.start(op === 'commit' ? 'commits' : 'rolls back');
+}
 
 /**
  * Some send commit before their local COMMIT: their transaction is still open when the verdict
  * comes, and is judged by what becomes of it.
  */
 async function untilSent(trial: Trial, op: 'commit' | 'rollback'): Promise<void> {
-  trial.start(localFor(op));
+  undisturbed(trial, op);
   await trial.prepared();
   await trial.arrivedOrEnded(op);
 }
@@ -96,11 +100,9 @@ const atOnce =
 const REPEATED_CHECKS = 5;
 
 const repeated =
-  (local: 'commits' | 'rolls back'): Play =>
+  (op: 'commit' | 'rollback'): Play =>
   async (trial) => {
-    trial.start(local);
-    await trial.prepared();
-    await trial.arrivedOrEnded(local === 'commits' ? 'commit' : 'rollback');
+    await untilSent(trial, op);
     for (let asked = 0; asked < REPEATED_CHECKS; asked += 1) await trial.ask('after it had ended');
     return undefined;
   };
@@ -167,10 +169,10 @@ const checkBefore: Play = async (trial) => {
 const ALREADY_OPEN =
   'the local transaction was open already when its prepare came; connect its pool through kit.proxy(), without TLS, to try this';
 
-const undisturbed =
-  (local: 'commits' | 'rolls back'): Play =>
+const nothing =
+  (op: 'commit' | 'rollback'): Play =>
   async (trial) => {
-    trial.start(local);
+    undisturbed(trial, op);
     return undefined;
   };
 
@@ -178,8 +180,8 @@ const undisturbed =
 const EVERY_TIME = Number.POSITIVE_INFINITY;
 
 export const AGREEMENT_SCENARIOS = {
-  'an undisturbed transaction that commits': undisturbed('commits'),
-  'an undisturbed transaction that rolls back': undisturbed('rolls back'),
+  'an undisturbed transaction that commits': nothing('commit'),
+  'an undisturbed transaction that rolls back': nothing('rollback'),
   'a commit that is sent twice': twice('commit'),
   'a rollback that is sent twice': twice('rollback'),
   'a commit that comes after a check': late('commit'),
@@ -194,6 +196,6 @@ export const AGREEMENT_SCENARIOS = {
   'a check while the local transaction is open, which rolls back': open('rolls back'),
   'two checks at once while the local transaction is open': atOnce('commits'),
   'two checks at once while the local transaction is open, which rolls back': atOnce('rolls back'),
-  'repeated checks after a commit': repeated('commits'),
-  'repeated checks after a rollback': repeated('rolls back'),
+  'repeated checks after a commit': repeated('commit'),
+  'repeated checks after a rollback': repeated('rollback'),
 } satisfies Record<string, Play>;

@@ -60,8 +60,12 @@ export interface Trial {
   /** Asks for one as somebody else would; what comes of it is not evidence. */
   forge(transaction: KitTransaction, forgery: Forgery): Promise<Answer>;
   condemn(finding: string): void;
-  /** Nothing that the scenario does is a reason to roll back. */
-  mustCommit(otherwise: string): void;
+  /**
+   * Nothing that the scenario does is a reason to roll back.
+   *
+   * @param finding where it rolls back all the same; without, the set-up is wrong
+   */
+  mustCommit(finding?: string): void;
   /** Says that the connection was cut at COMMIT. */
   commitWasCut(): void;
   conclude(): Promise<Conclusion>;
@@ -90,7 +94,7 @@ export function createTrial({ broker, asker, subject, proxy, attemptNumber }: Tr
   let hasStarted = false;
   let wasPaused = false;
   let isCommitCut = false;
-  let unlessCommitted: string | undefined;
+  let unlessCommitted: { finding: string | undefined } | undefined;
   let ended: Ended | undefined;
 
   const attempt: Attempt = {
@@ -195,7 +199,11 @@ export function createTrial({ broker, asker, subject, proxy, attemptNumber }: Tr
       return first;
     },
     paused: () => during(pausing.promise, 'transaction() did not await pause()'),
-    passed: () => Promise.race([pausing.promise, over.promise]),
+    passed: () =>
+      limited(
+        Promise.race([pausing.promise, over.promise]),
+        'transaction() neither awaited pause() nor ended',
+      ),
     arrivedOrEnded: (op) =>
       limited(
         Promise.race([episode.arrival(op), over.promise]),
@@ -211,8 +219,8 @@ export function createTrial({ broker, asker, subject, proxy, attemptNumber }: Tr
     condemn: (finding) => {
       findings.push(finding);
     },
-    mustCommit(otherwise) {
-      unlessCommitted = otherwise;
+    mustCommit(finding) {
+      unlessCommitted = { finding };
     },
     commitWasCut() {
       isCommitCut = true;
@@ -230,8 +238,11 @@ export function createTrial({ broker, asker, subject, proxy, attemptNumber }: Tr
       if (committed && local === 'rolls back') {
         throw misused('transaction() committed although pause() rejected: let its error through');
       }
-      if (!committed && unlessCommitted !== undefined)
-        findings.push(`${unlessCommitted}${threw()}`);
+      if (!committed && unlessCommitted !== undefined) {
+        const { finding } = unlessCommitted;
+        if (finding === undefined) throw misused(`transaction() did not commit.${threw()}`);
+        findings.push(finding + threw());
+      }
       for (const transaction of stored()) await settle(transaction);
       const evidence: Evidence = {
         committed,
