@@ -59,12 +59,12 @@ export interface OpenTransaction<Tx> {
   readonly guard: BarrierGuard;
   /**
    * What the callback sent through `tx`, where the adapter can see it. Statements after `refuse`
-   * are refused with its error; those sent before go on.
+   * are refused with its error, made when it is needed; those sent before go on.
    */
   readonly statements?: {
     readonly sent: number;
     readonly unanswered: number;
-    refuse(error: Error): void;
+    refuse(error: () => Error): void;
   };
 }
 

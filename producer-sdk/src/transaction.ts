@@ -181,7 +181,7 @@ async function callBack<Tx, T>(run: Run<Tx, T>, open: OpenTransaction<Tx>): Prom
   const { statements } = open;
   // Once it is known that nothing is held, every further statement would only be rolled back.
   void run.holding.then((failure) => {
-    if (failure !== undefined) statements?.refuse(failure);
+    if (failure !== undefined) statements?.refuse(() => failure);
   });
   const info: TransactionInfo = { id, supplyData: supplied.supply };
   try {
@@ -193,7 +193,7 @@ async function callBack<Tx, T>(run: Run<Tx, T>, open: OpenTransaction<Tx>): Prom
     if (statements.sent === 0) throw misused(run, NOTHING_SENT);
     return value;
   } finally {
-    statements?.refuse(misused(run, 'a statement was sent after the callback had ended'));
+    statements?.refuse(() => misused(run, 'a statement was sent after the callback had ended'));
   }
 }
 

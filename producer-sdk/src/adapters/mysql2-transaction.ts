@@ -44,7 +44,7 @@ export function openMysql2Transaction<C extends Mysql2Connection>(
   let hasEnded = false;
   /** After an error the server does not say whether the transaction outlived it. */
   let isInDoubt = false;
-  let refusal: Error | undefined;
+  let refusal: (() => Error) | undefined;
   let sent = 0;
   let unanswered = 0;
 
@@ -79,7 +79,7 @@ export function openMysql2Transaction<C extends Mysql2Connection>(
   const watched =
     (call: 'execute' | 'query') =>
     async (...args: unknown[]) => {
-      if (refusal !== undefined) throw refusal;
+      if (refusal !== undefined) throw refusal();
       sent += 1;
       unanswered += 1;
       // The connection sends one statement after the other: the savepoint goes first.

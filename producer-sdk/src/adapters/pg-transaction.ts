@@ -54,7 +54,7 @@ export function openPgTransaction(client: ClientBase): OpenTransaction<PgTransac
   let armed: Promise<void> | undefined;
   /** A statement failed, or its answer can't be seen here: the transaction may be spoilt. */
   let isInDoubt = false;
-  let refusal: Error | undefined;
+  let refusal: (() => Error) | undefined;
   let sent = 0;
   let unanswered = 0;
 
@@ -81,7 +81,7 @@ export function openPgTransaction(client: ClientBase): OpenTransaction<PgTransac
     const [statement] = args;
     const callback = args.find((arg) => typeof arg === 'function');
     const send = (): unknown => Reflect.apply(client.query, client, args);
-    if (refusal !== undefined) return refuse(refusal, { statement, callback });
+    if (refusal !== undefined) return refuse(refusal(), { statement, callback });
     sent += 1;
     // The client sends one statement after the other: the savepoint goes first.
     if (!touchesRowsOnly(statement)) arm();

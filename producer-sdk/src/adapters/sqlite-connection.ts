@@ -36,10 +36,10 @@ export function sqliteExecutor(connection: SqliteConnection): Executor {
 export function watchedConnection<C extends SqliteConnection>(
   connection: C,
 ): Required<Pick<OpenTransaction<C>, 'tx' | 'statements'>> {
-  let refusal: Error | undefined;
+  let refusal: (() => Error) | undefined;
   let sent = 0;
   const call = (run: () => unknown) => {
-    if (refusal !== undefined) throw refusal;
+    if (refusal !== undefined) throw refusal();
     sent += 1;
     return run();
   };
