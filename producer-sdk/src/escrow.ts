@@ -71,6 +71,7 @@ export function escrow(deps: EscrowDeps): HeldMessages {
         `a check rolled transaction ${id} back before its local transaction began; nothing was written, start a new one`,
         { cause, details: { id } },
       ),
+    whileUnknown: 'a check will decide whether its messages are sent',
     missingTable,
   };
 }

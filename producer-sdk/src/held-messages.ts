@@ -35,6 +35,8 @@ export interface HeldMessages {
   readonly openNumbers: readonly number[];
   /** For a duplicate key at `bind`. */
   alreadyDecided(cause: unknown): EscrowError;
+  /** What becomes of them while the outcome is unknown; ends a sentence. */
+  readonly whileUnknown: string;
   /** For a table that is missing at `bind`. */
   missingTable(cause: unknown): EscrowError;
 }

@@ -88,6 +88,7 @@ export function outbox(deps: OutboxDeps): HeldMessages {
         `transaction ${id} was decided as rolled back before its local transaction began; nothing was written, start a new one`,
         { cause, details: { id } },
       ),
+    whileUnknown: 'its messages are in the outbox, and sent from there, if it has committed',
     missingTable: missingOutbox,
   };
 }

@@ -65,7 +65,7 @@ export async function decideAndTell(
     case 'unknown':
       telling.logger.warn(
         { transactionId: messages.id, reason: outcome.reason, error: outcome.cause },
-        'the outcome of a failed local transaction is not known yet; a check will decide',
+        `the outcome of a failed local transaction is not known yet; ${messages.whileUnknown}`,
       );
   }
   return outcome;

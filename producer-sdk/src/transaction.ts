@@ -56,14 +56,15 @@ export type TransactionResult<T> =
       value: T;
       /**
        * Whether the broker has acknowledged the commit. If not, it will learn it by its check, and
-       * the messages go then.
+       * the messages go then. In outbox mode it is always false: they go a moment later.
        */
       acknowledged: boolean;
     }
   | {
       /**
        * COMMIT got no answer, and its outcome could not be found out in `settleTimeoutMs`. The
-       * broker's check will decide; `producer.query(id)` shows what.
+       * broker's check will decide; `producer.query(id)` shows what. In outbox mode the messages go
+       * if it has committed, and the broker knows the id from then on.
        */
       outcome: 'unknown';
       id: string;
@@ -160,7 +161,7 @@ async function bind<Tx, T>(run: Run<Tx, T>, open: OpenTransaction<Tx>): Promise<
   const bound = run.messages.bind({ executor, dialect }).then(() => open.guard.arm());
   try {
     await within(bound, run.deadline.leftMs, {
-      error: () => unanswered('the barrier row', run.deadline.limitMs),
+      error: () => unanswered('the row that binds the messages', run.deadline.limitMs),
     });
   } catch (error) {
     const meaning = meaningOf(error);
@@ -235,7 +236,7 @@ function unknown<Tx, T>(run: Run<Tx, T>, reason: string, cause: unknown): Transa
   const { id } = run;
   run.logger.warn(
     { transactionId: id, reason, error: cause },
-    'COMMIT got no answer and its outcome is not known yet; a check will decide',
+    `COMMIT got no answer and its outcome is not known yet; ${run.messages.whileUnknown}`,
   );
   return { outcome: 'unknown', id, reason, cause };
 }
@@ -284,17 +285,19 @@ function misused<Tx, T>({ id }: Run<Tx, T>, mistake: string): EscrowError {
 const MISTAKES =
   'a deadlock or another error that ended it and that the callback swallowed, a DDL statement (it commits on MySQL), or a COMMIT, ROLLBACK or BEGIN of its own';
 
-const CONSEQUENCES: Record<Outcome['decision'], string> = {
+const CONSEQUENCES: Record<'commit' | 'rollback', string> = {
   commit: 'what it wrote until then is committed, and so are its messages',
   rollback:
-    'its barrier row is gone, so its messages are dropped; what it wrote after that may be durable',
-  unknown: 'a check will decide whether its messages are sent',
+    'the row that binds its messages is gone, so they are dropped; what it wrote after that may be durable',
 };
 
-function endedInside<Tx, T>({ id }: Run<Tx, T>, outcome: Outcome, cause?: unknown): EscrowError {
+function endedInside<Tx, T>(run: Run<Tx, T>, outcome: Outcome, cause?: unknown): EscrowError {
+  const { id, messages } = run;
+  const { decision } = outcome;
+  const consequence = decision === 'unknown' ? messages.whileUnknown : CONSEQUENCES[decision];
   return new EscrowError(
     'TRANSACTION_MISUSED',
-    `local transaction ${id} ended inside its callback: ${MISTAKES}; ${CONSEQUENCES[outcome.decision]}`,
-    { cause, details: { id, outcome: outcome.decision } },
+    `local transaction ${id} ended inside its callback: ${MISTAKES}; ${consequence}`,
+    { cause, details: { id, outcome: decision } },
   );
 }
