@@ -2,6 +2,7 @@ import {
   createCheckHandler,
   createProducer,
   type EscrowError,
+  type Executor,
   type Producer,
   type ProducerOptions,
 } from '@escrowmq/producer';
@@ -135,16 +136,19 @@ export async function deadlock<Tx>(bench: Bench<Tx>, tx: Tx): Promise<void> {
   }
 }
 
-/** The connections of the layer that are in a transaction. */
-const KILL: Record<string, string> = {
-  mysql: `select trx_mysql_thread_id as id from information_schema.innodb_trx
-    where trx_mysql_thread_id in (select id from information_schema.processlist where db = database())`,
-  postgres: `select pg_terminate_backend(pid) from pg_stat_activity
-    where datname = current_database() and state = 'idle in transaction'`,
+/** How a connection names itself, and how another one ends it. */
+const CONNECTION = {
+  mysql: { ask: 'select connection_id() as id', kill: (id: number) => `kill ${id}` },
+  postgres: {
+    ask: 'select pg_backend_pid() as id',
+    kill: (id: number) => `select pg_terminate_backend(${id})`,
+  },
 };
 
-export async function killWhoeverHolds(engine: Engine): Promise<void> {
-  const rows = await engine.query(KILL[engine.dialect] ?? '');
-  if (engine.dialect !== 'mysql') return;
-  for (const { id } of rows) await engine.query(`kill ${Number(id)}`);
+/** Cuts the connection that `executor` sends on, at the server. */
+export async function cutConnection(engine: Engine, executor: Executor): Promise<void> {
+  if (engine.dialect === 'sqlite') throw new Error('SQLite has no server to cut a connection');
+  const { ask, kill } = CONNECTION[engine.dialect];
+  const [row] = await executor.execute(ask);
+  await engine.query(kill(Number(row?.id)));
 }

@@ -1,6 +1,7 @@
+import type { Executor } from '@escrowmq/producer';
 import { expect, test } from '@jest/globals';
 import { isAnswered, type Meaning, meaningOf } from '../../../producer-sdk/src/server-errors.js';
-import { type Bench, deadlock, failure, killWhoeverHolds } from './bench.js';
+import { type Bench, cutConnection, deadlock, failure } from './bench.js';
 import type { EngineName } from './engine.js';
 
 /** Long enough for a deadlock on PostgreSQL, which is looked for after a second. */
@@ -10,7 +11,7 @@ interface Case<Tx> {
   meaning: Meaning | undefined;
   of: string;
   /** Rejects with the error. */
-  provoke(bench: Bench<Tx>, execute: (sql: string) => Promise<unknown>, tx: Tx): Promise<unknown>;
+  provoke(bench: Bench<Tx>, execute: Executor['execute'], tx: Tx): Promise<unknown>;
   engines?: readonly EngineName[];
 }
 
@@ -108,7 +109,7 @@ function cases<Tx>(): Case<Tx>[] {
       engines: SERVERS,
       async provoke({ engine }, execute) {
         await execute(insert);
-        await killWhoeverHolds(engine);
+        await cutConnection(engine, { execute });
         await execute('insert into account (id) values (2)');
       },
     },

@@ -1,5 +1,5 @@
 import { expect, test } from '@jest/globals';
-import { type Bench, failure, killWhoeverHolds, message } from './bench.js';
+import { type Bench, cutConnection, failure, message } from './bench.js';
 
 export function describeLimits<Tx>(bench: Bench<Tx>): void {
   test('a callback that takes too long is cut off and rolled back', async () => {
@@ -25,7 +25,7 @@ export function describeLimits<Tx>(bench: Bench<Tx>): void {
     const thrown = await failure(
       producer.transaction(layer.database, message, async (tx) => {
         await layer.insert(tx, 1);
-        await killWhoeverHolds(engine);
+        await cutConnection(engine, layer.enlistable(tx).executor);
         await layer.insert(tx, 2);
       }),
     );
