@@ -88,6 +88,10 @@ export interface ProducerOptions extends Partial<ProducerLimits> {
    * A transaction is in outbox mode when all its topics are. One with other topics as well is
    * prepared at the broker, whole: its messages stay together, and either way is safe.
    *
+   * Nobody checks a transaction in outbox mode, so its `checkAfterMs` and `database` mean nothing;
+   * a delay of its messages counts from when the broker gets them; and until then the broker knows
+   * nothing of its id and its business keys.
+   *
    * A topic may be put in and taken out at any time; what is under way ends as it began. Keep the
    * relay running until its `stats().pending` is 0, and the check handler until no transaction is
    * prepared.

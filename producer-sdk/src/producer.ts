@@ -219,8 +219,10 @@ export function createProducer(options: ProducerOptions): Producer {
   const runInBackground = (work: Promise<void>) => void track(() => work);
   const identities = createBarrierIdentities(settings.connectionTimeoutMs);
 
-  const isOutbox = ({ messages }: PrepareOptions) =>
-    messages.every(({ topic }) => settings.isOutboxTopic(topic));
+  // What is no message at all is refused later, with what is wrong.
+  const isOutbox = ({ messages }: { messages: (MessageInput | undefined)[] }) =>
+    messages.length > 0 &&
+    messages.every((message) => message?.topic && settings.isOutboxTopic(message.topic));
   const outboxSender = createOutboxSender({ operations, runInBackground, logger });
 
   function heldByBroker(prepared: PrepareOptions): HeldMessages {
