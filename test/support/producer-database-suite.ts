@@ -129,7 +129,8 @@ export function describeProducerDatabase(kind: DatabaseKind): void {
           });
         }),
       );
-      expect(thrown).toBeInstanceOf(Error);
+      // Not by its class: a driver that is native code throws errors of another realm than jest's.
+      expect(thrown).toHaveProperty('message');
       expect(thrown).toBe(seen);
       await mode.expectTold(broker, id, 'rollback');
     });

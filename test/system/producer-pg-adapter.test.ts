@@ -225,6 +225,61 @@ test('a database that may not be written is no primary: a check answers unknown'
   }
 });
 
+/** Counts how many statements wait for their answers at once, of those that answer by a promise. */
+function countingPool(): { counting: pg.Pool; most(): number } {
+  let underWay = 0;
+  let most = 0;
+  class CountingClient extends pg.Client {
+    override query = ((...args: unknown[]) => {
+      const answer: unknown = Reflect.apply(pg.Client.prototype.query, this, args);
+      if (!(typeof answer === 'object' && answer !== null && 'then' in answer)) return answer;
+      underWay += 1;
+      most = Math.max(most, underWay);
+      return Promise.resolve(answer).finally(() => {
+        underWay -= 1;
+      });
+    }) as pg.Client['query'];
+  }
+  const counting = new pg.Pool({ connectionString: url, max: 1, Client: CountingClient });
+  return { counting, most: () => most };
+}
+
+test('the SDK sends one statement at a time, as pg 9 will demand', async () => {
+  const { counting, most } = countingPool();
+  try {
+    await producer.transaction(fromPg(counting), message, async (tx) => {
+      await tx.query("set local application_name = 'mine'");
+      await insert(tx, 1);
+    });
+    const client = await counting.connect();
+    await client.query('begin');
+    await producer.enlist(fromPg(client), message);
+    await client.query('rollback');
+    client.release();
+    expect(most()).toBe(1);
+  } finally {
+    await counting.end();
+  }
+});
+
+test.each(['promise', 'callback', 'query object'])(
+  'a %s that needs the savepoint comes after it and before what follows',
+  async (way) => {
+    const settings = await run(async (tx) => {
+      const sql = "set local application_name = 'mine'";
+      const answered = new Promise((resolve, reject) => {
+        if (way === 'promise') tx.query(sql).then(resolve, reject);
+        else if (way === 'callback') void tx.query(sql, resolve);
+        else tx.query(new pg.Query(sql)).on('end', resolve).on('error', reject);
+      });
+      // Sent at once, before the first is answered.
+      const [, { rows }] = await Promise.all([answered, tx.query('show application_name')]);
+      return rows;
+    });
+    expect(settings).toMatchObject({ value: [{ application_name: 'mine' }] });
+  },
+);
+
 test('every way of pg to send a statement works, and is refused after the end', async () => {
   let kept: PgTransaction | undefined;
   const inCallbackStyle = (tx: PgTransaction, id: number) =>
@@ -282,5 +337,65 @@ test('what is neither a pool nor a client of pg is refused with a sentence', () 
     expect(() => fromPg(given as pg.Pool)).toThrow(
       expect.objectContaining({ code: 'INVALID_CONFIGURATION' }),
     );
+  }
+});
+
+test('a COMMIT that PostgreSQL answers with ROLLBACK is an error, whatever was seen before', async () => {
+  const limits = { connectionTimeoutMs: 1_000, commitTimeoutMs: 1_000 };
+  const committed = fromPg(pool).session(async (executor) => {
+    await executor.execute('insert into account (id) values (1)');
+    await executor.execute('not sql').catch(() => undefined);
+  }, limits);
+  await expect(committed).rejects.toMatchObject({
+    code: 'TRANSACTION_MISUSED',
+    message: expect.stringContaining('ROLLBACK'),
+  });
+  expect(await accounts()).toEqual([]);
+});
+
+test('the guard alone sees an error that the callback swallowed', async () => {
+  const limits = { connectionTimeoutMs: 1_000, commitTimeoutMs: 1_000 };
+  const given = fromPg(pool).transaction(async ({ tx, guard }) => {
+    expect(await guard.holds()).toBe(true);
+    await tx.query('not sql').catch(() => undefined);
+    expect(await guard.holds()).toBe(false);
+    throw new Error('given up');
+  }, limits);
+  await expect(given).rejects.toThrow('given up');
+});
+
+test.each([
+  ['commit', 'committed'],
+  ['rollback', 'rolledBack'],
+])(
+  'a client with an open transaction is enlisted, and settles after its %s',
+  async (end, outcome) => {
+    const client = await pool.connect();
+    try {
+      await client.query('begin');
+      const escrow = await producer.enlist(fromPg(client), message);
+      await client.query('insert into account (id) values (1)');
+      await escrow.verify();
+      await client.query(end);
+      expect(await escrow.settle(fromPg(pool))).toEqual({ outcome, id: escrow.id });
+      expect(stateAtBroker()).toEqual([outcome]);
+    } finally {
+      client.release();
+    }
+  },
+);
+
+test('a client without a transaction, or with one that is spoilt, is not enlisted', async () => {
+  const client = await pool.connect();
+  try {
+    const refused = { code: 'TRANSACTION_MISUSED' };
+    await expect(producer.enlist(fromPg(client), message)).rejects.toMatchObject(refused);
+    await client.query('begin');
+    await client.query('not sql').catch(() => undefined);
+    await expect(producer.enlist(fromPg(client), message)).rejects.toMatchObject(refused);
+    await client.query('rollback');
+    expect(broker.transactions.size).toBe(0);
+  } finally {
+    client.release();
   }
 });

@@ -32,7 +32,7 @@ beforeEach(async () => {
 afterEach(async () => {
   await producer.close();
   await broker.close();
-  for (const connection of connections) connection.close();
+  for (const connection of connections) if (isOpen(connection)) connection.close();
   rmSync(folder, { recursive: true });
 });
 
@@ -44,7 +44,17 @@ function open(): SqliteConnection {
   return connection;
 }
 
-const database = () => fromSqlite(open);
+/** better-sqlite3 and node:sqlite have other names for the same. */
+const isOpen = (connection: SqliteConnection) =>
+  Reflect.get(connection, 'open') === true || Reflect.get(connection, 'isOpen') === true;
+
+/** With a busy timeout, as better-sqlite3 has by itself: it is not to be waited for. */
+const database = () =>
+  fromSqlite(() => {
+    const connection = open();
+    connection.exec('pragma busy_timeout = 5000');
+    return connection;
+  });
 const accounts = () =>
   (observer.prepare('select id from account order by id').all() as { id: number }[]).map(
     ({ id }) => id,
@@ -171,4 +181,28 @@ test('a callback that closes the connection fails, and the next one gets another
   await expect(closing).rejects.toHaveProperty('message');
   await producer.transaction(own, message, async (tx) => insert(tx, 2));
   expect(accounts()).toEqual([2]);
+});
+
+test.each([
+  ['commit', 'committed'],
+  ['rollback', 'rolledBack'],
+])(
+  'a connection with an open transaction is enlisted, and settles after its %s',
+  async (end, outcome) => {
+    const own = open();
+    own.exec('begin');
+    const escrow = await producer.enlist(fromSqlite(own), message);
+    insert(own, 1);
+    await escrow.verify();
+    own.exec(end);
+    expect(await escrow.settle(database())).toEqual({ outcome, id: escrow.id });
+  },
+);
+
+test('a connection without an open transaction is not enlisted, and nothing is written', async () => {
+  await expect(producer.enlist(fromSqlite(open()), message)).rejects.toMatchObject({
+    code: 'TRANSACTION_MISUSED',
+  });
+  expect(broker.transactions.size).toBe(0);
+  expect(observer.prepare('select * from escrow_barrier').all()).toEqual([]);
 });

@@ -11,10 +11,17 @@ import { numbered } from './placeholders.js';
 export type PgTransaction = Readonly<Pick<ClientBase, 'query'>>;
 
 export function pgExecutor(client: ClientBase): Executor {
+  // pg wants one statement at a time, and from version 9 on takes no others.
+  let last: Promise<unknown> = Promise.resolve();
   return {
-    async execute(sql, values = []) {
-      const { rows } = await client.query<Row>({ text: numbered(sql), values: [...values] });
-      return rows;
+    execute(sql, values = []) {
+      const send = async () => {
+        const { rows } = await client.query<Row>({ text: numbered(sql), values: [...values] });
+        return rows;
+      };
+      const answer = last.then(send, send);
+      last = answer;
+      return answer;
     },
   };
 }
@@ -52,6 +59,8 @@ export function openPgTransaction(client: ClientBase): OpenTransaction<PgTransac
   const savepoint = savepointGuard(executor);
   /** The savepoint under way or set; absent while nothing needed it. */
   let armed: Promise<void> | undefined;
+  /** Its answer is not there yet. What comes after it waits, as pg wants one statement at a time. */
+  let arming: Promise<void> | undefined;
   /** A statement failed, or its answer can't be seen here: the transaction may be spoilt. */
   let isInDoubt = false;
   let refusal: (() => Error) | undefined;
@@ -61,8 +70,11 @@ export function openPgTransaction(client: ClientBase): OpenTransaction<PgTransac
   function arm(): void {
     if (armed !== undefined) return;
     armed = savepoint.arm();
-    // Its failure shows when it is awaited; nobody may ever.
-    armed.catch(() => undefined);
+    const answered = () => {
+      arming = undefined;
+    };
+    // Its failure shows when the savepoint is used.
+    arming = armed.then(answered, answered);
   }
 
   const guard: BarrierGuard = {
@@ -70,7 +82,10 @@ export function openPgTransaction(client: ClientBase): OpenTransaction<PgTransac
       // Nothing to do: the savepoint is set when a statement needs it.
     },
     async holds() {
-      if (armed !== undefined) return savepoint.holds();
+      if (armed !== undefined) {
+        await arming;
+        return savepoint.holds();
+      }
       return isInDoubt ? takesStatements(executor) : true;
     },
     // Nothing that could commit was sent, so what is not committed goes with the transaction.
@@ -83,11 +98,12 @@ export function openPgTransaction(client: ClientBase): OpenTransaction<PgTransac
     const send = (): unknown => Reflect.apply(client.query, client, args);
     if (refusal !== undefined) return refuse(refusal(), { statement, callback });
     sent += 1;
-    // The client sends one statement after the other: the savepoint goes first.
     if (!touchesRowsOnly(statement)) arm();
     if (isSubmittable(statement)) {
       isInDoubt = true;
-      return send();
+      if (arming === undefined) return send();
+      void arming.then(send);
+      return statement;
     }
     unanswered += 1;
     if (callback === undefined) return watched(send);
@@ -96,11 +112,14 @@ export function openPgTransaction(client: ClientBase): OpenTransaction<PgTransac
       if (error) isInDoubt = true;
       callback(error, ...rest);
     };
-    return send();
+    if (arming === undefined) send();
+    else void arming.then(send);
+    return undefined;
   }
 
   async function watched(send: () => unknown): Promise<unknown> {
     try {
+      if (arming !== undefined) await arming;
       return await send();
     } catch (error) {
       isInDoubt = true;
