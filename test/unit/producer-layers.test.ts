@@ -34,7 +34,7 @@ const refusingPrisma = (provider: string, error: Error) => ({
 });
 
 test.each([
-  ['Knex', () => fromKnex(knexOf({ client: 'mssql' }))],
+  ['Knex', () => fromKnex(knexOf({ client: 'redshift' }))],
   ['Knex on CockroachDB', () => fromKnex(knexOf({ client: 'cockroachdb' }))],
   ['Kysely', () => fromKysely(mssqlKysely())],
   ['Prisma', () => fromPrisma(refusingPrisma('sqlserver', new Error('never asked')))],
@@ -43,7 +43,9 @@ test.each([
   expect(make).toThrow(
     expect.objectContaining({
       code: 'INVALID_CONFIGURATION',
-      message: expect.stringMatching(/(mssql|Mssql|cockroachdb|sqlserver).*the barrier works on/),
+      message: expect.stringMatching(
+        /(redshift|Mssql|cockroachdb|sqlserver).*the barrier works on/,
+      ),
     }),
   );
 });

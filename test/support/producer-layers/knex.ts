@@ -13,11 +13,15 @@ const CLIENTS: Record<EngineName, (url: string) => Knex.Config> = {
   }),
 };
 
+/** Tests cut connections, and Knex would tell of each. */
+const silent = () => undefined;
+const SILENT: Knex.Logger = { warn: silent, error: silent, deprecate: silent, debug: silent };
+
 export const knexLayer: Layer<Knex.Transaction> = {
   name: 'Knex',
   engines: ['MariaDB', 'PostgreSQL', 'SQLite'],
   async open(engine, url) {
-    const knex = knexOf(CLIENTS[engine](url));
+    const knex = knexOf({ ...CLIENTS[engine](url), log: SILENT });
     return {
       database: fromKnex(knex),
       enlistable: (trx) => fromKnex(trx),
