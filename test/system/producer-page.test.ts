@@ -46,6 +46,9 @@ console.log('ready');
 process.stdin.resume().on('end', () => process.exit(0));
 `;
 
+/** The fault kit waits out every limit of the SDK: half a minute. */
+const PROGRAM_MS_MAX = 110_000;
+
 let broker: BrokerProcess;
 let store: Awaited<ReturnType<typeof freshStore>>;
 let pool: Pool;
@@ -89,8 +92,8 @@ interface Run {
 /** Starts the program that these snippets make, and waits until it is through. */
 async function run(headings: string[], edit = (source: string) => source): Promise<Run> {
   const [port] = await freePorts(1);
-  const source = headings.map(snippet).join('\n').replaceAll('8080', String(port));
-  await writeFile(join(folder, 'program.js'), edit(source) + UNTIL_STDIN_ENDS);
+  const source = edit(headings.map(snippet).join('\n')).replaceAll('8080', String(port));
+  await writeFile(join(folder, 'program.js'), source + UNTIL_STDIN_ENDS);
   const child = spawn(process.execPath, ['program.js'], {
     cwd: folder,
     env: { PATH: process.env.PATH, DATABASE_URL: databaseUrl, BROKER_URL: broker.url },
@@ -105,10 +108,14 @@ async function run(headings: string[], edit = (source: string) => source): Promi
   child.stderr.on('data', (chunk) => {
     failed += chunk;
   });
-  await until('the program is ready', () => {
-    if (child.exitCode !== null) throw new Error(`it ended: ${failed}`);
-    return /^ready$/m.test(printed);
-  });
+  await until(
+    'the program is ready',
+    () => {
+      if (child.exitCode !== null) throw new Error(`it ended: ${failed}`);
+      return /^ready$/m.test(printed);
+    },
+    PROGRAM_MS_MAX,
+  );
   return {
     lines: printed.trim().split('\n'),
     checkUrl: `http://127.0.0.1:${port}/escrow-check`,
@@ -180,6 +187,30 @@ if (outcome !== 'committed') throw new Error(outcome);
     queue.received.some(({ content }) => content.toString() === '"boxed"'),
   );
 });
+
+/** What a service's own test has at hand. */
+const HARNESS = `
+import http from 'node:http';
+import { createCheckHandler, ensureBarrierTable, nodeCheckListener } from '@escrowmq/producer';
+const { username: user, password, pathname } = new URL(process.env.DATABASE_URL);
+const database = pathname.slice(1);
+const own = createPool(process.env.DATABASE_URL);
+await own.query('create table account (id int primary key)');
+await ensureBarrierTable(own);
+const signingSecret = 'whsec_${Buffer.alloc(32, 1).toString('base64')}';
+const silent = { warn() {}, error() {} };
+const answer = createCheckHandler({ producerGroup: 'accounts', signingSecret, database: own, logger: silent });
+http.createServer(nodeCheckListener(answer, { logger: silent })).listen(8080, '127.0.0.1');
+const findAccount = async (id) => (await own.query('select id from account where id = ?', [id]))[0][0];
+`;
+
+test('the fault kit finds nothing wrong with the SDK, as shown', async () => {
+  const { port } = new URL(databaseUrl);
+  const { lines } = await run(['## 11. Test your own producer'], (source) =>
+    `${HARNESS}${source}\nconsole.log(verdicts.length);`.replace('port: 3306', `port: ${port}`),
+  );
+  expect(Number(lines.at(-2))).toBeGreaterThan(20);
+}, 120_000);
 
 test('the program ends when it is told to', async () => {
   await run(['### mysql2', SECTION.register, '### with mysql2']);
