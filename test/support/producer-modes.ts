@@ -28,7 +28,7 @@ const operationsOf = (broker: FakeBroker, id: string) =>
     .filter((operation) => operation.id === id)
     .map(({ op }) => op);
 
-export const PREPARED: ProducerMode = {
+const PREPARED: ProducerMode = {
   name: 'prepared at the broker',
   options: {},
   acknowledged: true,

@@ -237,8 +237,9 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
     expect(await relay.runOnce()).toEqual({ sent: 2, parked: 1, putOff: 0 });
     expect(await states()).toEqual(['sent', 'parked', 'sent']);
     expect((await suite.rows())[1]?.cause).toBe('ID_TIME_OUT_OF_RANGE: the id is over 29 days old');
-    expect(records).toMatchObject([
-      { level: 'error', fields: { transactionId: refused?.id, error: { code: error.code } } },
+    // The process that reached no broker may still say so.
+    expect(records.filter(({ level }) => level === 'error')).toMatchObject([
+      { fields: { transactionId: refused?.id, error: { code: error.code } } },
     ]);
     expect(await relay.stats()).toMatchObject({ pending: 0, parked: 1 });
     expect(await relay.runOnce()).toEqual({ sent: 0, parked: 0, putOff: 0 });
