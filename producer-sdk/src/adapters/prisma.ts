@@ -29,6 +29,9 @@ const TAKES = 'a PrismaClient, or the tx that prisma.$transaction hands to its c
  */
 const PRISMA_TIMEOUT_MS = 24 * 60 * 60 * 1000;
 
+/** Prisma waits this much longer for a connection, so that the SDK's limit and its error come first. */
+const PRISMA_WAIT_SLACK_MS = 1_000;
+
 /**
  * A database behind Prisma on MySQL, MariaDB or PostgreSQL; on MySQL with `useTextProtocol: true` for
  * `PrismaMariaDb`. The callback of a transaction gets Prisma's own `tx`, and the producer's `connectionTimeoutMs` and `transactionTimeoutMs` stand in
@@ -65,7 +68,7 @@ export function fromPrisma<Tx extends PrismaTransaction>(
     layer: 'Prisma',
     begin: (work, { connectionTimeoutMs }) =>
       given.$transaction(work, {
-        maxWait: Math.ceil(connectionTimeoutMs),
+        maxWait: Math.ceil(connectionTimeoutMs) + PRISMA_WAIT_SLACK_MS,
         timeout: PRISMA_TIMEOUT_MS,
       }),
     executor: (tx) => executorOf(tx, dialect),

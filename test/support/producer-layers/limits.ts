@@ -1,5 +1,9 @@
 import { expect, test } from '@jest/globals';
+import { deferred } from '../ready.js';
 import { type Bench, cutConnection, failure, message } from './bench.js';
+
+/** More connections than any layer here opens unless it is told to: ten. */
+const POOL_SIZE_MAX = 12;
 
 export function describeLimits<Tx>(bench: Bench<Tx>): void {
   test('a callback that takes too long is cut off and rolled back', async () => {
@@ -34,6 +38,32 @@ export function describeLimits<Tx>(bench: Bench<Tx>): void {
     expect(state).toBe('rolledBack');
     expect(await engine.barrier(id)).not.toBe('commit');
     expect(await engine.accounts()).toEqual([]);
+  });
+
+  test('a pool without a free connection fails the call, and a transaction that opens late writes nothing', async () => {
+    const { engine, layer } = bench;
+    const gate = deferred();
+    const holders = Array.from({ length: POOL_SIZE_MAX }, () => layer.begin(() => gate.promise));
+    // Those that find no connection within the layer's own limits fail, and need not succeed here.
+    const released = Promise.allSettled(holders);
+    const hasty = bench.producerOf({ connectionTimeoutMs: 200 });
+    let isCalled = false;
+    const thrown = await failure(
+      hasty.transaction(layer.database, message, async () => {
+        isCalled = true;
+      }),
+    );
+    expect(thrown).toMatchObject({ code: 'DATABASE_UNAVAILABLE' });
+    // The broker was told, or not asked in the first place: the identity of the barrier table is
+    // read first, where it is not known yet.
+    const states = [...bench.broker.transactions.values()].map(({ state }) => state);
+    expect(states.filter((state) => state !== 'rolledBack')).toEqual([]);
+    gate.resolve();
+    await released;
+    const patient = bench.producerOf({ connectionTimeoutMs: 20_000 });
+    await patient.transaction(layer.database, message, async (tx) => layer.insert(tx, 1));
+    expect(isCalled).toBe(false);
+    expect(await engine.accounts()).toEqual([1]);
   });
 
   test('forty transactions at once, some of which fail, agree with the broker one by one', async () => {
