@@ -18,14 +18,8 @@ import {
 import { uuidv7 } from 'uuidv7';
 import { databaseOf, transactionOf } from './adapters/database-of.js';
 import type { Mysql2Connection, Mysql2Pool, Mysql2Transaction } from './adapters/mysql2-shape.js';
-import { createBarrierIdentities } from './barrier.js';
-import { createBrokerHttp } from './broker-http.js';
-import { writeCheckContext } from './check-context.js';
-import type { LocalDatabase, LocalTransaction } from './database.js';
-import { Deadline, within } from './deadline.js';
-import { type EnlistedTransaction, enlistIn } from './enlist.js';
-import { escrow } from './escrow.js';
-import type { HeldMessages } from './held-messages.js';
+import { writeCheckContext } from './checks/check-context.js';
+import { createBrokerHttp } from './client/broker-http.js';
 import {
   idOf,
   type Operation,
@@ -34,18 +28,24 @@ import {
   type SendOptions,
   sendOperation,
   verdictOperation,
-} from './operation-json.js';
-import { createOperations } from './operations.js';
-import { type ProducerOptions, parseLimit, parseProducerOptions } from './options.js';
-import { outbox } from './outbox.js';
-import { linkOutbox } from './outbox-link.js';
-import { createOutboxSender } from './outbox-sender.js';
+} from './client/operation-json.js';
+import { createOperations } from './client/operations.js';
+import { Deadline, within } from './deadline.js';
+import { createBarrierIdentities } from './local/barrier.js';
+import type { LocalDatabase, LocalTransaction } from './local/database.js';
+import { type EnlistedTransaction, enlistIn } from './local/enlist.js';
+import { escrow } from './local/escrow.js';
+import type { HeldMessages } from './local/held-messages.js';
 import {
   type LocalWork,
   runTransaction,
   type TransactionInfo,
   type TransactionResult,
-} from './transaction.js';
+} from './local/transaction.js';
+import { type ProducerOptions, parseLimit, parseProducerOptions } from './options.js';
+import { outbox } from './outbox/outbox.js';
+import { linkOutbox } from './outbox/outbox-link.js';
+import { createOutboxSender } from './outbox/outbox-sender.js';
 
 /** Options of `transaction`, beside its messages. */
 export interface TransactionOptions

@@ -137,7 +137,7 @@ const READS_ENVIRONMENT = /^(protocol|broker|producer-sdk|consumer-sdk)\/src\//;
 const MAY_READ_ENVIRONMENT = new Set([
   'broker/src/config.ts',
   'broker/src/main.ts',
-  'producer-sdk/src/outbox-command.ts',
+  'producer-sdk/src/outbox/outbox-command.ts',
 ]);
 
 function readsEnvironment(node: ts.Node): boolean {

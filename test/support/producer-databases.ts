@@ -9,7 +9,7 @@ import { createPool, type Pool, type ResultSetHeader, type RowDataPacket } from 
 import pg from 'pg';
 import { openSqlite, type SqliteConnection } from '../../broker/src/store/sqlite/driver.js';
 import { sqliteExecutor } from '../../producer-sdk/src/adapters/sqlite-connection.js';
-import type { Dialect, LocalDatabase, Row } from '../../producer-sdk/src/database.js';
+import type { Dialect, LocalDatabase, Row } from '../../producer-sdk/src/local/database.js';
 import { freshMysqlDatabase, freshPostgresDatabase } from './servers.js';
 
 /** What one suite needs to know of each database that producers use. */

@@ -14,7 +14,7 @@ import { startTcpProxy } from '../support/tcp-proxy.js';
 import { until } from '../support/until.js';
 
 const COMMAND = fileURLToPath(
-  new URL('../../producer-sdk/dist/outbox-command.js', import.meta.url),
+  new URL('../../producer-sdk/dist/outbox/outbox-command.js', import.meta.url),
 );
 
 /** Relays, the broker and RabbitMQ, as a user puts them together. */

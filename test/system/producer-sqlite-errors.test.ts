@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import type { SqliteConnection } from '../../producer-sdk/src/adapters/sqlite-connection.js';
-import { type Meaning, meaningOf } from '../../producer-sdk/src/server-errors.js';
+import { type Meaning, meaningOf } from '../../producer-sdk/src/local/server-errors.js';
 
 const require = createRequire(import.meta.url);
 

@@ -236,6 +236,29 @@ test('a callback that swallowed a deadlock and went on is not committed', async 
   expect(await database.barrier(id)).toBeUndefined();
 });
 
+test('a deadlock swallowed as the last thing of a callback is seen before COMMIT', async () => {
+  const thrown = await failure(
+    producer.transaction(pool, message, async (tx) => {
+      await deadlock(tx).catch(() => undefined);
+    }),
+  );
+  expect(thrown).toMatchObject({ code: 'TRANSACTION_MISUSED', details: { outcome: 'rollback' } });
+  expect(atBroker().state).toBe('rolledBack');
+});
+
+test('without autocommit the transaction that follows a swallowed deadlock is not taken for it', async () => {
+  const single = database.pool({ connectionLimit: 1 });
+  await single.query('set session autocommit = 0');
+  const thrown = await failure(
+    producer.transaction(single, message, async (tx) => {
+      await deadlock(tx).catch(() => undefined);
+      await insert(tx, 1);
+    }),
+  );
+  expect(thrown).toMatchObject({ code: 'TRANSACTION_MISUSED', details: { outcome: 'rollback' } });
+  expect(await database.accounts()).not.toContain(1);
+});
+
 test.each([
   ['DDL, which commits', 'create table if not exists extra (id int)', 'commit'],
   ['a COMMIT of its own', 'commit', 'commit'],

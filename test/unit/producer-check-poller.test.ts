@@ -1,11 +1,11 @@
 import { type CheckAnswer, type CheckRequest, EscrowError } from '@escrowmq/protocol';
 import { afterEach, expect, test } from '@jest/globals';
-import type { CheckDecider } from '../../producer-sdk/src/check-decider.js';
+import type { CheckDecider } from '../../producer-sdk/src/checks/check-decider.js';
 import {
   type CheckPoller,
   type CheckPollerOptions,
   createPollerOf,
-} from '../../producer-sdk/src/check-poller.js';
+} from '../../producer-sdk/src/checks/check-poller.js';
 import { problemAnswer } from '../support/fake-broker.js';
 import {
   type FakePullBroker,

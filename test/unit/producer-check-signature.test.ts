@@ -1,7 +1,7 @@
 import { createCheckHandler, type SigningSecretSource } from '@escrowmq/producer';
 import { afterEach, expect, jest, test } from '@jest/globals';
 import { newSigningSecret, signatureHeaders } from '../../broker/src/callback/signature.js';
-import { createSecrets, SECRETS_KEPT_MS } from '../../producer-sdk/src/check-signature.js';
+import { createSecrets, SECRETS_KEPT_MS } from '../../producer-sdk/src/checks/check-signature.js';
 import { recordingLogger } from '../support/producer-database.js';
 
 const OLD = newSigningSecret();

@@ -2,7 +2,7 @@ import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, expect, test } from '@jest/globals';
 import { Pool } from 'undici';
-import { exchange } from '../../producer-sdk/src/http-exchange.js';
+import { exchange } from '../../producer-sdk/src/client/http-exchange.js';
 import { deferred } from '../support/ready.js';
 import { until } from '../support/until.js';
 

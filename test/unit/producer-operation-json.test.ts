@@ -17,7 +17,7 @@ import {
   prepareOperation,
   sendOperation,
   verdictOperation,
-} from '../../producer-sdk/src/operation-json.js';
+} from '../../producer-sdk/src/client/operation-json.js';
 import { anyRequest, ID, message } from '../support/any-request.js';
 
 const TRACE = { traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01' };

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { createOutboxRelay, createProducer, type ProducerOptions } from '@escrowmq/producer';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { createPool } from 'mysql2/promise';
-import { openByUrl } from '../../producer-sdk/src/outbox-command-database.js';
-import { parseCommand } from '../../producer-sdk/src/outbox-command-options.js';
+import { openByUrl } from '../../producer-sdk/src/outbox/outbox-command-database.js';
+import { parseCommand } from '../../producer-sdk/src/outbox/outbox-command-options.js';
 
 const FLAGS = ['--broker', 'http://a:7171', '--broker', 'http://b:7171', '--producer-group', 'g'];
 const DATABASE = 'mysql://escrow:secret@127.0.0.1/app';

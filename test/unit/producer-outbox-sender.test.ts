@@ -1,8 +1,11 @@
 import { EscrowError, type TransactionAnswer } from '@escrowmq/protocol';
 import { beforeEach, describe, expect, test } from '@jest/globals';
-import type { LocalDatabase, SqlValue } from '../../producer-sdk/src/database.js';
-import type { Operation } from '../../producer-sdk/src/operation-json.js';
-import { createOutboxSender, type OutboxSender } from '../../producer-sdk/src/outbox-sender.js';
+import type { Operation } from '../../producer-sdk/src/client/operation-json.js';
+import type { LocalDatabase, SqlValue } from '../../producer-sdk/src/local/database.js';
+import {
+  createOutboxSender,
+  type OutboxSender,
+} from '../../producer-sdk/src/outbox/outbox-sender.js';
 import { decided } from '../support/fake-broker.js';
 import { recordingLogger } from '../support/producer-database.js';
 import { whatIsReady } from '../support/ready.js';

@@ -1,7 +1,7 @@
 import { EscrowError } from '@escrowmq/protocol';
-import { savepointGuard } from '../barrier-guard.js';
-import type { BarrierGuard, Dialect, Executor } from '../database.js';
-import { isAnswered, meaningOf } from '../server-errors.js';
+import { savepointGuard } from '../local/barrier-guard.js';
+import type { BarrierGuard, Dialect, Executor } from '../local/database.js';
+import { isAnswered, meaningOf } from '../local/server-errors.js';
 
 /**
  * COMMIT for layers that do not show how the server answered theirs.

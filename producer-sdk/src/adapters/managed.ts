@@ -1,13 +1,13 @@
 import { EscrowError } from '@escrowmq/protocol';
-import { savepointGuard } from '../barrier-guard.js';
+import { within } from '../deadline.js';
+import { savepointGuard } from '../local/barrier-guard.js';
 import type {
   Dialect,
   Executor,
   LocalDatabase,
   OpenTransaction,
   TransactionLimits,
-} from '../database.js';
-import { within } from '../deadline.js';
+} from '../local/database.js';
 import { provenCommit } from './managed-commit.js';
 
 /**

@@ -1,5 +1,5 @@
-import { savepointGuard } from '../barrier-guard.js';
-import type { BarrierGuard, OpenTransaction } from '../database.js';
+import { savepointGuard } from '../local/barrier-guard.js';
+import type { BarrierGuard, OpenTransaction } from '../local/database.js';
 import { mysql2Executor, run, statusOf } from './mysql2-executor.js';
 import type { Mysql2Connection, Mysql2Transaction } from './mysql2-shape.js';
 
@@ -64,7 +64,6 @@ export function openMysql2Transaction<C extends Mysql2Connection>(
       // Nothing to do: the savepoint is set when a statement needs it.
     },
     async holds() {
-      if (hasEnded) return false;
       if (armed !== undefined) {
         await armed;
         return savepoint.holds();

@@ -1,7 +1,7 @@
 import type { ClientBase } from 'pg';
-import { savepointGuard } from '../barrier-guard.js';
-import type { BarrierGuard, Executor, OpenTransaction, Row } from '../database.js';
-import { meaningOf } from '../server-errors.js';
+import { savepointGuard } from '../local/barrier-guard.js';
+import type { BarrierGuard, Executor, OpenTransaction, Row } from '../local/database.js';
+import { meaningOf } from '../local/server-errors.js';
 import { numbered } from './placeholders.js';
 
 /**

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Dialect } from '@escrowmq/producer';
 import { createPool } from 'mysql2/promise';
-import { BARRIER_SQL } from '../../../producer-sdk/src/barrier-sql.js';
+import { BARRIER_SQL } from '../../../producer-sdk/src/local/barrier-sql.js';
 import { freshMysqlDatabase, freshPostgresDatabase } from '../servers.js';
 import { openSqlite } from './better-sqlite3.js';
 import { pgPool } from './pg-pool.js';

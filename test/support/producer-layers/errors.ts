@@ -1,6 +1,10 @@
 import type { Executor } from '@escrowmq/producer';
 import { expect, test } from '@jest/globals';
-import { isAnswered, type Meaning, meaningOf } from '../../../producer-sdk/src/server-errors.js';
+import {
+  isAnswered,
+  type Meaning,
+  meaningOf,
+} from '../../../producer-sdk/src/local/server-errors.js';
 import { type Bench, cutConnection, deadlock, failure } from './bench.js';
 import type { EngineName } from './engine.js';
 

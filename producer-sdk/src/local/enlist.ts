@@ -1,8 +1,8 @@
 import { EscrowError } from '@escrowmq/protocol';
+import type { ProducerLimits } from '../options.js';
 import { isSqliteInTransaction, savepointGuard } from './barrier-guard.js';
 import type { BarrierGuard, LocalDatabase, LocalTransaction } from './database.js';
 import type { HeldMessages } from './held-messages.js';
-import type { ProducerLimits } from './options.js';
 import { meaningOf } from './server-errors.js';
 import { createSuppliedData, type SupplyData } from './supplied-data.js';
 import { decideAndTell, type Telling } from './telling.js';
@@ -124,7 +124,7 @@ function explained(messages: HeldMessages, error: unknown): unknown {
 function notOpen({ layer }: LocalTransaction): EscrowError {
   return new EscrowError(
     'TRANSACTION_MISUSED',
-    `no transaction is open on the connection of ${layer} that was passed: it is in autocommit, or the transaction has ended. Begin one and enlist before its COMMIT; nothing was written`,
+    `no transaction is open on the connection of ${layer} that was passed: it is in autocommit, or the transaction has ended. Begin one and enlist before its COMMIT; no message was prepared`,
   );
 }
 

@@ -4,10 +4,10 @@ import {
   type MessageData,
   type TransactionAnswer,
 } from '@escrowmq/protocol';
+import type { Logger } from '../logger.js';
 import { insertBarrier, missingTable, setBarrierData } from './barrier.js';
 import { settleOutcome } from './decide-outcome.js';
 import type { HeldMessages } from './held-messages.js';
-import type { Logger } from './logger.js';
 
 /**
  * Messages held by the broker: prepared there, bound by a barrier row, released by the broker's

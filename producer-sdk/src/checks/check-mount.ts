@@ -1,5 +1,8 @@
 import type { IncomingMessage } from 'node:http';
 import { EscrowError, isEscrowError } from '@escrowmq/protocol';
+import { within } from '../deadline.js';
+import { consoleLogger, type Logger } from '../logger.js';
+import { parseLimit } from '../options.js';
 import {
   bodyTooLarge,
   CHECK_BODY_BYTES_MAX,
@@ -8,9 +11,6 @@ import {
   problemResponse,
 } from './check-handler.js';
 import type { CheckHeaders } from './check-signature.js';
-import { within } from './deadline.js';
-import { consoleLogger, type Logger } from './logger.js';
-import { parseLimit } from './options.js';
 
 /*
  * What every way to mount a check handler has in common: only a POST is a check, its raw body is

@@ -5,10 +5,10 @@ import {
   LIMITS,
   type TransactionAnswer,
 } from '@escrowmq/protocol';
+import { Deadline, pauseBeforeRepeatMs } from '../deadline.js';
 import { type AdmissionLimits, createAdmission } from './admission.js';
 import { readResults, refusalOf, retryAfterMsOf } from './batch-results.js';
 import type { BrokerHttp } from './broker-http.js';
-import { Deadline, pauseBeforeRepeatMs } from './deadline.js';
 import { createExpiries } from './expiries.js';
 import type { Operation } from './operation-json.js';
 

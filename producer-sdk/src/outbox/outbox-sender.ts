@@ -1,8 +1,8 @@
 import { type Coalescer, createCoalescer, isEscrowError, LIMITS } from '@escrowmq/protocol';
-import type { LocalDatabase } from './database.js';
-import type { Logger } from './logger.js';
-import type { Operation } from './operation-json.js';
-import type { Operations } from './operations.js';
+import type { Operation } from '../client/operation-json.js';
+import type { Operations } from '../client/operations.js';
+import type { LocalDatabase } from '../local/database.js';
+import type { Logger } from '../logger.js';
 import { markSent } from './outbox-table.js';
 
 /**

@@ -1,8 +1,8 @@
 import type { MessageData } from '@escrowmq/protocol';
+import { backOffMs, Deadline, within } from '../deadline.js';
 import { insertBarrier } from './barrier.js';
 import { BARRIER_SQL, idValue } from './barrier-sql.js';
 import type { Dialect, Executor, LocalDatabase } from './database.js';
-import { backOffMs, Deadline, within } from './deadline.js';
 import { isAnswered, meaningOf } from './server-errors.js';
 
 /**

@@ -1,8 +1,8 @@
 import { isEscrowError, type MessageData } from '@escrowmq/protocol';
+import type { Logger } from '../logger.js';
 import type { LocalDatabase } from './database.js';
 import type { Outcome } from './decide-outcome.js';
 import type { HeldMessages } from './held-messages.js';
-import type { Logger } from './logger.js';
 
 /** What tells the broker how a local transaction ended needs of its caller. */
 export interface Telling {

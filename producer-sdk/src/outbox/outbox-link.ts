@@ -1,6 +1,6 @@
 import { EscrowError } from '@escrowmq/protocol';
-import type { BrokerHttp } from './broker-http.js';
-import type { ProducerSettings } from './options.js';
+import type { BrokerHttp } from '../client/broker-http.js';
+import type { ProducerSettings } from '../options.js';
 
 /** What a relay needs of a producer to send in its name; no part of its public face. */
 export interface OutboxLink {

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { isEscrowError } from '@escrowmq/protocol';
-import type { Logger } from './logger.js';
+import type { Logger } from '../logger.js';
 import { type OpenedDatabase, openByUrl } from './outbox-command-database.js';
 import { type CommandOptions, parseCommand, USAGE } from './outbox-command-options.js';
 import { createOutboxRelay, type OutboxRelay } from './outbox-relay.js';

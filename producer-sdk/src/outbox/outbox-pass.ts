@@ -1,13 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { EscrowError, isEscrowError, LIMITS } from '@escrowmq/protocol';
-import { idValue } from './barrier-sql.js';
-import { readResults, refusalOf, retryAfterMsOf } from './batch-results.js';
-import type { BrokerHttp } from './broker-http.js';
-import type { Executor, LocalDatabase } from './database.js';
-import type { Logger } from './logger.js';
+import { readResults, refusalOf, retryAfterMsOf } from '../client/batch-results.js';
+import type { BrokerHttp } from '../client/broker-http.js';
+import { idValue } from '../local/barrier-sql.js';
+import type { Executor, LocalDatabase } from '../local/database.js';
+import { meaningOf } from '../local/server-errors.js';
+import type { Logger } from '../logger.js';
 import { OUTBOX_STATEMENTS } from './outbox-sql.js';
 import { markSent, missingOutbox, OUTBOX_LIMITS, park } from './outbox-table.js';
-import { meaningOf } from './server-errors.js';
 
 /**
  * One pass of a relay over one database: claim rows that are due, send them in one batch, mark what

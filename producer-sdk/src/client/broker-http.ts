@@ -1,8 +1,8 @@
 import { EscrowError, fromProblem, Problem } from '@escrowmq/protocol';
 import { Pool } from 'undici';
-import { Deadline, pauseBeforeRepeatMs } from './deadline.js';
+import { Deadline, pauseBeforeRepeatMs } from '../deadline.js';
+import type { ProducerSettings } from '../options.js';
 import { exchange } from './http-exchange.js';
-import type { ProducerSettings } from './options.js';
 
 /**
  * HTTP calls to any of several broker addresses. Every call made here is idempotent by its id, so

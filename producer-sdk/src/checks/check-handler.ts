@@ -7,6 +7,7 @@ import {
   parse,
   toProblem,
 } from '@escrowmq/protocol';
+import { Deadline } from '../deadline.js';
 import { type CheckDecisionOptions, createCheckDecider } from './check-decider.js';
 import {
   type CheckHeaders,
@@ -14,7 +15,6 @@ import {
   type SigningSecretSource,
   verifySignature,
 } from './check-signature.js';
-import { Deadline } from './deadline.js';
 
 /**
  * Answers the broker's checks: verifies the signature and decides. It answers 200 only with a

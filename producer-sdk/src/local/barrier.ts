@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { EscrowError } from '@escrowmq/protocol';
-import { type DatabaseInput, databaseOf } from './adapters/database-of.js';
+import { type DatabaseInput, databaseOf } from '../adapters/database-of.js';
 import { BARRIER_SQL, deleteRowsSql, idValue, textValue } from './barrier-sql.js';
 import type { Dialect, Executor, LocalDatabase, TransactionLimits } from './database.js';
 import { meaningOf } from './server-errors.js';

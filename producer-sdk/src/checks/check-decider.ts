@@ -1,16 +1,16 @@
 import { type CheckAnswer, type CheckRequest, EscrowError } from '@escrowmq/protocol';
-import { type DatabaseInput, databaseOf } from './adapters/database-of.js';
+import { type DatabaseInput, databaseOf } from '../adapters/database-of.js';
+import { Deadline, within } from '../deadline.js';
 import {
   BARRIER_RETENTION_MS,
   BARRIER_RETENTION_SLACK_MS,
   createBarrierIdentities,
-} from './barrier.js';
+} from '../local/barrier.js';
+import type { LocalDatabase } from '../local/database.js';
+import { decideOutcome } from '../local/decide-outcome.js';
+import { consoleLogger, type Logger } from '../logger.js';
+import { parseLimit } from '../options.js';
 import { type CheckContext, readCheckContext } from './check-context.js';
-import type { LocalDatabase } from './database.js';
-import { Deadline, within } from './deadline.js';
-import { decideOutcome } from './decide-outcome.js';
-import { consoleLogger, type Logger } from './logger.js';
-import { parseLimit } from './options.js';
 
 /*
  * How a producer decides a check, however the check reached it: finds the database that holds the

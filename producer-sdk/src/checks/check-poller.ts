@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { EscrowError, LIMITS } from '@escrowmq/protocol';
+import { parseProducerOptions } from '../options.js';
 import {
   type CheckDecider,
   type CheckDecisionOptions,
   createCheckDecider,
 } from './check-decider.js';
 import { createPolledBroker, type PolledBroker } from './check-polled-broker.js';
-import { parseProducerOptions } from './options.js';
 
 /**
  * Fetches checks instead of being called: for producers that nobody can call, behind NAT, in a

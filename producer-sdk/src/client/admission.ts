@@ -1,6 +1,6 @@
 import { EscrowError } from '@escrowmq/protocol';
+import type { ProducerLimits } from '../options.js';
 import type { Operation } from './operation-json.js';
-import type { ProducerLimits } from './options.js';
 
 /**
  * Bounds what waits for the broker, each operation from its call to its end: while it waits for a

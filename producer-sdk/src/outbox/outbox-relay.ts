@@ -1,16 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EscrowError } from '@escrowmq/protocol';
-import { type DatabaseInput, databaseOf } from './adapters/database-of.js';
-import { createBrokerHttp } from './broker-http.js';
-import type { LocalDatabase } from './database.js';
-import { within } from './deadline.js';
-import type { Logger } from './logger.js';
-import { type ProducerOptions, parseLimit, parseProducerOptions } from './options.js';
+import { type DatabaseInput, databaseOf } from '../adapters/database-of.js';
+import { createBrokerHttp } from '../client/broker-http.js';
+import { within } from '../deadline.js';
+import type { LocalDatabase } from '../local/database.js';
+import type { Logger } from '../logger.js';
+import { type ProducerOptions, parseLimit, parseProducerOptions } from '../options.js';
+import type { Producer } from '../producer.js';
 import { type OutboxLink, outboxLinkOf } from './outbox-link.js';
 import { type PassCounts, type PassDeps, type PassResult, relayOnce } from './outbox-pass.js';
 import { OUTBOX_STATEMENTS } from './outbox-sql.js';
 import { OUTBOX_LIMITS, unparkAll } from './outbox-table.js';
-import type { Producer } from './producer.js';
 
 interface RelayOptions {
   /** The database with the outbox: a pool of mysql2/promise, or what an adapter made. */

@@ -1,15 +1,15 @@
 import { EscrowError, type MessageData } from '@escrowmq/protocol';
-import { idValue, textValue } from './barrier-sql.js';
-import type { LocalDatabase } from './database.js';
-import { type DecidingRow, settleIn } from './decide-outcome.js';
-import type { HeldMessages } from './held-messages.js';
 import {
   type Operation,
   type PrepareOptions,
   prepareOperation,
   type SendOptions,
   sendOperation,
-} from './operation-json.js';
+} from '../client/operation-json.js';
+import { idValue, textValue } from '../local/barrier-sql.js';
+import type { LocalDatabase } from '../local/database.js';
+import { type DecidingRow, settleIn } from '../local/decide-outcome.js';
+import type { HeldMessages } from '../local/held-messages.js';
 import type { OutboxSender } from './outbox-sender.js';
 import { OUTBOX_STATEMENTS } from './outbox-sql.js';
 import { missingOutbox, SETTLE_AGE_MS_MAX } from './outbox-table.js';

@@ -6,10 +6,10 @@ import {
   PollChecksAnswer,
   type PollChecksInput,
 } from '@escrowmq/protocol';
-import { createBrokerHttp } from './broker-http.js';
+import { createBrokerHttp } from '../client/broker-http.js';
+import { backOffMs, pauseBeforeRepeatMs } from '../deadline.js';
+import type { ProducerSettings } from '../options.js';
 import type { CheckDecider } from './check-decider.js';
-import { backOffMs, pauseBeforeRepeatMs } from './deadline.js';
-import type { ProducerSettings } from './options.js';
 
 /**
  * One broker address that is polled for checks. Two kinds of calls go there, on connections of
