@@ -56,9 +56,5 @@ export {
   type OutboxStats,
 } from './outbox/outbox-relay.js';
 export { ensureOutboxTable, OUTBOX_TABLE_SQL, purgeOutbox } from './outbox/outbox-table.js';
-export {
-  type CommitOptions,
-  createProducer,
-  type Producer,
-  type TransactionOptions,
-} from './producer.js';
+export { createProducer } from './producer.js';
+export type { CommitOptions, Producer, TransactionOptions } from './producer-api.js';

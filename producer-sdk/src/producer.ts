@@ -6,18 +6,14 @@ import {
   type MessageDataInput,
   type MessageInput,
   maySettle,
-  type OperationTrace,
-  type PrepareInput,
   ProducerGroupAnswer,
-  type ProducerGroupInput,
   ProducerGroupRequest,
   parse,
-  type TransactionAnswer,
   TransactionView,
 } from '@escrowmq/protocol';
 import { uuidv7 } from 'uuidv7';
 import { databaseOf, transactionOf } from './adapters/database-of.js';
-import type { Mysql2Connection, Mysql2Pool, Mysql2Transaction } from './adapters/mysql2-shape.js';
+import type { Mysql2Pool } from './adapters/mysql2-shape.js';
 import { writeCheckContext } from './checks/check-context.js';
 import { createBrokerHttp } from './client/broker-http.js';
 import {
@@ -25,7 +21,6 @@ import {
   type Operation,
   type PrepareOptions,
   prepareOperation,
-  type SendOptions,
   sendOperation,
   verdictOperation,
 } from './client/operation-json.js';
@@ -36,145 +31,12 @@ import type { LocalDatabase, LocalTransaction } from './local/database.js';
 import { type EnlistedTransaction, enlistIn } from './local/enlist.js';
 import { escrow } from './local/escrow.js';
 import type { HeldMessages } from './local/held-messages.js';
-import {
-  type LocalWork,
-  runTransaction,
-  type TransactionInfo,
-  type TransactionResult,
-} from './local/transaction.js';
+import { type LocalWork, runTransaction, type TransactionResult } from './local/transaction.js';
 import { type ProducerOptions, parseLimit, parseProducerOptions } from './options.js';
 import { outbox } from './outbox/outbox.js';
 import { linkOutbox } from './outbox/outbox-link.js';
 import { createOutboxSender } from './outbox/outbox-sender.js';
-
-/** Options of `transaction`, beside its messages. */
-export interface TransactionOptions
-  extends Pick<PrepareInput, 'businessKeys' | 'expects' | 'checkAfterMs'> {
-  /**
-   * Which database the pool leads to, as named in the check handler's `databases`. It travels with
-   * every check. @default none: the check handler has one `database`
-   */
-  database?: string;
-  /** W3C trace context that the messages carry to their consumers. @default none */
-  trace?: OperationTrace;
-  /**
-   * Answers as soon as the database has committed, and tells the broker in the background.
-   * @default false: waits for the broker's answer, at most `verdictTimeoutMs`
-   */
-  commitInBackground?: boolean;
-}
-
-/** Options of `commit`. */
-export interface CommitOptions {
-  /** `{ number, data }` for every message that has `dataAtCommit: true`. @default none is open */
-  messageData?: MessageDataInput[];
-}
-
-function prepareOptions(
-  messages: MessageInput | MessageInput[],
-  { database, commitInBackground, ...rest }: TransactionOptions,
-): PrepareOptions {
-  return { ...rest, messages: [messages].flat() };
-}
-
-function openNumbers(messages: MessageInput[]): number[] {
-  return messages.flatMap(({ dataAtCommit }, number) => (dataAtCommit === true ? [number] : []));
-}
-
-export interface Producer {
-  /**
-   * Stores half messages at the broker: durable, and not sent before `commit`. Without `id` one is
-   * made here, so that a lost call is repeated under the same id.
-   *
-   * @returns `{ id, state, decision? }`
-   * @throws {EscrowError} CONTENT_CONFLICT when the id has other content, BROKER_UNREACHABLE when
-   *   no broker answered in time (it may have arrived), or the code of the field that is wrong
-   */
-  prepare(options: PrepareOptions): Promise<TransactionAnswer>;
-  /**
-   * Releases the messages of a transaction. Safe to repeat.
-   *
-   * @param options.messageData the data of every message that the prepare left open
-   * @throws {EscrowError} STATE_CONFLICT when it was rolled back, with the decision on record in
-   *   `details.decision`; TRANSACTION_NOT_FOUND; BROKER_UNREACHABLE
-   */
-  commit(id: string, options?: CommitOptions): Promise<TransactionAnswer>;
-  /** Drops the messages of a transaction. Safe to repeat. @throws {EscrowError} like `commit` */
-  rollback(id: string): Promise<TransactionAnswer>;
-  /** State, decision, checks and receipts. @throws {EscrowError} TRANSACTION_NOT_FOUND, BROKER_UNREACHABLE */
-  query(id: string): Promise<TransactionView>;
-  /** Sends messages that hang on no local transaction: prepare and commit in one step. */
-  send(options: SendOptions): Promise<TransactionAnswer>;
-  /**
-   * Waits until nothing on a business key can settle by itself any more, or until `waitMs` have
-   * passed; look at `settled`. What is parked, or only misses groups that gave up, is not waited for.
-   *
-   * @param options.waitMs milliseconds, any number of long polls @default 30000
-   */
-  waitForBusinessKey(key: string, options?: { waitMs?: number }): Promise<BusinessKeyAnswer>;
-  /**
-   * Registers this producer group, or changes it. `signingSecret` is in the answer when the group
-   * was created or `rotateSecret` was set. A call with `rotateSecret` is never repeated.
-   */
-  registerGroup(options: ProducerGroupInput): Promise<ProducerGroupAnswer>;
-  /**
-   * A local transaction and its messages, both or neither. Runs `callback` in a transaction of
-   * `database`; the messages go once it has committed.
-   *
-   * What is thrown means: rolled back, both sides. What may have happened is a result:
-   * `{ outcome: 'committed', id, value, acknowledged }` with what the callback returned, or
-   * `{ outcome: 'unknown', id, reason, cause }` when COMMIT got no answer and its outcome could not
-   * be found out in `settleTimeoutMs`; then the broker's check will decide.
-   *
-   * @param database a pool of mysql2/promise, or what an adapter made: `fromPrisma(prisma)`
-   * @param callback gets the layer's own transaction handle, and `{ id, supplyData }`
-   * @throws the callback's own error, unchanged, or the error on COMMIT
-   * @throws {EscrowError} BROKER_UNREACHABLE or the broker's refusal; ALREADY_ROLLED_BACK: a check
-   *   was faster, start anew; DATABASE_UNAVAILABLE; TRANSACTION_MISUSED: the callback ended the
-   *   transaction itself (`details.outcome` says what became of it) or used it wrongly
-   * @example
-   * const result = await producer.transaction(
-   *   pool,
-   *   { topic: 'user', routingKey: 'registered', data },
-   *   (tx) => tx.execute('insert into user (id, phone) values (?, ?)', [userId, phone]),
-   * );
-   * if (result.outcome === 'unknown') return response.status(202).json({ id: result.id });
-   */
-  transaction<C extends Mysql2Connection, T>(
-    database: Mysql2Pool<C>,
-    messages: MessageInput | MessageInput[],
-    callback: (tx: Mysql2Transaction<C>, info: TransactionInfo) => Promise<T>,
-    options?: TransactionOptions,
-  ): Promise<TransactionResult<T>>;
-  transaction<Tx, T>(
-    database: LocalDatabase<Tx>,
-    messages: MessageInput | MessageInput[],
-    callback: (tx: Tx, info: TransactionInfo) => Promise<T>,
-    options?: TransactionOptions,
-  ): Promise<TransactionResult<T>>;
-  /**
-   * Adds messages to a transaction that you opened yourself and will end yourself. Await it before
-   * your COMMIT, and call `settle` after it.
-   *
-   * @param transaction what an adapter made of your open transaction: `fromKnex(trx)`
-   * @throws {EscrowError} TRANSACTION_MISUSED when none is open on that connection; BROKER_UNREACHABLE
-   *   or the broker's refusal, DATABASE_UNAVAILABLE, INVALID_CONFIGURATION without the barrier table:
-   *   roll back then
-   * @example
-   * const escrow = await producer.enlist(fromKnex(trx), { topic: 'user', data });
-   * await trx('user').insert(user);
-   * await escrow.verify();
-   * await trx.commit();
-   * const { outcome } = await escrow.settle(fromKnex(knex));
-   */
-  enlist(
-    transaction: LocalTransaction,
-    messages: MessageInput | MessageInput[],
-    options?: TransactionOptions,
-  ): Promise<EnlistedTransaction>;
-  /** Waits for what is under way, at most `closeTimeoutMs`, and closes the connections. */
-  close(): Promise<void>;
-}
+import type { Producer, TransactionOptions } from './producer-api.js';
 
 /** A long poll is answered a little after its wait: the broker reads the state once more. */
 const LONG_POLL_SLACK_MS = 2_000;
@@ -369,4 +231,15 @@ export function createProducer(options: ProducerOptions): Producer {
   };
   linkOutbox(producer, { http, settings });
   return producer;
+}
+
+function prepareOptions(
+  messages: MessageInput | MessageInput[],
+  { database, commitInBackground, ...rest }: TransactionOptions,
+): PrepareOptions {
+  return { ...rest, messages: [messages].flat() };
+}
+
+function openNumbers(messages: MessageInput[]): number[] {
+  return messages.flatMap(({ dataAtCommit }, number) => (dataAtCommit === true ? [number] : []));
 }

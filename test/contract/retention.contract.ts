@@ -216,7 +216,10 @@ export function retentionContract(opened: () => OpenStore): void {
         purged: { forwarded: 0, rolledBack: 0 },
       });
       await forwardedTransaction(store, { preparedAt: 1_000 });
-      for (const preparedAt of [2_000, 3_000]) await prepare(store, { preparedAt });
+      // Ids rise with time, as where they are made.
+      for (const preparedAt of [2_000, 3_000]) {
+        await prepare(store, { preparedAt, id: newId(Date.now() - 10_000 + preparedAt) });
+      }
       for (const state of STATE_CASE_NAMES) await STATE_CASES[state](store);
       expect(await store.counts()).toEqual({
         byState: { prepared: 3, committed: 2, forwarded: 2, rolledBack: 1, parked: 2 },

@@ -441,6 +441,26 @@ test('a commit that the broker refuses is reported as an error, and the call suc
   );
 });
 
+test('what the broker lost between prepare and commit is prepared once more, and committed', async () => {
+  let id = '';
+  const result = await producer.transaction(pool, message, async (tx, info) => {
+    id = info.id;
+    await insert(tx, 1);
+    await until('the broker has it', () => broker.transactions.has(id));
+    // A store that was set back to an older copy.
+    broker.transactions.clear();
+  });
+  expect(result).toMatchObject({ outcome: 'committed', acknowledged: true });
+  expect(atBroker()).toMatchObject({ id, state: 'committed' });
+  expect(broker.operations().map(({ op }) => op)).toEqual([
+    'prepare',
+    'commit',
+    'prepare',
+    'commit',
+  ]);
+  expect(records).toContainEqual(expect.objectContaining({ level: 'error' }));
+});
+
 test('a missing barrier table is named, with the cure', async () => {
   const elsewhere = database.pool({ database: 'information_schema' });
   const thrown = await failure(producer.transaction(elsewhere, message, async () => undefined));

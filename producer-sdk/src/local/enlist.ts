@@ -95,19 +95,53 @@ async function bindInside(
 ): Promise<void> {
   const { executor, dialect } = transaction;
   if (dialect === 'sqlite' && !(await isSqliteInTransaction(executor))) throw notOpen(transaction);
-  // Sent together, so that no statement of a caller who did not await comes between them. Only in
-  // one open transaction does the savepoint outlive the insert.
+  // Only in one open transaction does the savepoint outlive the insert.
+  const isInside = await (dialect === 'mysql' ? bindAtOnce : bindInTurn)(
+    transaction,
+    messages,
+    guard,
+  );
+  if (!isInside) throw notOpen(transaction);
+  await guard.arm();
+}
+
+async function bindInTurn(
+  transaction: LocalTransaction,
+  messages: HeldMessages,
+  guard: BarrierGuard,
+): Promise<boolean> {
+  try {
+    await guard.arm();
+  } catch (error) {
+    if (meaningOf(error) === 'no open transaction') return false;
+    throw error;
+  }
+  try {
+    await messages.bind(transaction);
+  } catch (error) {
+    throw explained(messages, error);
+  }
+  return guard.holds();
+}
+
+/**
+ * MySQL takes a savepoint outside of a transaction without a word. Sent together, so that no statement
+ * of a caller who did not await comes between.
+ */
+async function bindAtOnce(
+  transaction: LocalTransaction,
+  messages: HeldMessages,
+  guard: BarrierGuard,
+): Promise<boolean> {
   const [armed, bound, held] = await Promise.allSettled([
     guard.arm(),
     messages.bind(transaction),
     guard.holds(),
   ]);
-  if (bound.status === 'rejected' && armed.status === 'fulfilled') {
-    throw explained(messages, bound.reason);
-  }
+  if (armed.status === 'rejected') throw armed.reason;
+  if (bound.status === 'rejected') throw explained(messages, bound.reason);
   if (held.status === 'rejected') throw held.reason;
-  if (armed.status === 'rejected' || !held.value) throw notOpen(transaction);
-  await guard.arm();
+  return held.value;
 }
 
 function explained(messages: HeldMessages, error: unknown): unknown {

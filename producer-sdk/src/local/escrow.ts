@@ -54,7 +54,19 @@ export function escrow(deps: EscrowDeps): HeldMessages {
     supply: (on, messageData) => setBarrierData(on, id, JSON.stringify(messageData)),
     decide: (database, limitMs) => settleOutcome(database, id, limitMs),
     async release(messageData) {
-      await deps.commit(messageData);
+      try {
+        await deps.commit(messageData);
+      } catch (error) {
+        if (!isEscrowError(error) || error.code !== 'TRANSACTION_NOT_FOUND') throw error;
+        // It was there before the local COMMIT: its store was set back, or lost what it had
+        // acknowledged. What it had of ours is here still.
+        deps.logger.error(
+          { transactionId: id, error },
+          'the broker has lost a prepared transaction; it is prepared and committed once more',
+        );
+        await deps.prepare();
+        await deps.commit(messageData);
+      }
     },
     async drop() {
       const failure = await held;

@@ -6,7 +6,7 @@ import { within } from '../deadline.js';
 import type { LocalDatabase } from '../local/database.js';
 import type { Logger } from '../logger.js';
 import { type ProducerOptions, parseLimit, parseProducerOptions } from '../options.js';
-import type { Producer } from '../producer.js';
+import type { Producer } from '../producer-api.js';
 import { type OutboxLink, outboxLinkOf } from './outbox-link.js';
 import { type PassCounts, type PassDeps, type PassResult, relayOnce } from './outbox-pass.js';
 import { OUTBOX_STATEMENTS } from './outbox-sql.js';
