@@ -3,7 +3,7 @@
  *
  *   unit     test/*.test.ts, test/unit            no I/O, no server is started
  *   servers  test/contract, test/system           one RabbitMQ and one MySQL for the whole run
- *   faults   test/faults                          the same, and servers of their own to crash; long
+ *   long     test/faults, test/long               the same, and servers of their own to crash
  *
  * Jest runs a project's globalSetup only when one of its tests is selected, so `npm test test/unit`
  * starts nothing, and only once for a run, however many files and workers there are.
@@ -58,8 +58,8 @@ export default {
     {
       ...shared,
       ...withServers,
-      displayName: 'faults',
-      testMatch: ['<rootDir>/test/faults/**/*.test.ts'],
+      displayName: 'long',
+      testMatch: ['<rootDir>/test/{faults,long}/**/*.test.ts'],
     },
   ],
 };

@@ -7,16 +7,17 @@ import { ROOT, setUp } from './setup.mjs';
  * npm run test:all    everything
  * npm test -- <…>     the rest goes to jest: paths, --testNamePattern, --watch
  *
- * Long is what lies in test/faults, and nothing else. Naming a path in there runs it as well.
+ * Long is what lies in test/faults and test/long, and nothing else. Naming a path in there runs it as
+ * well.
  */
 
-const LONG_FOLDER = 'test/faults';
+const LONG_FOLDERS = /test\/(faults|long)/;
 const SHORT_PROJECTS = ['unit', 'servers'];
 
 const args = process.argv.slice(2).filter((arg) => arg !== '--all');
 const long =
   process.argv.includes('--all') ||
-  args.some((arg) => arg.includes(LONG_FOLDER) || arg === '--selectProjects');
+  args.some((arg) => LONG_FOLDERS.test(arg) || arg === '--selectProjects');
 
 await setUp();
 

@@ -45,7 +45,7 @@ function announced(variable: string): string {
   const value = process.env[variable];
   if (value === undefined) {
     throw new Error(
-      `${variable} is not set: servers are started for test/contract, test/system and test/faults only (see jest.config.mjs)`,
+      `${variable} is not set: servers are started for test/contract, test/system, test/faults and test/long only (see jest.config.mjs)`,
     );
   }
   return value;

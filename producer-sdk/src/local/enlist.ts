@@ -138,7 +138,11 @@ async function bindAtOnce(
     messages.bind(transaction),
     guard.holds(),
   ]);
-  if (armed.status === 'rejected') throw armed.reason;
+  if (armed.status === 'rejected') {
+    // Layers know what they have ended, and send nothing.
+    if (meaningOf(armed.reason) === 'no open transaction') return false;
+    throw armed.reason;
+  }
   if (bound.status === 'rejected') throw explained(messages, bound.reason);
   if (held.status === 'rejected') throw held.reason;
   return held.value;
