@@ -101,8 +101,7 @@ export function decisionOf(row: DecisionColumns): DecisionRecord | undefined {
  * A row whose messages wait for their data has none pending: so a commit without the data passes it
  * over by a column that its UPDATE has at hand. What is decided was filled, or is dropped.
  */
-const isOpen = ({ decision, pending }: StateRow): boolean =>
-  decision === 'none' && pending === 0;
+const isOpen = ({ decision, pending }: StateRow): boolean => decision === 'none' && pending === 0;
 
 export function foundRow(row: StateRow): Found {
   const decision = decisionOf(row);
