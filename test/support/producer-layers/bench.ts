@@ -3,6 +3,7 @@ import {
   createProducer,
   type EscrowError,
   type Executor,
+  type LocalDatabase,
   type Producer,
   type ProducerOptions,
 } from '@escrowmq/producer';
@@ -23,7 +24,13 @@ export interface Bench<Tx> {
   producerOf(options?: Partial<ProducerOptions>): Producer;
   /** The id and state of the only transaction that the broker knows. */
   atBroker(): { id: string; state: string };
-  check(id: string): Promise<string>;
+  /** Asks the check handler; by default one for the layer's database, about nothing but the id. */
+  check(
+    id: string,
+    asked?: { database?: LocalDatabase<Tx>; checkContext?: string },
+  ): Promise<string>;
+  /** Another database of the same engine, with the same tables, and the layer on it. */
+  openElsewhere(): Promise<{ engine: Engine; layer: OpenLayer<Tx>; close(): Promise<void> }>;
 }
 
 export function useBench<Tx>(layer: Layer<Tx>, name: EngineName): Bench<Tx> {
@@ -78,11 +85,20 @@ export function useBench<Tx>(layer: Layer<Tx>, name: EngineName): Bench<Tx> {
       expect(broker.transactions.size).toBe(1);
       return [...broker.transactions.values()][0]!;
     },
-    check: (id) =>
-      ask(
-        createCheckHandler({ signingSecret: SIGNING_SECRET, database: open.database, logger }),
-        id,
-      ),
+    check: (id, { database = open.database, ...check } = {}) =>
+      ask(createCheckHandler({ signingSecret: SIGNING_SECRET, database, logger }), id, { check }),
+    async openElsewhere() {
+      const elsewhere = await startEngine(name);
+      const there = await layer.open(name, elsewhere.url);
+      return {
+        engine: elsewhere,
+        layer: there,
+        async close() {
+          await there.close();
+          await elsewhere.close();
+        },
+      };
+    },
   };
 }
 

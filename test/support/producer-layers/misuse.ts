@@ -1,3 +1,5 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import type { LocalDatabase } from '@escrowmq/producer';
 import { expect, test } from '@jest/globals';
 import { type Bench, beginDeadlock, deadlock, failure, message } from './bench.js';
 import type { EngineName } from './engine.js';
@@ -28,7 +30,51 @@ const ENDINGS: Ending[] = [
   { by: 'a second BEGIN', sql: 'begin', outcome: { MariaDB: 'commit' } },
 ];
 
+/** A layer that takes its time between opening a transaction and handing it out. */
+function slow<Tx>(database: LocalDatabase<Tx>, delayMs: number): LocalDatabase<Tx> {
+  return {
+    ...database,
+    transaction: (work, limits) =>
+      database.transaction(async (open) => {
+        await pause(delayMs);
+        return work(open);
+      }, limits),
+  };
+}
+
 export function describeMisuse<Tx>(bench: Bench<Tx>): void {
+  test('a transaction that begins after its start deadline is refused before its callback', async () => {
+    const { engine, layer } = bench;
+    const hasty = bench.producerOf({ startDeadlineMs: 50 });
+    let isCalled = false;
+    const late = hasty.transaction(slow(layer.database, 60), message, async () => {
+      isCalled = true;
+    });
+    expect(await failure(late)).toMatchObject({
+      code: 'TRANSACTION_MISUSED',
+      message: expect.stringContaining('startDeadlineMs'),
+    });
+    expect(isCalled).toBe(false);
+    const { id, state } = bench.atBroker();
+    expect(state).toBe('rolledBack');
+    expect(await engine.barrier(id)).toBeUndefined();
+  });
+
+  test('a check in another database than the transaction answers unknown, and writes nothing there', async () => {
+    const { layer, producer, broker } = bench;
+    const { id } = await producer.transaction(layer.database, message, (tx) => layer.insert(tx, 1));
+    const { checkContext } = JSON.parse(broker.requests[0]!.body).operations[0];
+    const elsewhere = await bench.openElsewhere();
+    try {
+      const { database } = elsewhere.layer;
+      expect(await bench.check(id, { database, checkContext })).toBe('unknown');
+      expect(await elsewhere.engine.barrier(id)).toBeUndefined();
+    } finally {
+      await elsewhere.close();
+    }
+    expect(await bench.check(id, { checkContext })).toBe('commit');
+  });
+
   test.each(ENDINGS)(
     'a callback that ends the transaction by $by is told so, and the broker hears the truth',
     async ({ sql, outcome: outcomes }) => {
