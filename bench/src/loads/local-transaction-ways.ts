@@ -160,10 +160,7 @@ async function openEscrow(
   };
 }
 
-/**
- * Calls what `listeners` holds for a transaction as soon as its COMMIT was answered. By the handle
- * of the transaction: a storage that follows promises would cost the load a quarter of its CPU.
- */
+/** Calls what `listeners` holds for a transaction, by its handle, as soon as its COMMIT was answered. */
 function watched<Tx extends object>(
   database: LocalDatabase<Tx>,
   listeners: WeakMap<object, () => void>,
