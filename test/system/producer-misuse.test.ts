@@ -96,7 +96,8 @@ describe('transaction', () => {
     });
     late.catch(() => undefined);
     await until('it is prepared', () => broker.transactions.size === 2);
-    await new Promise((resolve) => setTimeout(resolve, 60));
+    const preparedAt = Date.now();
+    await until('the deadline has passed', () => Date.now() - preparedAt > 50);
     for (const connection of held) connection.release();
     await expect(late).rejects.toMatchObject({
       code: 'TRANSACTION_MISUSED',

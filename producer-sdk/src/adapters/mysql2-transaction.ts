@@ -1,5 +1,6 @@
 import { savepointGuard } from '../local/barrier-guard.js';
 import type { BarrierGuard, OpenTransaction } from '../local/database.js';
+import { callbackStatements } from './callback-statements.js';
 import { mysql2Executor, run, statusOf } from './mysql2-executor.js';
 import type { Mysql2Connection, Mysql2Transaction } from './mysql2-shape.js';
 
@@ -44,9 +45,7 @@ export function openMysql2Transaction<C extends Mysql2Connection>(
   let hasEnded = false;
   /** After an error the server does not say whether the transaction outlived it. */
   let isInDoubt = false;
-  let refusal: (() => Error) | undefined;
-  let sent = 0;
-  let unanswered = 0;
+  const statements = callbackStatements();
 
   function arm(): void {
     if (armed !== undefined) return;
@@ -78,9 +77,9 @@ export function openMysql2Transaction<C extends Mysql2Connection>(
   const watched =
     (call: 'execute' | 'query') =>
     async (...args: unknown[]) => {
-      if (refusal !== undefined) throw refusal();
-      sent += 1;
-      unanswered += 1;
+      if (statements.refusal !== undefined) throw statements.refusal();
+      statements.sent += 1;
+      statements.unanswered += 1;
       // The connection sends one statement after the other: the savepoint goes first.
       if (!touchesRowsOnly(args[0])) arm();
       try {
@@ -91,7 +90,7 @@ export function openMysql2Transaction<C extends Mysql2Connection>(
         isInDoubt = true;
         throw error;
       } finally {
-        unanswered -= 1;
+        statements.unanswered -= 1;
       }
     };
 
@@ -102,17 +101,7 @@ export function openMysql2Transaction<C extends Mysql2Connection>(
     >,
     executor,
     guard,
-    statements: {
-      get sent() {
-        return sent;
-      },
-      get unanswered() {
-        return unanswered;
-      },
-      refuse(error) {
-        refusal ??= error;
-      },
-    },
+    statements,
     async begin() {
       const status = statusOf(await run(connection, 'start transaction'));
       // Without autocommit a new transaction would follow the one that ended, unseen.

@@ -2,6 +2,7 @@ import type { ClientBase } from 'pg';
 import { savepointGuard } from '../local/barrier-guard.js';
 import type { BarrierGuard, Executor, OpenTransaction, Row } from '../local/database.js';
 import { meaningOf } from '../local/server-errors.js';
+import { callbackStatements } from './callback-statements.js';
 import { numbered } from './placeholders.js';
 
 /**
@@ -63,9 +64,7 @@ export function openPgTransaction(client: ClientBase): OpenTransaction<PgTransac
   let arming: Promise<void> | undefined;
   /** A statement failed, or its answer can't be seen here: the transaction may be spoilt. */
   let isInDoubt = false;
-  let refusal: (() => Error) | undefined;
-  let sent = 0;
-  let unanswered = 0;
+  const statements = callbackStatements();
 
   function arm(): void {
     if (armed !== undefined) return;
@@ -96,8 +95,9 @@ export function openPgTransaction(client: ClientBase): OpenTransaction<PgTransac
     const [statement] = args;
     const callback = args.find((arg) => typeof arg === 'function');
     const send = (): unknown => Reflect.apply(client.query, client, args);
-    if (refusal !== undefined) return refuse(refusal(), { statement, callback });
-    sent += 1;
+    if (statements.refusal !== undefined)
+      return refuse(statements.refusal(), { statement, callback });
+    statements.sent += 1;
     if (!touchesRowsOnly(statement)) arm();
     if (isSubmittable(statement)) {
       isInDoubt = true;
@@ -105,10 +105,10 @@ export function openPgTransaction(client: ClientBase): OpenTransaction<PgTransac
       void arming.then(send);
       return statement;
     }
-    unanswered += 1;
+    statements.unanswered += 1;
     if (callback === undefined) return watched(send);
     args[args.indexOf(callback)] = (error: unknown, ...rest: unknown[]) => {
-      unanswered -= 1;
+      statements.unanswered -= 1;
       if (error) isInDoubt = true;
       callback(error, ...rest);
     };
@@ -125,7 +125,7 @@ export function openPgTransaction(client: ClientBase): OpenTransaction<PgTransac
       isInDoubt = true;
       throw error;
     } finally {
-      unanswered -= 1;
+      statements.unanswered -= 1;
     }
   }
 
@@ -134,17 +134,7 @@ export function openPgTransaction(client: ClientBase): OpenTransaction<PgTransac
     tx: Object.freeze({ query: query as ClientBase['query'] }),
     executor,
     guard,
-    statements: {
-      get sent() {
-        return sent;
-      },
-      get unanswered() {
-        return unanswered;
-      },
-      refuse(error) {
-        refusal ??= error;
-      },
-    },
+    statements,
   };
 }
 

@@ -1,4 +1,5 @@
 import type { Executor, OpenTransaction, Row } from '../local/database.js';
+import { callbackStatements } from './callback-statements.js';
 
 /** As much of a prepared statement as the SDK uses. */
 interface SqliteStatement {
@@ -36,25 +37,15 @@ export function sqliteExecutor(connection: SqliteConnection): Executor {
 export function watchedConnection<C extends SqliteConnection>(
   connection: C,
 ): Required<Pick<OpenTransaction<C>, 'tx' | 'statements'>> {
-  let refusal: (() => Error) | undefined;
-  let sent = 0;
+  const statements = callbackStatements();
   const call = (run: () => unknown) => {
-    if (refusal !== undefined) throw refusal();
-    sent += 1;
+    if (statements.refusal !== undefined) throw statements.refusal();
+    statements.sent += 1;
     return run();
   };
   return {
     tx: watched(connection, call),
-    statements: {
-      get sent() {
-        return sent;
-      },
-      // Each has been answered when its call returns.
-      unanswered: 0,
-      refuse(error) {
-        refusal ??= error;
-      },
-    },
+    statements,
   };
 }
 

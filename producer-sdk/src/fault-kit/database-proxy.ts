@@ -39,8 +39,8 @@ export interface HeldBegin {
 
 /*
  * A statement stands at the start of its message. MySQL: sequence number 0, the command byte 3, with
- * query attributes two bytes that say there are none, the text. PostgreSQL: `Q`, four bytes of length, the text; or `P`, the length, a name that ends in a zero
- * byte, the text. The length is at least that of the word, so that the value 'commit' of six bytes
+ * query attributes two bytes that say there are none, the text. PostgreSQL: `Q`, four bytes of
+ * length, the text; or `P`, the length, a name that ends in a zero byte, the text. The length is at least that of the word, so that the value 'commit' of six bytes
  * in a message of its own is no statement.
  */
 const statement = (words: string) =>
