@@ -18,6 +18,13 @@ export const HEADERS = {
   preparedAt: 'escrow-prepared-at',
   /** Comma-separated consumer groups whose receipts somebody waits for; absent when none. */
   expects: 'escrow-expects',
+  /** UTC milliseconds of the store's clock before which a delayed message does not leave. */
+  dueAt: 'escrow-due-at',
+  orderingKey: 'escrow-ordering-key',
+  /** Place of the message among those of its topic and ordering key, from 1, without gaps. */
+  sequence: 'escrow-sequence',
+  /** Hash slot of the ordering key, by which an ordered group's partition queues are bound. */
+  orderingSlot: 'escrow-ordering-slot',
 
   // Set by the consumer SDK on messages in retry and dead-letter queues.
   /** Attempts that have failed so far. */

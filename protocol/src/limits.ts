@@ -27,6 +27,10 @@ export const LIMITS = {
   dataDepthMax: 64,
   checkUrlsPerGroupMax: 8,
   checkUrlCharsMax: 2048,
+  /** A message may wait for a year; what is further away belongs into the service's own calendar. */
+  delayMsMax: 366 * 24 * 60 * 60 * 1000,
+  orderingKeyCharsMax: 128,
+  cloudEventsAttributeCharsMax: 256,
   /** A check may be put off for at most a day: later than that, nobody remembers why. */
   checkAfterMsMax: 24 * 60 * 60 * 1000,
   /** Tombstones are kept 30 days; an older id could have been purged with its tombstone. */

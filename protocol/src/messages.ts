@@ -96,6 +96,27 @@ function checkBody(body: Body, context: z.RefinementCtx): void {
 const bodiesGiven = ({ data, dataBase64 }: Body): number =>
   Number(data !== undefined) + Number(dataBase64 !== undefined);
 
+/** The last millisecond of the year 9999, beyond which a time has no ISO 8601 text. */
+const MS_MAX = 253_402_300_799_999;
+
+/**
+ * Asks for CloudEvents attributes as headers. `id`, `time`, `specversion` and the content type are
+ * the message's own; what is left out follows from the message too.
+ */
+export const CloudEvents = z
+  .strictObject({
+    source: printable(LIMITS.cloudEventsAttributeCharsMax)
+      .optional()
+      .describe('Default: /producer-groups/<producer group>'),
+    type: printable(LIMITS.cloudEventsAttributeCharsMax)
+      .optional()
+      .describe('Default: the routing key, or the topic when that is empty'),
+    subject: printable(LIMITS.cloudEventsAttributeCharsMax).optional(),
+    dataschema: printable(LIMITS.cloudEventsAttributeCharsMax).optional(),
+  })
+  .meta({ id: 'CloudEvents' });
+export type CloudEvents = z.output<typeof CloudEvents>;
+
 /**
  * One message of a transaction. Its body is `data` or `dataBase64`, or, in a prepare only, left
  * open by `dataAtCommit`: then the commit supplies it.
@@ -114,12 +135,41 @@ export const Message = z
       .enum(['retry', 'drop'])
       .default('retry')
       .describe('What to do while no queue is bound: try again and park in the end, or drop'),
+    deliverAt: z
+      .int()
+      .min(0)
+      .max(MS_MAX)
+      .optional()
+      .describe("Not before this time, in UTC milliseconds of the store's clock"),
+    delayMs: z
+      .int()
+      .min(1)
+      .max(LIMITS.delayMsMax)
+      .optional()
+      .describe('Not before this long after the commit'),
+    orderingKey: printable(LIMITS.orderingKeyCharsMax)
+      .optional()
+      .describe('Messages of one topic and key are forwarded in the order of their commits'),
+    compensate: z
+      .literal(true)
+      .optional()
+      .describe(
+        'Calls the producer group for compensation when a group in "expects" gives up on it for good',
+      ),
+    cloudEvents: CloudEvents.optional(),
   })
   .superRefine((message, context) => {
     if (bodiesGiven(message) + Number(message.dataAtCommit === true) !== 1) {
       context.addIssue({
         code: 'custom',
         message: 'needs data, dataBase64 or dataAtCommit, one of the three',
+      });
+    }
+    if (message.deliverAt !== undefined && message.delayMs !== undefined) {
+      context.addIssue({
+        code: 'custom',
+        path: ['delayMs'],
+        message: 'stands beside deliverAt; give one of the two',
       });
     }
     checkBody(message, context);

@@ -45,6 +45,22 @@ function expectsNothingDropped(
   });
 }
 
+/** Only groups whose receipts are waited for can be known to have given up. */
+function compensatesForSomebody(
+  { expects, messages }: { expects: string[]; messages: z.output<typeof Messages> },
+  context: z.RefinementCtx,
+): void {
+  if (expects.length > 0) return;
+  messages.forEach(({ compensate }, number) => {
+    if (compensate === undefined) return;
+    context.addIssue({
+      code: 'custom',
+      path: ['messages', number, 'compensate'],
+      message: 'needs "expects" to name the groups whose giving up is to be compensated',
+    });
+  });
+}
+
 /** There is no commit that could supply it. */
 function leavesNothingOpen(
   { messages }: { messages: z.output<typeof Messages> },
@@ -75,6 +91,7 @@ export const PrepareRequest = z
       .describe('Opaque; comes back in every check'),
   })
   .superRefine(expectsNothingDropped)
+  .superRefine(compensatesForSomebody)
   .meta({ id: 'PrepareRequest' });
 export type PrepareInput = z.input<typeof PrepareRequest>;
 export type PrepareRequest = z.output<typeof PrepareRequest>;
@@ -83,6 +100,7 @@ export type PrepareRequest = z.output<typeof PrepareRequest>;
 export const SendRequest = z
   .strictObject(sendFields)
   .superRefine(expectsNothingDropped)
+  .superRefine(compensatesForSomebody)
   .superRefine(leavesNothingOpen)
   .meta({ id: 'SendRequest' });
 export type SendInput = z.input<typeof SendRequest>;

@@ -131,6 +131,11 @@ describe('content hash', () => {
     headers: withMessage({ headers: { tenant: 'a', count: '1' } }),
     ifUnrouted: withMessage({ ifUnrouted: 'drop' }),
     dataAtCommit: { ...CONTENT, messages: [{ ...withoutJson, dataAtCommit: true }] },
+    deliverAt: withMessage({ deliverAt: 5 }),
+    delayMs: withMessage({ delayMs: 5 }),
+    orderingKey: withMessage({ orderingKey: '5' }),
+    compensate: withMessage({ compensate: true }),
+    cloudEvents: withMessage({ cloudEvents: {} }),
   };
 
   test('every other field matters, and a prepare is no send', () => {

@@ -57,6 +57,25 @@ interface Edge {
 
 const EDGES: Edge[] = [
   {
+    limit: 'delayMsMax',
+    schema: PrepareRequest,
+    of: (size) => prepareWith({ messages: [{ ...MESSAGE, delayMs: size }] }),
+    max: LIMITS.delayMsMax,
+  },
+  {
+    limit: 'orderingKeyCharsMax',
+    schema: PrepareRequest,
+    of: (size) => prepareWith({ messages: [{ ...MESSAGE, orderingKey: 'k'.repeat(size) }] }),
+    max: 128,
+  },
+  {
+    limit: 'cloudEventsAttributeCharsMax',
+    schema: PrepareRequest,
+    of: (size) =>
+      prepareWith({ messages: [{ ...MESSAGE, cloudEvents: { type: 't'.repeat(size) } }] }),
+    max: 256,
+  },
+  {
     limit: 'messagesPerTransactionMax',
     schema: PrepareRequest,
     of: (size) => prepareWith({ messages: many(size, () => MESSAGE) }),
@@ -315,6 +334,8 @@ describe('what is refused, and by which code', () => {
     ['a topic of RabbitMQ itself', { topic: 'amq.topic' }, 'INVALID_NAME'],
     ['no topic', { topic: '' }, 'INVALID_NAME'],
     ['a routing key with a NUL', { routingKey: 'a\0' }, 'INVALID_NAME'],
+    ['two times to leave', { deliverAt: 1, delayMs: 1 }, 'INVALID_REQUEST'],
+    ['a compensation that no group can cause', { compensate: true }, 'INVALID_REQUEST'],
     ['an unknown ifUnrouted', { ifUnrouted: 'park' }, 'INVALID_REQUEST'],
     ['a header of a list', { headers: { tags: ['a'] } }, 'INVALID_REQUEST'],
   ])('a message with %s', (_, changes, code) => {

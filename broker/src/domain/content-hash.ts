@@ -32,6 +32,15 @@ function reordered(value: unknown): unknown {
  */
 const canonical = (value: unknown): unknown => (inOrder(value) ? value : reordered(value));
 
+/** By name, so that each may be there without the others. */
+const LATER_FIELDS = [
+  'deliverAt',
+  'delayMs',
+  'orderingKey',
+  'compensate',
+  'cloudEvents',
+] as const satisfies readonly (keyof Message)[];
+
 function valuesOf(message: Message): unknown[] {
   const values = [
     message.topic,
@@ -45,6 +54,9 @@ function valuesOf(message: Message): unknown[] {
   // Only where it is given: a prepare stored by a broker that did not know it stays the same. An
   // open message has the same values before as one whose data is null.
   if (message.dataAtCommit === true) values.push('dataAtCommit');
+  for (const field of LATER_FIELDS) {
+    if (message[field] !== undefined) values.push([field, canonical(message[field])]);
+  }
   return values;
 }
 

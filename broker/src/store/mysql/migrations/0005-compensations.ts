@@ -1,0 +1,44 @@
+import type { Migration } from '../../migrate.js';
+import { NEVER } from '../../sql.js';
+
+const TABLE = 'engine = InnoDB default charset = utf8mb4 collate = utf8mb4_bin';
+const WORD = 'character set ascii collate ascii_bin';
+
+/**
+ * Compensations that are owed or done: one for each message and group that gave up on it for good.
+ * Written in the database transaction of the receipt that says so. Where the group is called is in
+ * its settings.
+ */
+export const compensations: Migration = {
+  version: 5,
+  name: 'compensations',
+  statements: [
+    `create table if not exists escrow_compensation (
+      transaction_id binary(16) not null,
+      consumer_group varchar(64) ${WORD} not null,
+      message_number tinyint unsigned not null,
+      producer_group varchar(64) ${WORD} not null,
+      state varchar(12) ${WORD} not null,
+      due_at bigint not null,
+      attempts int not null default 0,
+      last_failure varchar(500),
+      alerted tinyint not null default 0,
+      requested_at bigint not null,
+      done_at bigint not null default ${NEVER},
+      primary key (transaction_id, consumer_group, message_number),
+      key escrow_compensation_due (state, due_at)
+    ) ${TABLE}`,
+    `set @add_compensation_urls = if(
+      exists (
+        select 1 from information_schema.columns
+        where table_schema = database() and table_name = 'escrow_producer_group'
+          and column_name = 'compensation_urls'
+      ),
+      'do 0',
+      'alter table escrow_producer_group add column compensation_urls text'
+    )`,
+    'prepare add_compensation_urls from @add_compensation_urls',
+    'execute add_compensation_urls',
+    'deallocate prepare add_compensation_urls',
+  ],
+};

@@ -1,0 +1,22 @@
+import type { Migration } from '../../migrate.js';
+
+const TABLE = 'engine = InnoDB default charset = utf8mb4 collate = utf8mb4_bin';
+const WORD = 'character set ascii collate ascii_bin';
+
+/** HTTP endpoints that are notified of the messages of a topic, each as a consumer group of its own. */
+export const webhooks: Migration = {
+  version: 6,
+  name: 'webhooks',
+  statements: [
+    `create table if not exists escrow_webhook (
+      name varchar(64) ${WORD} not null primary key,
+      settings text not null,
+      signing_secret varchar(128) ${WORD} not null,
+      previous_secret varchar(128) ${WORD},
+      rotated_at bigint,
+      disabled_at bigint,
+      disabled_reason varchar(500),
+      updated_at bigint not null
+    ) ${TABLE}`,
+  ],
+};
