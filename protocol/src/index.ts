@@ -7,6 +7,7 @@ export * from './error-codes.js';
 export * from './limits.js';
 export * from './messages.js';
 export * from './names.js';
+export * from './ordering.js';
 export * from './plain-requests.js';
 export * from './problem.js';
 export * from './producer-groups.js';
