@@ -21,9 +21,10 @@ const shared = {
   },
   moduleNameMapper: {
     '^@escrowmq/protocol$': '<rootDir>/protocol/src/index.ts',
+    '^@escrowmq/database$': '<rootDir>/database/src/index.ts',
+    '^@escrowmq/database/(.*)$': '<rootDir>/database/src/adapters/$1.ts',
     '^@escrowmq/producer$': '<rootDir>/producer-sdk/src/index.ts',
     '^@escrowmq/producer/testing$': '<rootDir>/producer-sdk/src/fault-kit/fault-kit.ts',
-    '^@escrowmq/producer/(.*)$': '<rootDir>/producer-sdk/src/adapters/$1.ts',
     '^@escrowmq/consumer$': '<rootDir>/consumer-sdk/src/index.ts',
     '^@escrowmq/local-servers$': '<rootDir>/local-servers/src/index.ts',
     '^(\\.{1,2}/.*)\\.js$': '$1',

@@ -11,7 +11,7 @@ import { ROOT } from './setup.mjs';
  */
 
 /** Each imports those before it. */
-const PACKAGES = ['protocol', 'producer-sdk', 'consumer-sdk'];
+const PACKAGES = ['protocol', 'database', 'producer-sdk', 'consumer-sdk'];
 
 compile('-b', ...PACKAGES);
 for (const name of PACKAGES) {

@@ -1,3 +1,13 @@
+export type {
+  DatabaseInput,
+  Dialect,
+  Executor,
+  LocalDatabase,
+  LocalTransaction,
+  Mysql2Connection,
+  Mysql2Pool,
+  Mysql2Transaction,
+} from '@escrowmq/database';
 export {
   type BusinessKeyAnswer,
   EscrowError,
@@ -8,12 +18,6 @@ export {
   type TransactionAnswer,
   type TransactionView,
 } from '@escrowmq/protocol';
-export type { DatabaseInput } from './adapters/database-of.js';
-export type {
-  Mysql2Connection,
-  Mysql2Pool,
-  Mysql2Transaction,
-} from './adapters/mysql2-shape.js';
 export type { CheckDecisionOptions } from './checks/check-decider.js';
 export {
   type FastifyCheckOptions,
@@ -43,7 +47,6 @@ export {
 export type { SigningSecret, SigningSecretSource } from './checks/check-signature.js';
 export type { PrepareOptions, SendOptions } from './client/operation-json.js';
 export { BARRIER_TABLE_SQL, ensureBarrierTable, purgeBarrier } from './local/barrier.js';
-export type { Dialect, Executor, LocalDatabase, LocalTransaction } from './local/database.js';
 export type { EnlistedTransaction, SettleResult } from './local/enlist.js';
 export type { SupplyData } from './local/supplied-data.js';
 export type { TransactionInfo, TransactionResult } from './local/transaction.js';

@@ -1,4 +1,11 @@
 import type {
+  LocalDatabase,
+  LocalTransaction,
+  Mysql2Connection,
+  Mysql2Pool,
+  Mysql2Transaction,
+} from '@escrowmq/database';
+import type {
   BusinessKeyAnswer,
   MessageDataInput,
   MessageInput,
@@ -9,9 +16,7 @@ import type {
   TransactionAnswer,
   TransactionView,
 } from '@escrowmq/protocol';
-import type { Mysql2Connection, Mysql2Pool, Mysql2Transaction } from './adapters/mysql2-shape.js';
 import type { PrepareOptions, SendOptions } from './client/operation-json.js';
-import type { LocalDatabase, LocalTransaction } from './local/database.js';
 import type { EnlistedTransaction } from './local/enlist.js';
 import type { TransactionInfo, TransactionResult } from './local/transaction.js';
 

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import type { LocalDatabase, LocalTransaction, Mysql2Pool } from '@escrowmq/database';
+import { Deadline, databaseOf, transactionOf, within } from '@escrowmq/database';
 import {
   BusinessKey,
   BusinessKeyAnswer,
@@ -12,8 +14,6 @@ import {
   TransactionView,
 } from '@escrowmq/protocol';
 import { uuidv7 } from 'uuidv7';
-import { databaseOf, transactionOf } from './adapters/database-of.js';
-import type { Mysql2Pool } from './adapters/mysql2-shape.js';
 import { writeCheckContext } from './checks/check-context.js';
 import { createBrokerHttp } from './client/broker-http.js';
 import {
@@ -25,9 +25,7 @@ import {
   verdictOperation,
 } from './client/operation-json.js';
 import { createOperations } from './client/operations.js';
-import { Deadline, within } from './deadline.js';
 import { createBarrierIdentities } from './local/barrier.js';
-import type { LocalDatabase, LocalTransaction } from './local/database.js';
 import { type EnlistedTransaction, enlistIn } from './local/enlist.js';
 import { escrow } from './local/escrow.js';
 import type { HeldMessages } from './local/held-messages.js';

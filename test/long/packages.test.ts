@@ -12,7 +12,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const BIN = join(ROOT, 'node_modules', '.bin');
-const FOLDERS = ['protocol', 'producer-sdk', 'consumer-sdk'];
+const FOLDERS = ['protocol', 'database', 'producer-sdk', 'consumer-sdk'];
 const run = promisify(execFile);
 
 interface Package {
@@ -60,7 +60,7 @@ async function install(): Promise<void> {
   }
 }
 
-/** `@escrowmq/producer`, `@escrowmq/producer/knex`, … */
+/** `@escrowmq/producer`, `@escrowmq/database/knex`, … */
 const entries = (): string[] =>
   packages.flatMap(({ name, manifest }) =>
     Object.keys(manifest.exports).map((path) => name + path.slice(1)),

@@ -48,6 +48,7 @@ const SIDE_BY_SIDE = ['store', 'rabbit', 'callback', 'observe'].map(
 );
 const ENGINE = 'broker/src/engine/';
 const HTTP = 'broker/src/http/';
+const DATABASE = 'database/src/';
 const SDKS = ['producer-sdk/src/', 'consumer-sdk/src/'];
 const LOCAL_SERVERS = 'local-servers/src/';
 
@@ -61,15 +62,17 @@ export const FLOORS: Floor[] = [
   { folder: HTTP, below: [PROTOCOL, DOMAIN] },
   // config.ts, main.ts and the wiring.
   { folder: 'broker/src/', below: [PROTOCOL, DOMAIN, ...SIDE_BY_SIDE, ENGINE, HTTP] },
-  ...SDKS.map((folder) => ({ folder, below: [PROTOCOL] })),
+  { folder: DATABASE, below: [PROTOCOL] },
+  ...SDKS.map((folder) => ({ folder, below: [PROTOCOL, DATABASE] })),
   { folder: LOCAL_SERVERS, below: [] },
-  { folder: 'bench/', below: [PROTOCOL, ...SDKS, LOCAL_SERVERS] },
-  { folder: 'examples/', below: [PROTOCOL, ...SDKS, LOCAL_SERVERS] },
+  { folder: 'bench/', below: [PROTOCOL, DATABASE, ...SDKS, LOCAL_SERVERS] },
+  { folder: 'examples/', below: [PROTOCOL, DATABASE, ...SDKS, LOCAL_SERVERS] },
 ];
 
 /** Our packages by their public door. The broker has none: it is run, not imported. */
 const DOORS: Record<string, string> = {
   '@escrowmq/protocol': PROTOCOL,
+  '@escrowmq/database': DATABASE,
   '@escrowmq/producer': SDKS[0] ?? '',
   '@escrowmq/consumer': SDKS[1] ?? '',
   '@escrowmq/local-servers': LOCAL_SERVERS,
@@ -92,7 +95,8 @@ function mayImport(floor: Floor, path: string, specifier: string): boolean {
     return to === floor || (to !== undefined && floor.below.includes(to.folder));
   }
   if (specifier.startsWith('@escrowmq/')) {
-    const door = DOORS[specifier.replace(/^(@escrowmq\/producer)\/[a-z0-9-]+$/, '$1')];
+    const door =
+      DOORS[specifier.replace(/^(@escrowmq\/(?:database|producer|consumer))\/[a-z0-9-]+$/, '$1')];
     return door !== undefined && floor.below.includes(door);
   }
   return floor.packages === undefined || floor.packages.test(specifier);
@@ -133,7 +137,7 @@ export function sqlOutsideStore(file: SourceFile): string[] {
   );
 }
 
-const READS_ENVIRONMENT = /^(protocol|broker|producer-sdk|consumer-sdk)\/src\//;
+const READS_ENVIRONMENT = /^(protocol|database|broker|producer-sdk|consumer-sdk)\/src\//;
 const MAY_READ_ENVIRONMENT = new Set([
   'broker/src/config.ts',
   'broker/src/main.ts',

@@ -6,7 +6,7 @@ import {
 } from '@escrowmq/producer';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { uuidv7 } from 'uuidv7';
-import type { LocalDatabase } from '../../producer-sdk/src/local/database.js';
+import type { LocalDatabase } from '../../database/src/database.js';
 import { type FakeBroker, startFakeBroker } from './fake-broker.js';
 import { ask, recordingLogger, SIGNING_SECRET } from './producer-database.js';
 import type { DatabaseKind, SuiteConnections, SuiteDatabase } from './producer-databases.js';

@@ -1,15 +1,15 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fromMysql2 } from '@escrowmq/database/mysql2';
+import { fromPg } from '@escrowmq/database/pg';
+import { fromSqlite } from '@escrowmq/database/sqlite';
 import { ensureBarrierTable, ensureOutboxTable } from '@escrowmq/producer';
-import { fromMysql2 } from '@escrowmq/producer/mysql2';
-import { fromPg } from '@escrowmq/producer/pg';
-import { fromSqlite } from '@escrowmq/producer/sqlite';
 import { createPool, type Pool, type ResultSetHeader, type RowDataPacket } from 'mysql2/promise';
 import pg from 'pg';
 import { openSqlite, type SqliteConnection } from '../../broker/src/store/sqlite/driver.js';
-import { sqliteExecutor } from '../../producer-sdk/src/adapters/sqlite-connection.js';
-import type { Dialect, LocalDatabase, Row } from '../../producer-sdk/src/local/database.js';
+import { sqliteExecutor } from '../../database/src/adapters/sqlite-connection.js';
+import type { Dialect, LocalDatabase, Row } from '../../database/src/database.js';
 import { freshMysqlDatabase, freshPostgresDatabase } from './servers.js';
 
 /** What one suite needs to know of each database that producers use. */

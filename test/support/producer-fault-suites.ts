@@ -8,7 +8,7 @@ import {
   type Producer,
 } from '@escrowmq/producer';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import type { Dialect } from '../../producer-sdk/src/local/database.js';
+import type { Dialect } from '../../database/src/database.js';
 import { type FakeBroker, startFakeBroker } from './fake-broker.js';
 import { ask, recordingLogger, SIGNING_SECRET } from './producer-database.js';
 import type { DatabaseKind, SuiteConnections, SuiteDatabase } from './producer-databases.js';

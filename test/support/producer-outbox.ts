@@ -1,4 +1,4 @@
-import type { Dialect } from '../../producer-sdk/src/local/database.js';
+import type { Dialect } from '../../database/src/database.js';
 import type { DatabaseKind, SuiteDatabase } from './producer-databases.js';
 
 /** A row of the outbox, as a test looks at it. */

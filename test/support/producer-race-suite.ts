@@ -1,6 +1,6 @@
 import { createCheckHandler, createProducer } from '@escrowmq/producer';
 import { expect, test } from '@jest/globals';
-import type { LocalDatabase } from '../../producer-sdk/src/local/database.js';
+import type { LocalDatabase } from '../../database/src/database.js';
 import { type FakeBroker, startFakeBroker } from './fake-broker.js';
 import { ask, recordingLogger, SIGNING_SECRET } from './producer-database.js';
 import type { DatabaseKind } from './producer-databases.js';

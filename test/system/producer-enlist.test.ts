@@ -1,5 +1,5 @@
+import { fromMysql2 } from '@escrowmq/database/mysql2';
 import { createProducer, type Producer } from '@escrowmq/producer';
-import { fromMysql2 } from '@escrowmq/producer/mysql2';
 import { EscrowError } from '@escrowmq/protocol';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from '@jest/globals';
 import type { PoolConnection } from 'mysql2/promise';

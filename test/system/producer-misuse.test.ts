@@ -1,10 +1,10 @@
+import { fromMysql2 } from '@escrowmq/database/mysql2';
 import {
   createCheckHandler,
   createProducer,
   type Producer,
   type ProducerOptions,
 } from '@escrowmq/producer';
-import { fromMysql2 } from '@escrowmq/producer/mysql2';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import type { Pool, PoolConnection } from 'mysql2/promise';
 import { type FakeBroker, startFakeBroker } from '../support/fake-broker.js';

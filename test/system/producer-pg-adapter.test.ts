@@ -1,10 +1,10 @@
+import { fromPg, type PgTransaction } from '@escrowmq/database/pg';
 import {
   createCheckHandler,
   createProducer,
   ensureBarrierTable,
   type Producer,
 } from '@escrowmq/producer';
-import { fromPg, type PgTransaction } from '@escrowmq/producer/pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from '@jest/globals';
 import pg from 'pg';
 import { uuidv7 } from 'uuidv7';

@@ -1,7 +1,7 @@
 import { startPrivatePostgres } from '@escrowmq/local-servers';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import pg from 'pg';
-import { isAnswered, type Meaning, meaningOf } from '../../producer-sdk/src/local/server-errors.js';
+import { isAnswered, type Meaning, meaningOf } from '../../database/src/server-errors.js';
 import { freshPostgresDatabase } from '../support/servers.js';
 
 let pool: pg.Pool;

@@ -1,8 +1,8 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fromSqlite } from '@escrowmq/database/sqlite';
 import { createProducer, ensureBarrierTable, type Producer } from '@escrowmq/producer';
-import { fromSqlite } from '@escrowmq/producer/sqlite';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { openSqlite, type SqliteConnection } from '../../broker/src/store/sqlite/driver.js';
 import { type FakeBroker, startFakeBroker } from '../support/fake-broker.js';

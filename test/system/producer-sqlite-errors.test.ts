@@ -3,8 +3,8 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import type { SqliteConnection } from '../../producer-sdk/src/adapters/sqlite-connection.js';
-import { type Meaning, meaningOf } from '../../producer-sdk/src/local/server-errors.js';
+import type { SqliteConnection } from '../../database/src/adapters/sqlite-connection.js';
+import { type Meaning, meaningOf } from '../../database/src/server-errors.js';
 
 const require = createRequire(import.meta.url);
 

@@ -2,7 +2,7 @@ import { createProducer, type Producer, type ProducerOptions } from '@escrowmq/p
 import { EscrowError, toProblem } from '@escrowmq/protocol';
 import { afterEach, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { backOffMs, pauseBeforeRepeatMs } from '../../producer-sdk/src/deadline.js';
+import { backOffMs, pauseBeforeRepeatMs } from '../../producer-sdk/src/back-off.js';
 import {
   decided,
   type FakeBroker,

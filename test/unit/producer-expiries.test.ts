@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, jest, test } from '@jest/globals';
 import fc from 'fast-check';
+import { Deadline } from '../../database/src/deadline.js';
 import { createExpiries } from '../../producer-sdk/src/client/expiries.js';
-import { Deadline } from '../../producer-sdk/src/deadline.js';
 
 interface Call {
   deadline: Deadline;

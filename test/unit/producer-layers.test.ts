@@ -1,8 +1,8 @@
-import { fromDrizzle } from '@escrowmq/producer/drizzle';
-import { fromKnex } from '@escrowmq/producer/knex';
-import { fromKysely } from '@escrowmq/producer/kysely';
-import { fromPrisma } from '@escrowmq/producer/prisma';
-import { fromTypeOrm } from '@escrowmq/producer/typeorm';
+import { fromDrizzle } from '@escrowmq/database/drizzle';
+import { fromKnex } from '@escrowmq/database/knex';
+import { fromKysely } from '@escrowmq/database/kysely';
+import { fromPrisma } from '@escrowmq/database/prisma';
+import { fromTypeOrm } from '@escrowmq/database/typeorm';
 import { expect, test } from '@jest/globals';
 import { sql } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/better-sqlite3';

@@ -1,7 +1,7 @@
 import { EscrowError, type TransactionAnswer } from '@escrowmq/protocol';
 import { beforeEach, describe, expect, test } from '@jest/globals';
+import type { LocalDatabase, SqlValue } from '../../database/src/database.js';
 import type { Operation } from '../../producer-sdk/src/client/operation-json.js';
-import type { LocalDatabase, SqlValue } from '../../producer-sdk/src/local/database.js';
 import {
   createOutboxSender,
   type OutboxSender,

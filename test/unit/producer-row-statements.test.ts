@@ -1,6 +1,6 @@
 import { expect, test } from '@jest/globals';
-import { touchesRowsOnly as mysqlTouchesRowsOnly } from '../../producer-sdk/src/adapters/mysql2-transaction.js';
-import { touchesRowsOnly as postgresTouchesRowsOnly } from '../../producer-sdk/src/adapters/pg-transaction.js';
+import { touchesRowsOnly as mysqlTouchesRowsOnly } from '../../database/src/adapters/mysql2-transaction.js';
+import { touchesRowsOnly as postgresTouchesRowsOnly } from '../../database/src/adapters/pg-transaction.js';
 
 /* A statement that passes here goes without a savepoint: it must not be able to end a transaction. */
 

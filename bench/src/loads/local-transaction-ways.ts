@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import { fromMysql2 } from '@escrowmq/database/mysql2';
 import { createProducer, ensureBarrierTable, type LocalDatabase } from '@escrowmq/producer';
-import { fromMysql2 } from '@escrowmq/producer/mysql2';
 import { createPool, type Pool, type PoolConnection } from 'mysql2/promise';
 import { z } from 'zod';
 import { addToOutbox, ensureOutboxTable, isOutboxEmpty } from '../peers/outbox.js';

@@ -1,12 +1,11 @@
+import type { LocalDatabase } from '@escrowmq/database';
+import { type DatabaseInput, Deadline, databaseOf, within } from '@escrowmq/database';
 import { type CheckAnswer, type CheckRequest, EscrowError } from '@escrowmq/protocol';
-import { type DatabaseInput, databaseOf } from '../adapters/database-of.js';
-import { Deadline, within } from '../deadline.js';
 import {
   BARRIER_RETENTION_MS,
   BARRIER_RETENTION_SLACK_MS,
   createBarrierIdentities,
 } from '../local/barrier.js';
-import type { LocalDatabase } from '../local/database.js';
 import { decideOutcome } from '../local/decide-outcome.js';
 import { consoleLogger, type Logger } from '../logger.js';
 import { parseLimit } from '../options.js';

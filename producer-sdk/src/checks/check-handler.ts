@@ -1,3 +1,4 @@
+import { Deadline } from '@escrowmq/database';
 import {
   CheckRequest,
   EscrowError,
@@ -7,7 +8,6 @@ import {
   parse,
   toProblem,
 } from '@escrowmq/protocol';
-import { Deadline } from '../deadline.js';
 import { type CheckDecisionOptions, createCheckDecider } from './check-decider.js';
 import {
   type CheckHeaders,

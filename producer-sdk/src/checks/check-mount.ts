@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
+import { within } from '@escrowmq/database';
 import { EscrowError, isEscrowError } from '@escrowmq/protocol';
-import { within } from '../deadline.js';
 import { consoleLogger, type Logger } from '../logger.js';
 import { parseLimit } from '../options.js';
 import {

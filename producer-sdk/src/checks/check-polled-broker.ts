@@ -6,8 +6,8 @@ import {
   PollChecksAnswer,
   type PollChecksInput,
 } from '@escrowmq/protocol';
+import { backOffMs, pauseBeforeRepeatMs } from '../back-off.js';
 import { createBrokerHttp } from '../client/broker-http.js';
-import { backOffMs, pauseBeforeRepeatMs } from '../deadline.js';
 import type { ProducerSettings } from '../options.js';
 import type { CheckDecider } from './check-decider.js';
 

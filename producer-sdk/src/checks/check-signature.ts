@@ -1,6 +1,6 @@
+import { within } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
 import { Webhook } from 'standardwebhooks';
-import { within } from '../deadline.js';
 
 /** One `whsec_…` secret, or several while one is being rotated. */
 export type SigningSecret = string | string[];

@@ -1,6 +1,7 @@
+import { Deadline } from '@escrowmq/database';
 import { EscrowError, fromProblem, Problem } from '@escrowmq/protocol';
 import { Pool } from 'undici';
-import { Deadline, pauseBeforeRepeatMs } from '../deadline.js';
+import { pauseBeforeRepeatMs } from '../back-off.js';
 import type { ProducerSettings } from '../options.js';
 import { exchange } from './http-exchange.js';
 

@@ -1,4 +1,4 @@
-import type { Deadline } from '../deadline.js';
+import type { Deadline } from '@escrowmq/database';
 
 /** Calls that end at their deadline if nothing else ends them before. */
 export interface Expiries<T> {

@@ -1,3 +1,4 @@
+import { Deadline } from '@escrowmq/database';
 import {
   type BatchResult,
   createCoalescer,
@@ -5,7 +6,7 @@ import {
   LIMITS,
   type TransactionAnswer,
 } from '@escrowmq/protocol';
-import { Deadline, pauseBeforeRepeatMs } from '../deadline.js';
+import { pauseBeforeRepeatMs } from '../back-off.js';
 import { type AdmissionLimits, createAdmission } from './admission.js';
 import { readResults, refusalOf, retryAfterMsOf } from './batch-results.js';
 import type { BrokerHttp } from './broker-http.js';

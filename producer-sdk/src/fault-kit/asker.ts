@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
+import { within } from '@escrowmq/database';
 import { CheckAnswer, type CheckRequest } from '@escrowmq/protocol';
 import { Webhook } from 'standardwebhooks';
 import { request } from 'undici';
-import { within } from '../deadline.js';
 import type { KitTransaction } from './kit-broker.js';
 
 /**

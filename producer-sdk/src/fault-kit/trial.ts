@@ -1,5 +1,5 @@
+import { Deadline, within } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
-import { Deadline, within } from '../deadline.js';
 import type { Answer, Asker, Forgery } from './asker.js';
 import type { KitProxy } from './database-proxy.js';
 import { deferred } from './deferred.js';

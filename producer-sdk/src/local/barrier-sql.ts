@@ -1,4 +1,4 @@
-import type { Dialect, SqlValue } from './database.js';
+import type { Dialect, SqlValue } from '@escrowmq/database';
 
 /**
  * The table in the producer's own database that makes the answer to a check final. Its primary key

@@ -1,9 +1,8 @@
 import { randomUUID } from 'node:crypto';
+import type { Dialect, Executor, LocalDatabase, TransactionLimits } from '@escrowmq/database';
+import { type DatabaseInput, databaseOf, meaningOf } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
-import { type DatabaseInput, databaseOf } from '../adapters/database-of.js';
 import { BARRIER_SQL, deleteRowsSql, idValue, textValue } from './barrier-sql.js';
-import type { Dialect, Executor, LocalDatabase, TransactionLimits } from './database.js';
-import { meaningOf } from './server-errors.js';
 
 /**
  * The statements that create the barrier table, by dialect, for a migration. It must stand in the

@@ -1,9 +1,9 @@
+import type { Dialect, Executor, LocalDatabase } from '@escrowmq/database';
+import { Deadline, isAnswered, meaningOf, within } from '@escrowmq/database';
 import type { MessageData } from '@escrowmq/protocol';
-import { backOffMs, Deadline, within } from '../deadline.js';
+import { backOffMs } from '../back-off.js';
 import { insertBarrier } from './barrier.js';
 import { BARRIER_SQL, idValue } from './barrier-sql.js';
-import type { Dialect, Executor, LocalDatabase } from './database.js';
-import { isAnswered, meaningOf } from './server-errors.js';
 
 /**
  * What became of a local transaction? This module does not look, it decides: it tries to insert

@@ -1,9 +1,8 @@
+import type { TransactionGuard, LocalDatabase, LocalTransaction } from '@escrowmq/database';
+import { isSqliteInTransaction, meaningOf, savepointGuard } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
 import type { ProducerLimits } from '../options.js';
-import { isSqliteInTransaction, savepointGuard } from './barrier-guard.js';
-import type { BarrierGuard, LocalDatabase, LocalTransaction } from './database.js';
 import type { HeldMessages } from './held-messages.js';
-import { meaningOf } from './server-errors.js';
 import { createSuppliedData, type SupplyData } from './supplied-data.js';
 import { decideAndTell, type Telling } from './telling.js';
 
@@ -91,7 +90,7 @@ export async function enlistIn(
 async function bindInside(
   transaction: LocalTransaction,
   messages: HeldMessages,
-  guard: BarrierGuard,
+  guard: TransactionGuard,
 ): Promise<void> {
   const { executor, dialect } = transaction;
   if (dialect === 'sqlite' && !(await isSqliteInTransaction(executor))) throw notOpen(transaction);
@@ -108,7 +107,7 @@ async function bindInside(
 async function bindInTurn(
   transaction: LocalTransaction,
   messages: HeldMessages,
-  guard: BarrierGuard,
+  guard: TransactionGuard,
 ): Promise<boolean> {
   try {
     await guard.arm();
@@ -131,7 +130,7 @@ async function bindInTurn(
 async function bindAtOnce(
   transaction: LocalTransaction,
   messages: HeldMessages,
-  guard: BarrierGuard,
+  guard: TransactionGuard,
 ): Promise<boolean> {
   const [armed, bound, held] = await Promise.allSettled([
     guard.arm(),

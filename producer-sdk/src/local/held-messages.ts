@@ -1,5 +1,5 @@
+import type { Dialect, Executor, LocalDatabase } from '@escrowmq/database';
 import type { EscrowError, MessageData } from '@escrowmq/protocol';
-import type { Dialect, Executor, LocalDatabase } from './database.js';
 import type { Outcome } from './decide-outcome.js';
 
 /**

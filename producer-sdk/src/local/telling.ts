@@ -1,6 +1,6 @@
+import type { LocalDatabase } from '@escrowmq/database';
 import { isEscrowError, type MessageData } from '@escrowmq/protocol';
 import type { Logger } from '../logger.js';
-import type { LocalDatabase } from './database.js';
 import type { Outcome } from './decide-outcome.js';
 import type { HeldMessages } from './held-messages.js';
 

@@ -1,10 +1,9 @@
+import type { LocalDatabase, OpenTransaction } from '@escrowmq/database';
+import { Deadline, meaningOf, within } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
-import { Deadline, within } from '../deadline.js';
 import type { ProducerLimits } from '../options.js';
-import type { LocalDatabase, OpenTransaction } from './database.js';
 import type { Outcome } from './decide-outcome.js';
 import type { HeldMessages } from './held-messages.js';
-import { meaningOf } from './server-errors.js';
 import { createSuppliedData, type SuppliedData, type SupplyData } from './supplied-data.js';
 import { decideAndTell, release, type Telling } from './telling.js';
 

@@ -1,8 +1,8 @@
+import type { LocalDatabase } from '@escrowmq/database';
+import { fromMysql2 } from '@escrowmq/database/mysql2';
+import { fromPg } from '@escrowmq/database/pg';
+import { fromSqlite, type SqliteConnection } from '@escrowmq/database/sqlite';
 import { EscrowError } from '@escrowmq/protocol';
-import { fromMysql2 } from '../adapters/mysql2.js';
-import { fromPg } from '../adapters/pg.js';
-import { fromSqlite, type SqliteConnection } from '../adapters/sqlite.js';
-import type { LocalDatabase } from '../local/database.js';
 
 /** A database that the command opened by its URL. */
 export interface OpenedDatabase {

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
+import type { Executor, LocalDatabase } from '@escrowmq/database';
+import { meaningOf } from '@escrowmq/database';
 import { EscrowError, isEscrowError, LIMITS } from '@escrowmq/protocol';
 import { readResults, refusalOf, retryAfterMsOf } from '../client/batch-results.js';
 import type { BrokerHttp } from '../client/broker-http.js';
 import { idValue } from '../local/barrier-sql.js';
-import type { Executor, LocalDatabase } from '../local/database.js';
-import { meaningOf } from '../local/server-errors.js';
 import type { Logger } from '../logger.js';
 import { OUTBOX_STATEMENTS } from './outbox-sql.js';
 import { markSent, missingOutbox, OUTBOX_LIMITS, park } from './outbox-table.js';

@@ -1,9 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { LocalDatabase } from '@escrowmq/database';
+import { type DatabaseInput, databaseOf, within } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
-import { type DatabaseInput, databaseOf } from '../adapters/database-of.js';
 import { createBrokerHttp } from '../client/broker-http.js';
-import { within } from '../deadline.js';
-import type { LocalDatabase } from '../local/database.js';
 import type { Logger } from '../logger.js';
 import { type ProducerOptions, parseLimit, parseProducerOptions } from '../options.js';
 import type { Producer } from '../producer-api.js';

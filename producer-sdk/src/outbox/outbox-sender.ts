@@ -1,7 +1,7 @@
+import type { LocalDatabase } from '@escrowmq/database';
 import { type Coalescer, createCoalescer, isEscrowError, LIMITS } from '@escrowmq/protocol';
 import type { Operation } from '../client/operation-json.js';
 import type { Operations } from '../client/operations.js';
-import type { LocalDatabase } from '../local/database.js';
 import type { Logger } from '../logger.js';
 import { markSent } from './outbox-table.js';
 

@@ -1,4 +1,4 @@
-import type { Dialect } from '../local/database.js';
+import type { Dialect } from '@escrowmq/database';
 
 /**
  * The table in the producer's own database that holds what is to be sent: one row per transaction,

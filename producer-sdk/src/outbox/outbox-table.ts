@@ -1,7 +1,7 @@
+import type { Dialect, Executor, LocalDatabase, TransactionLimits } from '@escrowmq/database';
+import { type DatabaseInput, databaseOf } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
-import { type DatabaseInput, databaseOf } from '../adapters/database-of.js';
 import { idValue, textValue } from '../local/barrier-sql.js';
-import type { Dialect, Executor, LocalDatabase, TransactionLimits } from '../local/database.js';
 import { OUTBOX_STATEMENTS } from './outbox-sql.js';
 
 /**

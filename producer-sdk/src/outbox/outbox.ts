@@ -1,3 +1,4 @@
+import type { LocalDatabase } from '@escrowmq/database';
 import { EscrowError, type MessageData } from '@escrowmq/protocol';
 import {
   type Operation,
@@ -7,7 +8,6 @@ import {
   sendOperation,
 } from '../client/operation-json.js';
 import { idValue, textValue } from '../local/barrier-sql.js';
-import type { LocalDatabase } from '../local/database.js';
 import { type DecidingRow, settleIn } from '../local/decide-outcome.js';
 import type { HeldMessages } from '../local/held-messages.js';
 import type { OutboxSender } from './outbox-sender.js';

@@ -1,4 +1,4 @@
-import { fromDrizzle } from '@escrowmq/producer/drizzle';
+import { fromDrizzle } from '@escrowmq/database/drizzle';
 import { sql } from 'drizzle-orm';
 import * as mysqlCore from 'drizzle-orm/mysql-core';
 import { drizzle as drizzleMysql } from 'drizzle-orm/mysql2';

@@ -1,10 +1,6 @@
 import type { Executor } from '@escrowmq/producer';
 import { expect, test } from '@jest/globals';
-import {
-  isAnswered,
-  type Meaning,
-  meaningOf,
-} from '../../../producer-sdk/src/local/server-errors.js';
+import { isAnswered, type Meaning, meaningOf } from '../../../database/src/server-errors.js';
 import { type Bench, cutConnection, deadlock, failure } from './bench.js';
 import type { EngineName } from './engine.js';
 

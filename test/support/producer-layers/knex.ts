@@ -1,4 +1,4 @@
-import { fromKnex } from '@escrowmq/producer/knex';
+import { fromKnex } from '@escrowmq/database/knex';
 import knexOf, { type Knex } from 'knex';
 import type { EngineName } from './engine.js';
 import type { Layer } from './layer.js';

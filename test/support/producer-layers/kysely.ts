@@ -1,4 +1,4 @@
-import { fromKysely } from '@escrowmq/producer/kysely';
+import { fromKysely } from '@escrowmq/database/kysely';
 import {
   CamelCasePlugin,
   type Dialect,

@@ -1,4 +1,4 @@
-import { fromPrisma, type PrismaDatabase, type PrismaTransaction } from '@escrowmq/producer/prisma';
+import { fromPrisma, type PrismaDatabase, type PrismaTransaction } from '@escrowmq/database/prisma';
 import { PrismaMariaDb } from '@prisma/adapter-mariadb';
 import { PrismaPg } from '@prisma/adapter-pg';
 import { prismaClientFor } from '../prisma-client.js';

@@ -1,4 +1,4 @@
-import { fromSequelize } from '@escrowmq/producer/sequelize';
+import { fromSequelize } from '@escrowmq/database/sequelize';
 import { DataTypes, type Model, Sequelize, type Transaction } from 'sequelize';
 import type { Layer } from './layer.js';
 

@@ -1,4 +1,4 @@
-import { fromTypeOrm } from '@escrowmq/producer/typeorm';
+import { fromTypeOrm } from '@escrowmq/database/typeorm';
 import { DataSource, type EntityManager, EntitySchema } from 'typeorm';
 import type { EngineName } from './engine.js';
 import type { Layer } from './layer.js';

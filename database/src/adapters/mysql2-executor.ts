@@ -1,4 +1,4 @@
-import type { Executor, Row, SqlValue } from '../local/database.js';
+import type { Executor, Row, SqlValue } from '../database.js';
 import type { Mysql2Queryable } from './mysql2-shape.js';
 
 /** SERVER_STATUS_IN_TRANS and SERVER_STATUS_AUTOCOMMIT of MySQL's protocol. */

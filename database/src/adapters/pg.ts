@@ -1,7 +1,7 @@
 import { EscrowError } from '@escrowmq/protocol';
 import type { ClientBase, Pool, PoolClient } from 'pg';
+import type { LocalDatabase, LocalTransaction, TransactionLimits } from '../database.js';
 import { Deadline, within } from '../deadline.js';
-import type { LocalDatabase, LocalTransaction, TransactionLimits } from '../local/database.js';
 import { acquire, type Lease } from './pg-lease.js';
 import { openPgTransaction, type PgTransaction, pgExecutor } from './pg-transaction.js';
 

@@ -1,5 +1,5 @@
-import { savepointGuard } from '../local/barrier-guard.js';
-import type { BarrierGuard, OpenTransaction } from '../local/database.js';
+import type { OpenTransaction, TransactionGuard } from '../database.js';
+import { savepointGuard } from '../transaction-guard.js';
 import { callbackStatements } from './callback-statements.js';
 import { mysql2Executor, run, statusOf } from './mysql2-executor.js';
 import type { Mysql2Connection, Mysql2Transaction } from './mysql2-shape.js';
@@ -58,7 +58,7 @@ export function openMysql2Transaction<C extends Mysql2Connection>(
     if (statusOf(result)?.isInTransaction === false) hasEnded = true;
   }
 
-  const guard: BarrierGuard = {
+  const guard: TransactionGuard = {
     async arm() {
       // Nothing to do: the savepoint is set when a statement needs it.
     },

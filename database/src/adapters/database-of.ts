@@ -1,5 +1,5 @@
 import { EscrowError } from '@escrowmq/protocol';
-import type { LocalDatabase, LocalTransaction } from '../local/database.js';
+import type { LocalDatabase, LocalTransaction } from '../database.js';
 import { fromMysql2 } from './mysql2.js';
 import type { Mysql2Connection, Mysql2Pool, Mysql2Transaction } from './mysql2-shape.js';
 

@@ -1,4 +1,4 @@
-import type { Executor, OpenTransaction, Row } from '../local/database.js';
+import type { Executor, OpenTransaction, Row } from '../database.js';
 import { callbackStatements } from './callback-statements.js';
 
 /** As much of a prepared statement as the SDK uses. */

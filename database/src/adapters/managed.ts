@@ -1,13 +1,13 @@
 import { EscrowError } from '@escrowmq/protocol';
-import { within } from '../deadline.js';
-import { savepointGuard } from '../local/barrier-guard.js';
 import type {
   Dialect,
   Executor,
   LocalDatabase,
   OpenTransaction,
   TransactionLimits,
-} from '../local/database.js';
+} from '../database.js';
+import { within } from '../deadline.js';
+import { savepointGuard } from '../transaction-guard.js';
 import { provenCommit } from './managed-commit.js';
 
 /**

@@ -1,5 +1,5 @@
 import type { DataSource, EntityManager } from 'typeorm';
-import type { Dialect, Executor, LocalDatabase, LocalTransaction } from '../local/database.js';
+import type { Dialect, Executor, LocalDatabase, LocalTransaction } from '../database.js';
 import { ended, foreign, unknownDialect } from './layer-misuse.js';
 import { managedDatabase } from './managed.js';
 import { numbered } from './placeholders.js';

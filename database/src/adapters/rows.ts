@@ -1,4 +1,4 @@
-import type { Row } from '../local/database.js';
+import type { Row } from '../database.js';
 
 /** What a layer answered, where it gives the rows of a select and something else for the rest. */
 export function rowsIn(answer: unknown): Row[] {

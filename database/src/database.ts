@@ -35,7 +35,7 @@ export interface TransactionLimits {
  * ended it without knowing: by DDL, which commits on MySQL, by swallowing a deadlock, by a COMMIT of
  * its own.
  */
-export interface BarrierGuard {
+export interface TransactionGuard {
   /** Called right after the barrier row was written. */
   arm(): Promise<void>;
   /**
@@ -56,7 +56,7 @@ export interface OpenTransaction<Tx> {
   /** The layer's own handle: what a callback gets. */
   readonly tx: Tx;
   readonly executor: Executor;
-  readonly guard: BarrierGuard;
+  readonly guard: TransactionGuard;
   /**
    * What the callback sent through `tx`, where the adapter can see it. Statements after `refuse`
    * are refused with its error, made when it is needed; those sent before go on.

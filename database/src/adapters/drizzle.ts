@@ -1,11 +1,5 @@
 import { EscrowError } from '@escrowmq/protocol';
-import type {
-  Dialect,
-  Executor,
-  LocalDatabase,
-  LocalTransaction,
-  SqlValue,
-} from '../local/database.js';
+import type { Dialect, Executor, LocalDatabase, LocalTransaction, SqlValue } from '../database.js';
 import { foreign, unknownDialect } from './layer-misuse.js';
 import { managedDatabase } from './managed.js';
 import { answersRows, rowsIn } from './rows.js';

@@ -1,4 +1,4 @@
-import type { BarrierGuard, Executor } from './database.js';
+import type { Executor, TransactionGuard } from './database.js';
 import { isAnswered } from './server-errors.js';
 
 /**
@@ -12,7 +12,7 @@ import { isAnswered } from './server-errors.js';
  */
 const SAVEPOINT = 'escrow_barrier';
 
-export function savepointGuard(executor: Executor, name = SAVEPOINT): BarrierGuard {
+export function savepointGuard(executor: Executor, name = SAVEPOINT): TransactionGuard {
   return {
     async arm() {
       await executor.execute(`savepoint ${name}`);

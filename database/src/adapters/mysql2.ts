@@ -1,7 +1,7 @@
 import { EscrowError } from '@escrowmq/protocol';
+import type { LocalDatabase, LocalTransaction, TransactionLimits } from '../database.js';
 import { within } from '../deadline.js';
-import type { LocalDatabase, LocalTransaction, TransactionLimits } from '../local/database.js';
-import { isAnswered } from '../local/server-errors.js';
+import { isAnswered } from '../server-errors.js';
 import { mysql2Executor, run, statusOf } from './mysql2-executor.js';
 import { acquire, type Lease } from './mysql2-lease.js';
 import type {

@@ -1,8 +1,8 @@
 import { EscrowError } from '@escrowmq/protocol';
+import type { LocalDatabase, LocalTransaction, TransactionLimits } from '../database.js';
 import { Deadline } from '../deadline.js';
-import { savepointGuard } from '../local/barrier-guard.js';
-import type { LocalDatabase, LocalTransaction, TransactionLimits } from '../local/database.js';
-import { meaningOf } from '../local/server-errors.js';
+import { meaningOf } from '../server-errors.js';
+import { savepointGuard } from '../transaction-guard.js';
 import { type SqliteConnection, sqliteExecutor, watchedConnection } from './sqlite-connection.js';
 import { Turns } from './turns.js';
 

@@ -1,4 +1,4 @@
-import type { OpenTransaction } from '../local/database.js';
+import type { OpenTransaction } from '../database.js';
 
 /** What a callback sends through its handle, counted by the adapter that sees it. */
 export interface CallbackStatements extends NonNullable<OpenTransaction<unknown>['statements']> {

@@ -1,7 +1,7 @@
 import type { ClientBase } from 'pg';
-import { savepointGuard } from '../local/barrier-guard.js';
-import type { BarrierGuard, Executor, OpenTransaction, Row } from '../local/database.js';
-import { meaningOf } from '../local/server-errors.js';
+import type { Executor, OpenTransaction, Row, TransactionGuard } from '../database.js';
+import { meaningOf } from '../server-errors.js';
+import { savepointGuard } from '../transaction-guard.js';
 import { callbackStatements } from './callback-statements.js';
 import { numbered } from './placeholders.js';
 
@@ -76,7 +76,7 @@ export function openPgTransaction(client: ClientBase): OpenTransaction<PgTransac
     arming = armed.then(answered, answered);
   }
 
-  const guard: BarrierGuard = {
+  const guard: TransactionGuard = {
     async arm() {
       // Nothing to do: the savepoint is set when a statement needs it.
     },

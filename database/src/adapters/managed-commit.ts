@@ -1,7 +1,7 @@
 import { EscrowError } from '@escrowmq/protocol';
-import { savepointGuard } from '../local/barrier-guard.js';
-import type { BarrierGuard, Dialect, Executor } from '../local/database.js';
-import { isAnswered, meaningOf } from '../local/server-errors.js';
+import type { Dialect, Executor, TransactionGuard } from '../database.js';
+import { isAnswered, meaningOf } from '../server-errors.js';
+import { savepointGuard } from '../transaction-guard.js';
 
 /**
  * COMMIT for layers that do not show how the server answered theirs.
@@ -20,7 +20,7 @@ import { isAnswered, meaningOf } from '../local/server-errors.js';
  * SQLite refuses a COMMIT when the transaction was rolled back, so there the layer's own will do.
  */
 export interface ProvenCommit {
-  guard: BarrierGuard;
+  guard: TransactionGuard;
   /**
    * To be called when `guard.holds()` has said yes, right before the layer commits.
    *

@@ -1,0 +1,21 @@
+export { type DatabaseInput, databaseOf, transactionOf } from './adapters/database-of.js';
+export type {
+  Mysql2Connection,
+  Mysql2Pool,
+  Mysql2Queryable,
+  Mysql2Transaction,
+} from './adapters/mysql2-shape.js';
+export type {
+  Dialect,
+  Executor,
+  LocalDatabase,
+  LocalTransaction,
+  OpenTransaction,
+  Row,
+  SqlValue,
+  TransactionGuard,
+  TransactionLimits,
+} from './database.js';
+export { Deadline, type Late, within } from './deadline.js';
+export { isAnswered, type Meaning, meaningOf } from './server-errors.js';
+export { isSqliteInTransaction, savepointGuard } from './transaction-guard.js';
