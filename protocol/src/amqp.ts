@@ -38,6 +38,14 @@ export const HEADERS = {
   deadReason: 'escrow-dead-reason',
 } as const;
 
+/**
+ * Before each CloudEvents attribute of a message that asked for them (AMQP binding, binary mode:
+ * `id`, `source`, `type`, `specversion`, `time`, and where given `subject` and `dataschema`; the
+ * `datacontenttype` is the property `contentType`). The binding also knows `cloudEvents_`, for JMS
+ * clients, whose names have no colon; one message has one of the two.
+ */
+export const CLOUD_EVENTS_PREFIX = 'cloudEvents:';
+
 /** Colons stand in no topic and no group, so two pairs never share a queue. */
 export const queueName = (topic: string, consumerGroup: string) =>
   `escrow:${topic}:${consumerGroup}`;

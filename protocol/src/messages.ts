@@ -96,8 +96,25 @@ function checkBody(body: Body, context: z.RefinementCtx): void {
 const bodiesGiven = ({ data, dataBase64 }: Body): number =>
   Number(data !== undefined) + Number(dataBase64 !== undefined);
 
+/**
+ * Both prefixes that the AMQP binding of CloudEvents knows. A message has its attributes under one
+ * of them alone, so a caller's own would contradict those it asked for.
+ */
+const CLOUD_EVENTS_HEADER = /^cloudevents[:_]/i;
+
 /** The last millisecond of the year 9999, beyond which a time has no ISO 8601 text. */
 const MS_MAX = 253_402_300_799_999;
+
+/** What RFC 3986 lets stand in a URI reference, or in a URI, which begins with its scheme. */
+const URI_REFERENCE = /^(?:[\w\-.~:/?#[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+$/;
+const URI_SCHEME = /^[A-Za-z][A-Za-z0-9+.-]*:/;
+
+const uriReference = z
+  .string()
+  .max(LIMITS.cloudEventsAttributeCharsMax)
+  .refine((value) => URI_REFERENCE.test(value), {
+    error: 'must be a URI reference, such as /accounts or https://example.com/accounts',
+  });
 
 /**
  * Asks for CloudEvents attributes as headers. `id`, `time`, `specversion` and the content type are
@@ -105,14 +122,16 @@ const MS_MAX = 253_402_300_799_999;
  */
 export const CloudEvents = z
   .strictObject({
-    source: printable(LIMITS.cloudEventsAttributeCharsMax)
-      .optional()
-      .describe('Default: /producer-groups/<producer group>'),
+    source: uriReference.optional().describe('Default: /producer-groups/<producer group>'),
     type: printable(LIMITS.cloudEventsAttributeCharsMax)
       .optional()
       .describe('Default: the routing key, or the topic when that is empty'),
     subject: printable(LIMITS.cloudEventsAttributeCharsMax).optional(),
-    dataschema: printable(LIMITS.cloudEventsAttributeCharsMax).optional(),
+    dataschema: uriReference
+      .refine((value) => URI_SCHEME.test(value), {
+        error: 'must be a URI with its scheme, such as https://example.com/schemas/user',
+      })
+      .optional(),
   })
   .meta({ id: 'CloudEvents' });
 export type CloudEvents = z.output<typeof CloudEvents>;
@@ -171,6 +190,17 @@ export const Message = z
         path: ['delayMs'],
         message: 'stands beside deliverAt; give one of the two',
       });
+    }
+    if (message.cloudEvents !== undefined) {
+      for (const headerName of Object.keys(message.headers)) {
+        if (!CLOUD_EVENTS_HEADER.test(headerName)) continue;
+        context.addIssue({
+          code: 'custom',
+          path: ['headers'],
+          message: `header ${headerName} stands beside cloudEvents, which sets these headers; give one of the two`,
+          params: { code: 'FORBIDDEN_HEADER' },
+        });
+      }
     }
     checkBody(message, context);
   })

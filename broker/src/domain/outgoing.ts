@@ -1,4 +1,4 @@
-import { HEADERS, messageIdOf } from '@escrowmq/protocol';
+import { CLOUD_EVENTS_PREFIX, type CloudEvents, HEADERS, messageIdOf } from '@escrowmq/protocol';
 import type { Committed, Message } from './transaction.js';
 
 /** A message as RabbitMQ gets it. */
@@ -41,26 +41,47 @@ export interface MessageToSend {
   receiptsQueue: string;
 }
 
+/** The attributes of CloudEvents 1.0, for a message that asked for them. */
+function cloudEventsHeaders(
+  cloudEvents: CloudEvents,
+  { transaction, number, message }: MessageToSend,
+): Outgoing['headers'] {
+  const headers: Outgoing['headers'] = {};
+  const attributes = {
+    specversion: '1.0',
+    id: messageIdOf(transaction.id, number),
+    source: `/producer-groups/${transaction.producerGroup}`,
+    type: typeOf(message),
+    time: new Date(transaction.preparedAt).toISOString(),
+    ...cloudEvents,
+  };
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== undefined) headers[CLOUD_EVENTS_PREFIX + name] = value;
+  }
+  return headers;
+}
+
+const typeOf = ({ topic, routingKey }: Pick<Message, 'topic' | 'routingKey'>): string =>
+  routingKey === '' ? topic : routingKey;
+
 /** AMQP short strings hold 255 bytes; a routing key fits by its limit. */
-export function outgoingOf({
-  transaction,
-  number,
-  message,
-  receiptsQueue,
-}: MessageToSend): Outgoing {
+export function outgoingOf(toSend: MessageToSend): Outgoing {
+  const { transaction, number, message, receiptsQueue } = toSend;
   const { id, trace, expects } = transaction;
+  const { cloudEvents } = message;
   return {
     topic: message.topic,
     routingKey: message.routingKey,
     body: bodyOf(message),
     messageId: messageIdOf(id, number),
     contentType: contentTypeOf(message),
-    type: message.routingKey === '' ? message.topic : message.routingKey,
+    type: typeOf(message),
     producerGroup: transaction.producerGroup,
     ...(expects.length === 0 ? {} : { replyTo: receiptsQueue }),
     timestampSeconds: Math.floor(transaction.preparedAt / 1000),
     headers: {
       ...message.headers,
+      ...(cloudEvents === undefined ? {} : cloudEventsHeaders(cloudEvents, toSend)),
       ...(trace.traceparent === undefined ? {} : { traceparent: trace.traceparent }),
       ...(trace.tracestate === undefined ? {} : { tracestate: trace.tracestate }),
       [HEADERS.transactionId]: id,
