@@ -19,6 +19,7 @@ export function checksContract(opened: () => OpenStore): void {
         businessKeys: ['order:1', 'phone:2'],
         checkContext: 'shard-3',
         preparedAt: 1_700_000_000_123,
+        trace: { traceparent: '00-abc', tracestate: 'a=1' },
       });
       const { state } = await rowOf(store, id);
       const before = await store.now();
@@ -32,6 +33,7 @@ export function checksContract(opened: () => OpenStore): void {
           checkContext: 'shard-3',
           businessKeys: ['order:1', 'phone:2'],
           preparedAt: 1_700_000_000_123,
+          trace: { traceparent: '00-abc', tracestate: 'a=1' },
           alerted: false,
         },
       ]);

@@ -113,6 +113,21 @@ test('a "commit" brings the data that prepare left open, up to the limit', async
   });
 });
 
+test('the question carries the trace of the prepare, and none where the prepare had none', async () => {
+  const traces: unknown[] = [];
+  const { url } = await endpoint((request, response) => {
+    traces.push([request.headers.traceparent, request.headers.tracestate]);
+    says(COMMIT)(request, response);
+  });
+  const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
+  await asker().ask(group([url]), REQUEST, { traceparent, tracestate: 'a=1' });
+  await asker().ask(group([url]), REQUEST);
+  expect(traces).toEqual([
+    [traceparent, 'a=1'],
+    [undefined, undefined],
+  ]);
+});
+
 test('the question is the request as JSON, signed so that the old and the new secret verify it', async () => {
   const got: { body: string; headers: IncomingMessage['headers']; method: string | undefined }[] =
     [];

@@ -1,5 +1,6 @@
 import { type CheckRequest, LIMITS } from '@escrowmq/protocol';
 import type { Asker, CheckOutcome, Observer, ProducerGroup } from '../domain/ports.js';
+import type { TraceContext } from '../domain/transaction.js';
 import type { BreakerLimits } from './breaker.js';
 import { BREAKER_LIMITS } from './breaker.js';
 import type { CallbackPolicy } from './callback-policy.js';
@@ -45,6 +46,11 @@ export interface AskerOptions {
 interface Waiter {
   /** The slot, or why there is none. */
   done(result: Slot | string): void;
+}
+
+interface Question {
+  request: CheckRequest;
+  trace: TraceContext;
 }
 
 interface Group {
@@ -119,7 +125,7 @@ export function createAsker(options: AskerOptions): Asker & { close(): Promise<v
   }
 
   /** One call within its time limit; every failure becomes a result. */
-  async function call(group: ProducerGroup, url: string, request: CheckRequest) {
+  async function call(group: ProducerGroup, url: string, { request, trace }: Question) {
     const { timeoutMs } = group.checkPolicy;
     const refusal = allow.checkUrlProblem(url);
     if (refusal !== undefined) return noAnswer(`call not allowed: ${refusal}`);
@@ -133,6 +139,7 @@ export function createAsker(options: AskerOptions): Asker & { close(): Promise<v
       const called = callEndpoint({
         url,
         request,
+        trace,
         signingSecrets,
         answerBytesMax,
         agent,
@@ -163,13 +170,17 @@ export function createAsker(options: AskerOptions): Asker & { close(): Promise<v
     observer.info(what, { producerGroup: group, endpoint: shown(change.url), detail });
   }
 
-  async function ask(group: ProducerGroup, request: CheckRequest): Promise<CheckOutcome> {
+  async function ask(
+    group: ProducerGroup,
+    request: CheckRequest,
+    trace: TraceContext = {},
+  ): Promise<CheckOutcome> {
     if (closed) return { kind: 'unanswered', tookMs: 0, detail: 'the broker is shutting down' };
     const state = groupOf(group);
     const slot = await takeSlot(state, group.checkPolicy.timeoutMs);
     if (typeof slot === 'string') return { kind: 'unanswered', tookMs: 0, detail: slot };
     const startedAt = now();
-    const result = await call(group, slot.url, request);
+    const result = await call(group, slot.url, { request, trace });
     const endedAt = now();
     const failure = result.kind === 'noAnswer' ? { failure: result.detail } : {};
     const change = state.slots.release(slot, { now: endedAt, ...failure });

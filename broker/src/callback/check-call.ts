@@ -2,6 +2,7 @@ import { CheckAnswer, type CheckRequest } from '@escrowmq/protocol';
 import type { Agent, Dispatcher } from 'undici';
 import { request as send } from 'undici';
 import type { z } from 'zod';
+import type { TraceContext } from '../domain/transaction.js';
 import { AddressRefused } from './guarded-agent.js';
 import { signatureHeaders } from './signature.js';
 
@@ -26,6 +27,8 @@ export type CallResult =
 export interface CheckCall {
   url: string;
   request: CheckRequest;
+  /** W3C Trace Context, as it was at prepare. */
+  trace: TraceContext;
   signingSecrets: readonly string[];
   /** Reading stops here, whatever was announced. Most answers have 100 bytes; one may bring data. */
   answerBytesMax: number;
@@ -55,6 +58,7 @@ export async function callEndpoint(call: CheckCall): Promise<CallResult> {
       accept: 'application/json',
       // A compressed body could unfold into any size, so none is accepted.
       'accept-encoding': 'identity',
+      ...call.trace,
       ...signatureHeaders({ id, at: call.at, body }, call.signingSecrets),
     },
     body,

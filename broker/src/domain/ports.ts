@@ -21,6 +21,7 @@ import type {
   NewTransaction,
   State,
   StoreTime,
+  TraceContext,
 } from './transaction.js';
 
 /*
@@ -80,6 +81,8 @@ export interface DueCheck {
   checkContext?: string;
   businessKeys: string[];
   preparedAt: StoreTime;
+  /** As it was at prepare, so that the work of the check is in the same trace. */
+  trace?: TraceContext;
   /** Since when no check was answered; absent after an answer. */
   unansweredSince?: StoreTime;
   /** An alert for this transaction has been raised since it was last answered. */
@@ -112,8 +115,16 @@ export interface ForwardingToSave {
   /** Those of `done` that were dropped unrouted. */
   unrouted: MessageMask;
   to: State;
+  /** Nothing failed, and what is left only waits: that is no attempt. @default false */
+  onlyWaits?: boolean;
   lastFailure?: string;
   history: HistoryEvent[];
+}
+
+/** A committed transaction of which nothing may go before `dueAt`. */
+export interface ForwardToPostpone {
+  id: string;
+  dueAt: StoreTime;
 }
 
 // ---- the store: the rest
@@ -196,6 +207,8 @@ export interface Store {
   /** Committed rows by id, for whoever just moved them. */
   readCommitted(ids: readonly string[]): Promise<Committed[]>;
   saveForwards(batch: readonly ForwardingToSave[]): Promise<void>;
+  /** Ends the lease of committed rows until the first of their messages may go. */
+  postponeForwards(batch: readonly ForwardToPostpone[]): Promise<void>;
   /** Makes committed rows due at once: whoever leased them can't forward them now. */
   releaseForwards(ids: readonly string[]): Promise<void>;
 
@@ -269,8 +282,8 @@ export type CheckOutcome =
   | { kind: 'unanswered'; endpoint?: string; tookMs: number; detail: string };
 
 export interface Asker {
-  /** Never rejects. */
-  ask(group: ProducerGroup, request: CheckRequest): Promise<CheckOutcome>;
+  /** Never rejects. The trace goes along where the question is a call. */
+  ask(group: ProducerGroup, request: CheckRequest, trace?: TraceContext): Promise<CheckOutcome>;
   /** Checks of the group that would begin at once; without limit where none would be made. */
   roomFor(group: ProducerGroup): number;
   /** Groups whose endpoints take no further check now. */

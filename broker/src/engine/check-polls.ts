@@ -226,10 +226,10 @@ export function createCheckPolls(deps: CheckPollsDeps): CheckPolls {
   }
 
   return {
-    ask(group, request) {
+    ask(group, request, trace) {
       if (closed) return Promise.resolve(noAnswer('the broker is shutting down', 0));
       if (roomOf(groups.get(group.name)) > 0) return askByPoll(group, request);
-      if (group.checkUrls.length > 0) return calls.ask(group, request);
+      if (group.checkUrls.length > 0) return calls.ask(group, request, trace);
       const detail = 'the producer group has no check URL, and nobody polls for its checks';
       return Promise.resolve(noAnswer(detail, 0));
     },

@@ -115,14 +115,15 @@ export function createChecker(deps: CheckerDeps): Checker {
       const detail = `producer group ${due.producerGroup} is not registered`;
       return { kind: 'unanswered', tookMs: 0, detail };
     }
-    return asker.ask(group, {
+    const request = {
       id: due.id,
       producerGroup: due.producerGroup,
       ...(due.checkContext === undefined ? {} : { checkContext: due.checkContext }),
       businessKeys: due.businessKeys,
       preparedAt: due.preparedAt,
       attempt: due.state.checks + due.state.unanswered + 1,
-    });
+    };
+    return asker.ask(group, request, due.trace);
   }
 
   async function check(due: DueCheck, group: ProducerGroup | undefined): Promise<void> {

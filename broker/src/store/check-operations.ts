@@ -55,7 +55,7 @@ type DueRow = StateRow & {
 function dueCheckOf(row: DueRow): DueCheck[] {
   const state = stateOf(row);
   if (state.state !== 'prepared') return [];
-  const { businessKeys, checkContext } = parseDetails(row.details);
+  const { businessKeys, checkContext, trace } = parseDetails(row.details);
   return [
     {
       id: idText(row.id),
@@ -64,6 +64,7 @@ function dueCheckOf(row: DueRow): DueCheck[] {
       businessKeys: businessKeys ?? [],
       ...(checkContext === undefined ? {} : { checkContext }),
       preparedAt: row.prepared_at,
+      ...(trace === undefined ? {} : { trace }),
       ...(row.unanswered_since === NEVER ? {} : { unansweredSince: row.unanswered_since }),
       alerted: row.alerted === 1,
     },
