@@ -1,18 +1,21 @@
-import { EscrowError, isEscrowError } from '@escrowmq/protocol';
+import { EscrowError, isEscrowError, queueName } from '@escrowmq/protocol';
 import type { ChannelModel } from 'amqplib';
-import { keepConnection, unreachable } from './connection.js';
-import type { Handler } from './consume-one.js';
+import { type ConsumeContext, consumeOne, type Handler } from './delivery/consume-one.js';
+import { type RunningSubscription, startSubscription } from './delivery/subscription.js';
+import { TimeLimits } from './delivery/time-limits.js';
 import { logTo } from './events.js';
-import type { KeptOpen } from './keep-open.js';
 import {
   type ConsumerOptions,
   parseConsumerOptions,
   parseSubscribeOptions,
   type SubscribeOptions,
 } from './options.js';
-import { createPublisher, type Publisher } from './publisher.js';
-import { createReceipts, type Receipts } from './receipts.js';
-import { type RunningSubscription, startSubscription } from './subscription.js';
+import { keepConnection, unreachable } from './rabbit/connection.js';
+import type { KeptOpen } from './rabbit/keep-open.js';
+import { createPublisher, type Publisher } from './rabbit/publisher.js';
+import { declareTopology } from './rabbit/topology.js';
+import { createReceipts, type Receipts } from './settle/receipts.js';
+import { withinMs } from './within-ms.js';
 
 export interface Subscription {
   /**
@@ -112,8 +115,30 @@ export function createConsumer(options: ConsumerOptions): Consumer {
       if (closed !== undefined) throw isClosed();
       const { consuming, publisher, receipts } = await connected();
       if (closed !== undefined) throw isClosed();
-      const parts = { settings, handler, connection: consuming, publisher, receipts, log };
-      const subscription = startSubscription(parts);
+      const { topic, group, concurrency, drainTimeoutMs } = settings;
+      const closing = new AbortController();
+      const context: ConsumeContext = {
+        settings,
+        handler,
+        limits: new TimeLimits(settings.handlerTimeoutMs),
+        publisher,
+        receipts,
+        log,
+        closing: closing.signal,
+        now: Date.now,
+      };
+      const subscription = startSubscription({
+        topic,
+        group,
+        queue: queueName(topic, group),
+        prefetch: concurrency,
+        drainTimeoutMs,
+        declare: (channel) => declareTopology(channel, settings),
+        take: (delivery) => consumeOne(delivery, context),
+        closing,
+        connection: consuming,
+        log,
+      });
       subscriptions.add(subscription);
       const close = async () => {
         await subscription.close();
@@ -142,13 +167,4 @@ async function disconnect({ consuming, publishing, publisher }: Shared): Promise
 
 function isClosed(): EscrowError {
   return new EscrowError('SHUTTING_DOWN', 'this consumer is closed: create another one');
-}
-
-async function withinMs(work: Promise<void>, timeoutMs: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const tooLong = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, timeoutMs);
-  });
-  await Promise.race([work, tooLong]);
-  clearTimeout(timer);
 }

@@ -1,4 +1,4 @@
-import type { DeadReason } from './next-step.js';
+import type { DeadReason } from './settle/next-step.js';
 
 /** Which of the consumer's two connections: see connection.ts for why there are two. */
 export type ConnectionName = 'consuming' | 'publishing';

@@ -1,7 +1,7 @@
 import { ConsumerGroupName, EscrowError, parse, parseMessageId } from '@escrowmq/protocol';
 import type { Pool, PoolConnection } from 'mysql2/promise';
 import { INSERT_CONSUMED } from './consumed-table.js';
-import type { Message } from './message.js';
+import type { Message } from './delivery/message.js';
 
 /** What `once` needs of a message, so that a test or a replay can call it without one. */
 export type OnceMessage = Pick<Message, 'id' | 'group'> & Partial<Pick<Message, 'signal'>>;

@@ -2,10 +2,10 @@ import { HEADERS } from '@escrowmq/protocol';
 import { expect, test } from '@jest/globals';
 import type { ConsumeMessage } from 'amqplib';
 import { causeOf } from '../../consumer-sdk/src/cause.js';
-import { copyProperties } from '../../consumer-sdk/src/copy.js';
-import { parseDelivery } from '../../consumer-sdk/src/message.js';
-import { afterFailure, requeuePauseMs } from '../../consumer-sdk/src/next-step.js';
-import { queuesOf } from '../../consumer-sdk/src/topology.js';
+import { parseDelivery } from '../../consumer-sdk/src/delivery/message.js';
+import { queuesOf } from '../../consumer-sdk/src/rabbit/topology.js';
+import { copyProperties } from '../../consumer-sdk/src/settle/copy.js';
+import { afterFailure, requeuePauseMs } from '../../consumer-sdk/src/settle/next-step.js';
 import { amqpProperties, bodyOf, type TestMessage } from '../support/publish.js';
 
 /** A delivery as amqplib hands it over. */

@@ -1,5 +1,5 @@
 import { expect, test } from '@jest/globals';
-import { keepOpen, type Opened, retryDelayMs } from '../../consumer-sdk/src/keep-open.js';
+import { keepOpen, type Opened, retryDelayMs } from '../../consumer-sdk/src/rabbit/keep-open.js';
 
 /** A thing that opens, or not, as the test says, and can be lost. */
 function fakeThing(failures: unknown[] = []) {

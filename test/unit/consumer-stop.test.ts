@@ -1,5 +1,5 @@
 import { expect, test } from '@jest/globals';
-import { Stop } from '../../consumer-sdk/src/stop.js';
+import { Stop } from '../../consumer-sdk/src/delivery/stop.js';
 
 test('a signal that is looked at before is aborted with the reason, once', () => {
   const stop = new Stop();

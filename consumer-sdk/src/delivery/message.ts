@@ -1,7 +1,8 @@
 import { isUtf8 } from 'node:buffer';
 import { HEADERS, isReceiptsQueue, parseMessageId } from '@escrowmq/protocol';
 import type { ConsumeMessage } from 'amqplib';
-import { causeOf } from './cause.js';
+import { causeOf } from '../cause.js';
+import type { Stop } from './stop.js';
 
 /**
  * A message as a handler gets it.
@@ -88,7 +89,7 @@ function textOf(body: Buffer): string {
 
 /** With or without parameters: `application/json; charset=utf-8` as well. */
 function isJson(contentType: string): boolean {
-  return /^application\/json\s*(;|$)/i.test(contentType);
+  return contentType === 'application/json' || /^application\/json\s*(;|$)/i.test(contentType);
 }
 
 /** The envelope, or what is wrong with it. */
@@ -121,7 +122,7 @@ function parseEnvelope(delivery: ConsumeMessage, group: string): Envelope | stri
     producerGroup: appId,
     preparedAt,
     attempts: attemptsOf(headers, group),
-    receiptsQueue: isExpected(headers, group) && isReceiptsQueue(replyTo) ? replyTo : undefined,
+    receiptsQueue: isReceiptsQueue(replyTo) && isExpected(headers, group) ? replyTo : undefined,
   };
 }
 
@@ -129,6 +130,57 @@ const isExpected = (headers: Record<string, unknown>, group: string): boolean =>
   String(headers[HEADERS.expects] ?? '')
     .split(',')
     .includes(group);
+
+/** What a handler gets; a class, so that most messages never make a signal. */
+export class ReceivedMessage implements Message<never> {
+  readonly id: string;
+  readonly transactionId: string;
+  readonly number: number;
+  readonly group: string;
+  readonly topic: string;
+  readonly routingKey: string;
+  readonly data: never;
+  readonly body: Buffer;
+  readonly contentType: string;
+  readonly headers: Readonly<Record<string, unknown>>;
+  readonly producerGroup: string;
+  readonly preparedAt: number;
+  readonly attempts: number;
+  readonly redelivered: boolean;
+  readonly #stop: Stop;
+
+  constructor(original: ConsumeMessage, parts: MessageParts) {
+    const { envelope, data, group, stop } = parts;
+    this.id = envelope.id;
+    this.transactionId = envelope.transactionId;
+    this.number = envelope.number;
+    this.group = group;
+    this.topic = envelope.topic;
+    this.routingKey = envelope.routingKey;
+    // What the caller of subscribe says it is.
+    this.data = data as never;
+    this.body = original.content;
+    this.contentType = envelope.contentType;
+    this.headers = envelope.headers;
+    this.producerGroup = envelope.producerGroup;
+    this.preparedAt = envelope.preparedAt;
+    this.attempts = envelope.attempts;
+    this.redelivered = original.fields.redelivered;
+    this.#stop = stop;
+  }
+
+  get signal(): AbortSignal {
+    return this.#stop.signal;
+  }
+}
+
+export interface MessageParts {
+  envelope: Envelope;
+  data: unknown;
+  group: string;
+  /** Behind the message's signal. */
+  stop: Stop;
+}
 
 /**
  * This group's attempts that failed so far; what is not a count is none. A dead letter that an

@@ -6,9 +6,9 @@ import {
   RECEIPTS_QUEUE_ARGUMENTS,
   type ReceiptBatch,
 } from '@escrowmq/protocol';
-import { causeOf } from './cause.js';
-import type { Log } from './events.js';
-import type { Publisher } from './publisher.js';
+import { causeOf } from '../cause.js';
+import type { Log } from '../events.js';
+import type { Publisher } from '../rabbit/publisher.js';
 
 /**
  * Receipts on their way to the broker, in batches that form by concurrency alone.

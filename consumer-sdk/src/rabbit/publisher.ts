@@ -1,7 +1,7 @@
 import type { ChannelModel, ConfirmChannel, Options } from 'amqplib';
-import { causeOf } from './cause.js';
+import { causeOf } from '../cause.js';
+import type { Log } from '../events.js';
 import { watchChannel } from './channel.js';
-import type { Log } from './events.js';
 import { type KeptOpen, keepOpen } from './keep-open.js';
 
 /**

@@ -1,7 +1,7 @@
 import { EscrowError } from '@escrowmq/protocol';
 import { type ChannelModel, connect } from 'amqplib';
-import { causeOf } from './cause.js';
-import type { ConnectionName, Log } from './events.js';
+import { causeOf } from '../cause.js';
+import type { ConnectionName, Log } from '../events.js';
 import { type KeptOpen, keepOpen } from './keep-open.js';
 
 /**

@@ -1,0 +1,171 @@
+import { isEscrowError } from '@escrowmq/protocol';
+import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib';
+import { causeOf } from '../cause.js';
+import type { Log } from '../events.js';
+import { type WatchedChannel, watchChannel } from '../rabbit/channel.js';
+import { keepOpen } from '../rabbit/keep-open.js';
+import { withinMs } from '../within-ms.js';
+import type { Delivery } from './delivery.js';
+import { Outstanding } from './outstanding.js';
+
+/**
+ * One consumer of one queue on one channel, kept alive: when the channel is lost, with its
+ * connection or alone, or RabbitMQ cancels the consumer (its queue was deleted), everything is
+ * declared again and consumed again. What was out on the old channel is abandoned: it can not be
+ * acknowledged any more, and RabbitMQ delivers it again.
+ */
+export interface RunningSubscription {
+  /** Resolves when deliveries flow for the first time. */
+  started(timeoutMs: number): Promise<void>;
+  /** Takes no more messages and waits for those that are out, at most `drainTimeoutMs`. */
+  close(): Promise<void>;
+}
+
+export interface SubscriptionParts {
+  /** For events and errors. */
+  topic: string;
+  group: string;
+  /** What is consumed; declared by `declare`. */
+  queue: string;
+  /** Messages out at a time. */
+  prefetch: number;
+  drainTimeoutMs: number;
+  /** Declares all that this consumer needs, the queue among it. */
+  declare(channel: Channel): Promise<void>;
+  /** Gets each delivery in its order, and finishes it, now or later. */
+  take(delivery: Delivery): void;
+  /** Aborted by `close`, before it waits: nothing new is begun then. */
+  closing: AbortController;
+  connection: {
+    get(timeoutMs: number, signal: AbortSignal): Promise<ChannelModel>;
+  };
+  log: Log;
+}
+
+/** A channel that consumes, and what is out on it. */
+interface Session {
+  channel: Channel;
+  watched: WatchedChannel;
+  consumerTag: string;
+  outstanding: Outstanding;
+}
+
+/** Longer than one reconnect takes; then the loop tries again. */
+const CONNECTION_TIMEOUT_MS = 10_000;
+
+export function startSubscription(parts: SubscriptionParts): RunningSubscription {
+  const { topic, group, queue, closing, log } = parts;
+  const running = new Running();
+
+  const kept = keepOpen<Session>({
+    what: `the subscription of ${group} to ${topic}`,
+    async open(signal) {
+      closing.signal.throwIfAborted();
+      const model = await parts.connection.get(CONNECTION_TIMEOUT_MS, signal);
+      const channel = await model.createChannel();
+      const watched = watchChannel(channel);
+      try {
+        return await consumeOn(channel, watched);
+      } catch (error) {
+        await watched.close();
+        throw error;
+      }
+    },
+    onOpen: () => log({ event: 'consuming', topic, group }),
+    onLost: (cause, retryInMs) =>
+      log({ event: 'consumingLost', topic, group, cause: causeOf(cause), retryInMs }),
+    // Connection troubles pass; what exists with other properties stays.
+    isFatal: isEscrowError,
+  });
+
+  async function consumeOn(channel: Channel, watched: WatchedChannel) {
+    await parts.declare(channel);
+    // Per consumer: RabbitMQ 4 refuses a limit for the whole channel.
+    await channel.prefetch(parts.prefetch, false);
+    const outstanding = new Outstanding(channel, watched, {
+      finished: () => running.end(),
+      repair: () => parts.declare(channel),
+    });
+    const session: Session = { channel, watched, consumerTag: '', outstanding };
+    let cancelled: (reason: unknown) => void = () => {};
+    const lost = Promise.race([
+      watched.lost,
+      new Promise<unknown>((resolve) => {
+        cancelled = resolve;
+      }),
+    ]);
+    const reply = await channel.consume(queue, (message) => {
+      if (message === null) cancelled(new Error('RabbitMQ cancelled the consumer: queue deleted?'));
+      else take(message, session);
+    });
+    session.consumerTag = reply.consumerTag;
+    // Before anything is opened again: no handler may take its late success for settled.
+    const lostAndAbandoned = lost.then((cause) => {
+      outstanding.abandon(cause);
+      return cause;
+    });
+    return { value: session, lost: lostAndAbandoned, close: () => watched.close() };
+  }
+
+  function take(message: ConsumeMessage, session: Session): void {
+    // Untouched, so that it goes back when the channel is closed.
+    if (closing.signal.aborted) return;
+    running.begin();
+    parts.take(session.outstanding.add(message));
+  }
+
+  /** Stops deliveries and waits for those that run. */
+  async function drain(): Promise<void> {
+    const session = kept.current;
+    if (session?.watched.isOpen) {
+      // Fails only with the channel, which ends the deliveries just as well.
+      const cancelling = session.channel.cancel(session.consumerTag).catch(() => undefined);
+      await Promise.race([cancelling, session.watched.lost]);
+    }
+    await withinMs(running.none(), parts.drainTimeoutMs);
+    if (running.count > 0) {
+      log({ event: 'drainTimedOut', topic, group, running: running.count });
+      session?.outstanding.abandon(new Error(`the subscription of ${group} to ${topic} is closed`));
+    }
+    session?.outstanding.flush();
+  }
+
+  async function closeOnce(): Promise<void> {
+    closing.abort();
+    await drain();
+    await kept.close();
+  }
+  let closed: Promise<void> | undefined;
+
+  return {
+    async started(timeoutMs) {
+      await kept.get(timeoutMs, closing.signal);
+    },
+    close() {
+      closed ??= closeOnce();
+      return closed;
+    },
+  };
+}
+
+/** Counts the deliveries that somebody works on. */
+class Running {
+  count = 0;
+  #whenNone: (() => void)[] = [];
+
+  begin(): void {
+    this.count += 1;
+  }
+
+  end(): void {
+    this.count -= 1;
+    if (this.count > 0) return;
+    for (const tell of this.#whenNone.splice(0)) tell();
+  }
+
+  /** Resolves when nobody works on any. */
+  none(): Promise<void> {
+    if (this.count === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#whenNone.push(resolve));
+  }
+}
