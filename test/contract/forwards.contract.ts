@@ -7,6 +7,7 @@ import {
   forward,
   messages,
   newId,
+  newTransaction,
   type OpenStore,
   prepare,
   rowOf,
@@ -38,7 +39,8 @@ export function forwardsContract(opened: () => OpenStore): void {
       const id = await overdueForward(store, 1_000, content);
       const { due } = await store.claimDueForwards(FORWARDS);
       const bytes = Buffer.byteLength(JSON.stringify(content.messages));
-      const rest = { pending: 0b111, attempts: 0, bytes, producerGroup: 'accounts' };
+      const decidedAt = (await rowOf(store, id)).decision?.at;
+      const rest = { pending: 0b111, attempts: 0, bytes, producerGroup: 'accounts', decidedAt };
       expect(due).toEqual([{ id, ...content, ...rest }]);
       expect(await store.readCommitted([id])).toEqual(due);
     });
@@ -85,6 +87,49 @@ export function forwardsContract(opened: () => OpenStore): void {
       expect(idsOf((await store.claimDueForwards(FORWARDS)).due)).toEqual([id]);
     });
 
+    test('a postponed transaction is due at its time and not with its lease', async () => {
+      const { store } = opened();
+      const ids = [await overdueForward(store, 2_000), await overdueForward(store, 1_000)];
+      const { due, now } = await store.claimDueForwards({ ...FORWARDS, leaseMs: 60_000 });
+      expect(idsOf(due)).toEqual(ids);
+      const [past = '', future = ''] = ids;
+      await store.postponeForwards([
+        { id: past, dueAt: now - 5 },
+        { id: future, dueAt: now + 50_000 },
+      ]);
+      expect(await columnOf(opened(), future, 'due_at')).toBe(now + 50_000);
+      const row = { state: 'committed', pending: 1, attempts: 0, dueAt: now - 5 };
+      expect((await rowOf(store, past)).state).toEqual(row);
+      expect(idsOf((await store.claimDueForwards(FORWARDS)).due)).toEqual([past]);
+    });
+
+    test.each([1, 64, 65, 200])(
+      '%s are postponed in one call, each to its own time',
+      async (count) => {
+        const { store } = opened();
+        const sent = Array.from({ length: count }, () =>
+          newTransaction({ kind: { op: 'send', leaseMs: 0 } }),
+        );
+        await store.insert(sent);
+        await store.postponeForwards(sent.map(({ id }, place) => ({ id, dueAt: 1_000 + place })));
+        const times = new Map(
+          (await store.search({ limit: 500 })).transactions.map(({ id, dueAt }) => [id, dueAt]),
+        );
+        expect(sent.map(({ id }) => times.get(id))).toEqual(sent.map((_, place) => 1_000 + place));
+      },
+    );
+
+    test('postponing moves nothing that is not committed', async () => {
+      const { store } = opened();
+      const prepared = await prepare(store);
+      const forwarded = await overdueForward(store, 0);
+      await forward(store, [forwarded]);
+      const before = await store.find([prepared, forwarded]);
+      await store.postponeForwards([prepared, forwarded].map((id) => ({ id, dueAt: 5 })));
+      await store.postponeForwards([]);
+      expect(await store.find([prepared, forwarded])).toEqual(before);
+    });
+
     test('giving up a lease moves nothing that is not committed', async () => {
       const { store } = opened();
       const prepared = await prepare(store);
@@ -127,6 +172,17 @@ export function forwardsContract(opened: () => OpenStore): void {
         expect(await columnOf(opened(), id, 'settled_at')).toBe(state.forwardedAt);
       });
     }
+
+    test('a part that only waits costs no attempt, and keeps no failure', async () => {
+      const { store } = opened();
+      const id = await overdueForward(store, 0, { messages: messages(2) });
+      const failed = await partly(store, id, { done: 0, pending: 0b11 });
+      await store.saveForwards([failed]);
+      const { lastFailure, ...waits } = await partly(store, id, { done: 0b01, pending: 0b10 });
+      await store.saveForwards([{ ...waits, onlyWaits: true }]);
+      expect((await rowOf(store, id)).state).toEqual(waits.to);
+      expect((await store.view(id))?.forwarding).toEqual({ failedAttempts: 1 });
+    });
 
     test('a result for what is forwarded already changes nothing', async () => {
       const { store } = opened();

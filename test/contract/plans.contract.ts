@@ -127,6 +127,8 @@ export function plansContract(opened: () => OpenStore): void {
       const to = { state: 'committed', pending: 1, attempts: 1, dueAt: 0 } as const;
       return store.saveForwards([{ id, done: 0, unrouted: 0, to, history: [] }]);
     };
+    const postpone = (store: Store, ids: string[]) =>
+      store.postponeForwards(ids.map((id, place) => ({ id, dueAt: place })));
     const checkOne = async (store: Store, [id = '']: string[]) => {
       const { state } = await rowOf(store, id);
       if (state.state !== 'prepared') throw new Error(state.state);
@@ -148,6 +150,7 @@ export function plansContract(opened: () => OpenStore): void {
       ['the result of a check', checkOne, undefined],
       ['confirms', finishAll, commitAll],
       ['the result of a failed forwarding', failOne, commitAll],
+      ['postponed forwards', postpone, commitAll],
       ['released forwards', (store: Store, ids: string[]) => store.releaseForwards(ids), commitAll],
       ['messages to forward', (store: Store, ids: string[]) => store.readCommitted(ids), commitAll],
       ['receipts', receive, commitAll],

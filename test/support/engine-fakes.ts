@@ -55,11 +55,12 @@ export const currentId = () => newId(NOW);
 export interface CommittedChanges extends TransactionChanges {
   pending?: number;
   attempts?: number;
+  decidedAt?: number;
 }
 
 /** A committed transaction of which every message is pending, as the store hands it out. */
 export function committed(changes: CommittedChanges = {}): Committed {
-  const { pending, attempts, ...rest } = changes;
+  const { pending, attempts, decidedAt, ...rest } = changes;
   const { contentHash, messagesJson, mayBePurged, kind, ...kept } = newTransaction({
     id: currentId(),
     preparedAt: NOW,
@@ -69,6 +70,7 @@ export function committed(changes: CommittedChanges = {}): Committed {
     ...kept,
     pending: pending ?? allMessages(kept.messages.length),
     attempts: attempts ?? 0,
+    decidedAt: decidedAt ?? NOW,
   };
 }
 

@@ -1,4 +1,8 @@
-import type { ForwardingToSave, PublishOutcome } from '../../broker/src/domain/ports.js';
+import type {
+  ForwardingToSave,
+  ForwardToPostpone,
+  PublishOutcome,
+} from '../../broker/src/domain/ports.js';
 import type { Committed } from '../../broker/src/domain/transaction.js';
 import { createForwarder, type ForwarderDeps } from '../../broker/src/engine/forwarder.js';
 import { createHeldTransactions } from '../../broker/src/engine/held-transactions.js';
@@ -22,6 +26,7 @@ export function forwarding(
   const rows = options.rows ?? [];
   const publisher = options.publisher ?? fakePublisher({ always: { kind: 'confirmed' } });
   const saved: ForwardingToSave[] = [];
+  const postponed: ForwardToPostpone[] = [];
   const released: string[] = [];
   const reads: string[][] = [];
   const claims: { limit: number; leaseMs: number }[] = [];
@@ -41,6 +46,9 @@ export function forwarding(
       async saveForwards(batch) {
         saved.push(...batch);
       },
+      async postponeForwards(batch) {
+        postponed.push(...batch);
+      },
       async releaseForwards(ids) {
         released.push(...ids);
       },
@@ -52,7 +60,7 @@ export function forwarding(
     policy: { undeliverableAttemptsMax: ATTEMPTS_MAX },
     observer,
   });
-  return { forwarder, publisher, saved, released, reads, claims, observer, held };
+  return { forwarder, publisher, saved, postponed, released, reads, claims, observer, held };
 }
 
 export const sentIds = (publisher: ReturnType<typeof fakePublisher>) =>

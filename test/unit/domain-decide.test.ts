@@ -203,6 +203,40 @@ describe('forwarding', () => {
     });
   });
 
+  describe('while something waits for its time', () => {
+    const nextDueAt = NOW + 700;
+
+    test('and nothing failed: due then, and no attempt', () => {
+      expect(after(3, { done: 0b010, nextDueAt })).toEqual({
+        state: 'committed',
+        pending: 0b100,
+        attempts: 3,
+        dueAt: nextDueAt,
+      });
+    });
+
+    test.each([
+      [700, 700],
+      [1_300, 1_000],
+    ])('what failed and what waits, in %s ms, share the earlier time', (waitMs, dueInMs) => {
+      const result = { done: 0b010, failure: 'nacked', nextDueAt: NOW + waitMs } as const;
+      expect(after(0, result)).toMatchObject({ pending: 0b100, attempts: 1, dueAt: NOW + dueInMs });
+    });
+
+    test.each(['unroutable', 'refused'] as const)(
+      'what is %s is tried on: a parked transaction would keep back what waits',
+      (failure) => {
+        const tried = after(1, { done: 0, failure, nextDueAt });
+        expect(tried).toMatchObject({ state: 'committed', attempts: 2 });
+        expect(after(2, { done: 0, failure })).toMatchObject({ state: 'parked' });
+      },
+    );
+
+    test('all of it was done by somebody else: there is nothing to wait for', () => {
+      expect(after(0, { done: ALL, nextDueAt })).toMatchObject({ state: 'forwarded' });
+    });
+  });
+
   test('a failure of what is done already counts for nothing', () => {
     expect(after(5, { done: ALL, failure: 'unroutable' })).toMatchObject({ state: 'forwarded' });
   });
@@ -230,12 +264,18 @@ const anyEvent: fc.Arbitrary<Event> = fc.oneof(
     .record({
       done: fc.nat(ALL),
       failure: fc.constantFrom('unroutable', 'nacked', 'unconfirmed', 'refused'),
+      nextDueAt: fc.option(fc.nat(2 * NOW), { nil: undefined }),
       max: fc.integer({ min: 1, max: 4 }),
     })
     .map(
-      ({ done, failure, max }): Event =>
+      ({ done, failure, nextDueAt, max }): Event =>
         (state) =>
-          rules.forwarded(state, { done, failure }, { undeliverableAttemptsMax: max }, NOW),
+          rules.forwarded(
+            state,
+            { done, failure, nextDueAt },
+            { undeliverableAttemptsMax: max },
+            NOW,
+          ),
     ),
 );
 

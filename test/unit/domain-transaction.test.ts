@@ -186,6 +186,7 @@ describe('outgoing messages', () => {
     ...CONTENT,
     messages,
     preparedAt: 1_700_000_000_999,
+    decidedAt: 1_700_000_001_999,
     pending: 1,
     attempts: 0,
     bytes: 1,

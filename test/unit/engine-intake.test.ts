@@ -175,6 +175,16 @@ describe('the time inside an id', () => {
   });
 });
 
+describe('prepare of messages that wait', () => {
+  test('they are not held in memory: what may go is read after the commit', async () => {
+    const { intake, inserted, held } = takingIn();
+    const request = prepareRequest({ messages: [{ topic: 'user', data: 1, delayMs: 1 }] });
+    await intake.prepare(request, {});
+    expect(inserted[0]!.kind.op).toBe('prepare');
+    expect(held.take(request.id!)).toBeUndefined();
+  });
+});
+
 describe('send', () => {
   test('it is committed at once and forwarded while its lease lasts', async () => {
     const { intake, inserted, moved, observer } = takingIn();
@@ -197,6 +207,36 @@ describe('send', () => {
     await intake.send(request, {});
     expect(inserted[0]!.kind).toEqual({ op: 'send', leaseMs: 0 });
     expect(moved).toEqual([]);
+    expect(held.take(request.id!)).toBeUndefined();
+  });
+
+  test.each([
+    ['delays', [{ delayMs: 5_000 }, { delayMs: 300 }], 300],
+    ['a time', [{ deliverAt: NOW + 60_000 }], 60_000],
+    ['the earlier of both', [{ deliverAt: NOW + 60_000 }, { delayMs: 300 }], 300],
+  ])(
+    'one whose messages all wait is due with the first, and not in hand: %s',
+    async (_, waits, dueInMs) => {
+      const { intake, inserted, moved, held } = takingIn();
+      const messages = waits.map((wait) => ({ topic: 'user', data: 1, ...wait }));
+      const request = sendRequest({ messages });
+      await intake.send(request, {});
+      expect(inserted[0]!.kind).toEqual({ op: 'send', leaseMs: dueInMs, waits: true });
+      expect(moved).toEqual([]);
+      expect(held.take(request.id!)).toBeUndefined();
+    },
+  );
+
+  test.each([
+    ['one message does not wait', [{ delayMs: 300 }, {}]],
+    ['the time of one is over', [{ deliverAt: NOW }, { delayMs: 300 }]],
+  ])('where %s it is leased and forwarded, but read for it', async (_, waits) => {
+    const { intake, inserted, moved, held } = takingIn();
+    const messages = waits.map((wait) => ({ topic: 'user', data: 1, ...wait }));
+    const request = sendRequest({ messages });
+    await intake.send(request, {});
+    expect(inserted[0]!.kind).toEqual({ op: 'send', leaseMs: LEASE_MS });
+    expect(moved).toMatchObject([{ ids: [request.id] }]);
     expect(held.take(request.id!)).toBeUndefined();
   });
 

@@ -19,6 +19,7 @@ describe('held transactions', () => {
       ...{ id, producerGroup, expects, trace, preparedAt, messages },
       pending: 0b1,
       attempts: 0,
+      ...{ decidedAt: undefined, ready: 0b1, nextDueAt: undefined },
     });
     expect(memory.take(transaction.id)).toBeUndefined();
   });

@@ -100,12 +100,17 @@ export interface Forwarding {
   done: MessageMask;
   /** Why the rest is not done; absent when all is. */
   failure?: 'unroutable' | 'nacked' | 'unconfirmed' | 'refused';
+  /** When the first of what waits and was not published may go; absent when nothing waits. */
+  nextDueAt?: StoreTime | undefined;
 }
 
 /**
  * A confirm clears its bit, so nothing confirmed is ever sent again. Unroutable or refused
  * messages are parked in the end, because nobody may ever come for them; a RabbitMQ that nacks or
  * does not confirm is tried for as long as it takes.
+ *
+ * What waits for its time keeps the transaction from being parked, which would hold it up as well;
+ * and where nothing failed, waiting is no attempt.
  */
 export function forwarded(
   current: State,
@@ -116,12 +121,17 @@ export function forwarded(
   if (current.state !== 'committed') return keep;
   const pending = withoutMessages(current.pending, result.done);
   if (pending === 0) return move({ state: 'forwarded', forwardedAt: now });
+  const { failure, nextDueAt } = result;
+  if (failure === undefined && nextDueAt !== undefined) {
+    return move({ ...current, pending, dueAt: nextDueAt });
+  }
   const attempts = current.attempts + 1;
-  const mayEnd = result.failure === 'unroutable' || result.failure === 'refused';
-  if (mayEnd && attempts >= policy.undeliverableAttemptsMax) {
+  const mayEnd = failure === 'unroutable' || failure === 'refused';
+  if (mayEnd && nextDueAt === undefined && attempts >= policy.undeliverableAttemptsMax) {
     return move({ state: 'parked', reason: 'undeliverable', pending, parkedAt: now });
   }
-  const dueAt = now + backOffMs(FORWARD_BACK_OFF, attempts);
+  const againAt = now + backOffMs(FORWARD_BACK_OFF, attempts);
+  const dueAt = Math.min(againAt, nextDueAt ?? againAt);
   return move({ state: 'committed', pending, attempts, dueAt });
 }
 

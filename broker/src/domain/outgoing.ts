@@ -1,5 +1,6 @@
 import { CLOUD_EVENTS_PREFIX, type CloudEvents, HEADERS, messageIdOf } from '@escrowmq/protocol';
-import type { Committed, Message } from './transaction.js';
+import { dueAtOf, isDelayed } from './delivery-time.js';
+import type { Committed, Message, StoreTime } from './transaction.js';
 
 /** A message as RabbitMQ gets it. */
 export interface Outgoing {
@@ -35,7 +36,10 @@ export interface MessageToSend {
   transaction: Pick<
     Committed,
     'id' | 'producerGroup' | 'expects' | 'trace' | 'preparedAt' | 'messages'
-  >;
+  > & {
+    /** Unknown where nothing waits. */
+    decidedAt?: StoreTime | undefined;
+  };
   number: number;
   message: Message;
   receiptsQueue: string;
@@ -67,7 +71,7 @@ const typeOf = ({ topic, routingKey }: Pick<Message, 'topic' | 'routingKey'>): s
 /** AMQP short strings hold 255 bytes; a routing key fits by its limit. */
 export function outgoingOf(toSend: MessageToSend): Outgoing {
   const { transaction, number, message, receiptsQueue } = toSend;
-  const { id, trace, expects } = transaction;
+  const { id, trace, expects, decidedAt } = transaction;
   const { cloudEvents } = message;
   return {
     topic: message.topic,
@@ -91,6 +95,9 @@ export function outgoingOf(toSend: MessageToSend): Outgoing {
       [HEADERS.routingKey]: message.routingKey,
       [HEADERS.preparedAt]: transaction.preparedAt,
       ...(expects.length === 0 ? {} : { [HEADERS.expects]: expects.join(',') }),
+      ...(decidedAt !== undefined && isDelayed(message)
+        ? { [HEADERS.dueAt]: dueAtOf(message, decidedAt) }
+        : {}),
     },
   };
 }

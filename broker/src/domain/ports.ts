@@ -2,6 +2,7 @@ import type {
   BusinessKeyAnswer,
   CheckPolicy,
   CheckRequest,
+  CompensationRequest,
   ConsumerReceipt,
   Decision,
   DecisionRecord,
@@ -106,6 +107,50 @@ export interface CheckToSave {
   history: HistoryEvent[];
 }
 
+// ---- the store: compensations
+
+/** What a consumer group gave up for good. */
+export interface CompensationKey {
+  id: string;
+  /** Number of the message. */
+  message: number;
+  consumerGroup: string;
+}
+
+export interface DueCompensation extends CompensationKey {
+  producerGroup: string;
+  checkContext?: string;
+  businessKeys: string[];
+  preparedAt: StoreTime;
+  trace: TraceContext;
+  /** Sent in one step, without a local transaction that could be asked about. */
+  sent?: true;
+  /** Of the consumer group: attempts that failed, and why the last one did. */
+  failedAttempts?: number;
+  cause?: string;
+  requestedAt: StoreTime;
+  /** Calls begun, the coming one included: counted before it, so that a crash forgets none. */
+  attempts: number;
+  /** Tries in a row without an answer, calls or not. */
+  failures: number;
+  alerted: boolean;
+}
+
+/** What came of a claimed compensation. */
+export interface CompensationToSave {
+  due: DueCompensation;
+  result:
+    | { kind: 'acknowledged' }
+    | {
+        kind: 'unanswered';
+        /** False: no endpoint was called, so it was no attempt. */
+        called: boolean;
+        dueAt: StoreTime;
+        lastFailure: string;
+        alerted: boolean;
+      };
+}
+
 // ---- the store: forwarding
 
 export interface ForwardingToSave {
@@ -132,6 +177,7 @@ export interface ForwardToPostpone {
 export interface ProducerGroup {
   name: string;
   checkUrls: string[];
+  compensationUrls: string[];
   checkPolicy: CheckPolicy;
   /** Of these settings, as their caller counts; 0 as long as nobody has given one. */
   version: number;
@@ -142,6 +188,7 @@ export interface ProducerGroup {
 export interface GroupToSave {
   name: string;
   checkUrls: string[];
+  compensationUrls: string[];
   checkPolicy: CheckPolicy;
   /** Lower than the stored one: nothing changes. @default the stored one stays, or 0 */
   version?: number | undefined;
@@ -160,11 +207,27 @@ export interface StoreCounts {
    * their clocks differ.
    */
   oldestOpenAt?: StoreTime;
+  /** Compensations that no producer has acknowledged yet. */
+  compensationsOwed: number;
 }
+
+/** A transaction that has not settled, and which groups that hangs on. */
+export type Unsettled = BusinessKeyAnswer['transactions'][number];
 
 export interface ReceiptsSaved {
   /** Transactions that these receipts settled. */
   settled: string[];
+  /**
+   * Of messages consumed after all: compensations that have been acknowledged, or may have been run
+   * by a call without an answer. Told again when such a receipt is repeated.
+   */
+  reversed: Reversed[];
+}
+
+export interface Reversed extends CompensationKey {
+  producerGroup: string;
+  /** False: it was called, and nobody knows whether it was run. */
+  acknowledged: boolean;
 }
 
 /**
@@ -218,10 +281,29 @@ export interface Store {
 
   /** Repeated receipts change nothing; receipts for unknown transactions are ignored. */
   saveReceipts(batch: readonly ConsumerReceipt[]): Promise<ReceiptsSaved>;
+  /** Those of these transactions that have not settled, by id. */
+  unsettled(ids: readonly string[]): Promise<Map<string, Unsettled>>;
   unsettledOn(
     businessKeys: readonly string[],
     producerGroup?: string,
-  ): Promise<Map<string, BusinessKeyAnswer['transactions']>>;
+  ): Promise<Map<string, Unsettled[]>>;
+
+  /**
+   * Leases due compensations by pushing `dueAt` forward, and counts the attempt that is to follow;
+   * oldest first, none of `exceptGroups`.
+   */
+  claimDueCompensations(claim: {
+    limit: number;
+    leaseMs: number;
+    exceptGroups: readonly string[];
+  }): Promise<{ now: StoreTime; due: DueCompensation[] }>;
+  /**
+   * Resolves with those that were acknowledged although their group has consumed the message. Only
+   * an acknowledgement moves what another instance has claimed meanwhile, or what was withdrawn.
+   */
+  saveCompensations(batch: readonly CompensationToSave[]): Promise<CompensationKey[]>;
+  /** Makes claimed compensations due at once, and their attempt one that never was. */
+  releaseCompensations(claimed: readonly DueCompensation[]): Promise<void>;
 
   view(id: string): Promise<TransactionView | undefined>;
   search(query: SearchQuery): Promise<SearchAnswer>;
@@ -290,10 +372,33 @@ export interface Asker {
   busyGroups(): string[];
 }
 
+export type CompensationOutcome =
+  | { kind: 'acknowledged'; endpoint: string; tookMs: number }
+  /** Without an endpoint none was called. */
+  | { kind: 'unanswered'; endpoint?: string; tookMs: number; detail: string };
+
+export interface CompensationCaller {
+  /** Never rejects. */
+  compensate(
+    group: ProducerGroup,
+    request: CompensationRequest,
+    trace: TraceContext,
+  ): Promise<CompensationOutcome>;
+  /** Calls to the group that would begin at once; without limit where none would be made. */
+  roomFor(group: ProducerGroup): number;
+  /** Groups whose endpoints take no further call now. */
+  busyGroups(): string[];
+}
+
 // ---- people
 
 export interface Alert {
-  kind: 'checkUnanswered' | 'parked' | 'forwardFailing';
+  kind:
+    | 'checkUnanswered'
+    | 'parked'
+    | 'forwardFailing'
+    | 'compensationUnanswered'
+    | 'consumedAfterCompensation';
   transactionId: string;
   producerGroup: string;
   detail: string;
@@ -316,4 +421,5 @@ export type CounterName =
   | 'publishes'
   | 'alerts'
   | 'receipts'
+  | 'compensations'
   | 'purged';

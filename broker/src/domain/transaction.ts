@@ -71,12 +71,17 @@ export interface NewTransaction extends Content {
   /** The id is old enough that its transaction may be finished and purged already. */
   mayBePurged: boolean;
   /** `prepare` waits for a verdict until the first check; `send` is committed at once. */
-  kind: { op: 'prepare'; checkAfterMs: number } | { op: 'send'; leaseMs: number };
+  kind:
+    | { op: 'prepare'; checkAfterMs: number }
+    /** `waits`: nothing of it may go before `leaseMs` is over, and nobody forwards it until then. */
+    | { op: 'send'; leaseMs: number; waits?: boolean };
 }
 
 /** A transaction as the forwarder needs it. */
 export interface Committed extends Content {
   preparedAt: StoreTime;
+  /** When it was committed; delays are counted from here. */
+  decidedAt: StoreTime;
   pending: MessageMask;
   attempts: number;
   bytes: number;

@@ -1,4 +1,5 @@
 import type { Forwarding } from '../domain/decide.js';
+import { splitPending } from '../domain/delivery-time.js';
 import type { PublishOutcome } from '../domain/ports.js';
 import {
   allMessages,
@@ -7,6 +8,7 @@ import {
   type MessageMask,
   messageBit,
   type NewTransaction,
+  type StoreTime,
 } from '../domain/transaction.js';
 
 /*
@@ -15,16 +17,63 @@ import {
  */
 
 /** What forwarding needs of a transaction. */
-export type ToForward = Pick<
-  Committed,
-  'id' | 'producerGroup' | 'expects' | 'trace' | 'preparedAt' | 'messages' | 'pending' | 'attempts'
->;
+export interface ToForward
+  extends Pick<
+    Committed,
+    | 'id'
+    | 'producerGroup'
+    | 'expects'
+    | 'trace'
+    | 'preparedAt'
+    | 'messages'
+    | 'pending'
+    | 'attempts'
+  > {
+  /** Unknown of what was held in memory since its prepare; nothing of that ever waits. */
+  decidedAt: StoreTime | undefined;
+  /** Those of `pending` that may be published in this round. */
+  ready: MessageMask;
+  /** When the first of the others may be; absent when all that is pending is ready. */
+  nextDueAt: StoreTime | undefined;
+}
 
 /** All of it, and nothing that only the store needed: the messages' text, the hash, the keys. */
 export function toForward(transaction: NewTransaction): ToForward {
   const { id, producerGroup, expects, trace, preparedAt, messages } = transaction;
   const pending = allMessages(messages.length);
-  return { id, producerGroup, expects, trace, preparedAt, messages, pending, attempts: 0 };
+  return {
+    id,
+    producerGroup,
+    expects,
+    trace,
+    preparedAt,
+    messages,
+    pending,
+    attempts: 0,
+    decidedAt: undefined,
+    ready: pending,
+    nextDueAt: undefined,
+  };
+}
+
+/** A row from the store, and what of it may go at that time. */
+export function toForwardAt(row: Committed, now: StoreTime): ToForward {
+  const { id, producerGroup, expects, trace, preparedAt, messages } = row;
+  const { pending, attempts, decidedAt } = row;
+  const { ready, nextDueAt } = splitPending(row, now);
+  return {
+    id,
+    producerGroup,
+    expects,
+    trace,
+    preparedAt,
+    messages,
+    pending,
+    attempts,
+    decidedAt,
+    ready,
+    nextDueAt,
+  };
 }
 
 export interface Published {
@@ -36,10 +85,10 @@ export interface Published {
 /** Taken for unconfirmed until there is an outcome. */
 const UNANSWERED: PublishOutcome = { kind: 'unconfirmed', detail: 'there is no outcome yet' };
 
-export function pendingOf({ messages, pending }: ToForward): Published[] {
+export function readyOf({ messages, ready }: ToForward): Published[] {
   const round: Published[] = [];
   messages.forEach((message, number) => {
-    if (hasMessage(pending, number)) round.push({ number, message, outcome: UNANSWERED });
+    if (hasMessage(ready, number)) round.push({ number, message, outcome: UNANSWERED });
   });
   return round;
 }

@@ -1,14 +1,22 @@
 import { createCoalescer, EscrowError, type HistoryEvent } from '@escrowmq/protocol';
 import { forwarded } from '../domain/decide.js';
 import { outgoingOf } from '../domain/outgoing.js';
-import type { ForwardingToSave, Observer, Publisher, Store } from '../domain/ports.js';
+import type {
+  ForwardingToSave,
+  ForwardToPostpone,
+  Observer,
+  Publisher,
+  Store,
+} from '../domain/ports.js';
 import type { ForwardPolicy } from '../domain/schedule.js';
+import type { StoreTime } from '../domain/transaction.js';
 import {
   type Published,
-  pendingOf,
+  readyOf,
   type Summary,
   summarise,
   type ToForward,
+  toForwardAt,
 } from './forward-round.js';
 import type { HeldTransactions } from './held-transactions.js';
 import type { StoreClock } from './store-clock.js';
@@ -23,9 +31,19 @@ import type { StoreClock } from './store-clock.js';
  * Marked after the confirm, never before: a crash in between repeats a message, the other order
  * loses one. Consumers drop repeats by message id. Each confirmed message clears its bit, so a
  * transaction of which one message is unroutable does not send the others again.
+ *
+ * Messages may have to wait after the commit. Only what may go is published; the row stays
+ * committed, and is due again when the first of the rest may go. Nothing waits in memory. What may
+ * go is judged by a time that the store told: a row that recovery leased by the time of its claim;
+ * one that was read without a lock by the time of its commit, because after that a message which
+ * waits may be cancelled, up to the claim that finds it due. A crash before the row is due again
+ * at the right time: the lease ends, recovery finds nothing to do yet, and says when.
  */
 export interface ForwarderDeps {
-  store: Pick<Store, 'claimDueForwards' | 'readCommitted' | 'saveForwards' | 'releaseForwards'>;
+  store: Pick<
+    Store,
+    'claimDueForwards' | 'readCommitted' | 'saveForwards' | 'postponeForwards' | 'releaseForwards'
+  >;
   publisher: Publisher;
   held: HeldTransactions;
   clock: StoreClock;
@@ -73,6 +91,17 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
     refuse: () => new EscrowError('BROKER_BUSY', 'too many confirms wait for the store'),
   });
 
+  const postponements = createCoalescer<ForwardToPostpone, undefined>({
+    flush: async (batch) => {
+      await store.postponeForwards(batch);
+      return batch.map(() => undefined);
+    },
+    batchMax: SAVE_ROWS_MAX,
+    keyOf: ({ id }) => id,
+    waitingMax: WAITING_SAVES_MAX,
+    refuse: () => new EscrowError('BROKER_BUSY', 'too many postponements wait for the store'),
+  });
+
   const releases = createCoalescer<string, undefined>({
     flush: async (ids) => {
       await store.releaseForwards(ids);
@@ -97,10 +126,17 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
     releases.call(id).catch((error) => observer.failed('release a committed transaction', error));
   }
 
+  /** Due when its first message may go. Should this fail, the lease's end finds out again. */
+  function postpone(id: string, dueAt: StoreTime): void {
+    postponements
+      .call({ id, dueAt })
+      .catch((error) => observer.failed('postpone a committed transaction', error));
+  }
+
   function forward(transaction: ToForward): void {
     inHand.add(transaction.id);
     try {
-      publishPending(transaction);
+      publishReady(transaction);
     } catch (error) {
       // What can't be made into a message must not take along the rest of its batch.
       observer.failed('publish a committed transaction', error);
@@ -108,10 +144,10 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
     }
   }
 
-  /** Publishes what is pending, and records the result when each message has its outcome. */
-  function publishPending(transaction: ToForward): void {
+  /** Publishes what may go, and records the result when each message has its outcome. */
+  function publishReady(transaction: ToForward): void {
     const { receiptsQueue } = deps;
-    const round = pendingOf(transaction);
+    const round = readyOf(transaction);
     let unanswered = round.length;
     if (unanswered === 0) void record(transaction, round);
     // Counted down in callbacks: an async function for each message and one around them made seven
@@ -148,9 +184,9 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
     const result = summarise(outcomes);
     for (const { outcome } of outcomes) observer.count('publishes', { outcome: outcome.kind });
     const now = clock.now();
-    const { id, pending, attempts } = transaction;
+    const { id, pending, attempts, nextDueAt } = transaction;
     const current = { state: 'committed', pending, attempts, dueAt: now } as const;
-    const outcome = forwarded(current, result, policy, now);
+    const outcome = forwarded(current, { ...result, nextDueAt }, policy, now);
     const to = outcome.kind === 'move' ? outcome.to : current;
     const history: HistoryEvent[] = [];
     if (result.unrouted !== 0) {
@@ -168,6 +204,7 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
       done: result.done,
       unrouted: result.unrouted,
       to,
+      ...(result.failure === undefined && nextDueAt !== undefined ? { onlyWaits: true } : {}),
       ...(result.detail === undefined ? {} : { lastFailure: result.detail }),
       history,
     };
@@ -194,7 +231,9 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
     for (const transaction of transactions) {
       // A slow read may come after recovery took the same row: it keeps its lease and its turn.
       if (inHand.has(transaction.id)) continue;
-      if (late || publisher.room < transaction.messages.length) letGo(transaction.id);
+      const { id, ready, nextDueAt } = transaction;
+      if (ready === 0 && nextDueAt !== undefined) postpone(id, nextDueAt);
+      else if (late || publisher.room < transaction.messages.length) letGo(id);
       else forward(transaction);
     }
   }
@@ -210,7 +249,11 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
     forwardNow(here, leaseEndsAt);
     if (absent.length === 0) return;
     try {
-      forwardNow(await store.readCommitted(absent), leaseEndsAt);
+      const rows = await store.readCommitted(absent);
+      forwardNow(
+        rows.map((row) => toForwardAt(row, row.decidedAt)),
+        leaseEndsAt,
+      );
     } catch (error) {
       observer.failed('read committed transactions', error);
     }
@@ -235,18 +278,18 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
       if (limit === 0) return 0;
       const leaseEndsAt = performance.now() + LEASE_MS;
       const claim = { limit, bytesMax: CLAIM_BYTES_MAX, leaseMs: LEASE_MS };
-      const { due } = await store.claimDueForwards(claim);
+      const { now, due } = await store.claimDueForwards(claim);
       for (const transaction of due) {
         // What is in flight here stays leased; its own result comes first.
         if (inHand.has(transaction.id)) continue;
         while (publisher.room < transaction.messages.length && inHand.size > 0) await progress();
-        forwardNow([transaction], leaseEndsAt);
+        forwardNow([toForwardAt(transaction, now)], leaseEndsAt);
       }
       return due.length;
     },
     async idle() {
       while (inHand.size > 0 || taking > 0) await progress();
-      await Promise.all([saves.idle(), releases.idle()]);
+      await Promise.all([saves.idle(), postponements.idle(), releases.idle()]);
     },
   };
 }

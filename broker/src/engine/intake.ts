@@ -9,6 +9,7 @@ import {
 } from '@escrowmq/protocol';
 import { contentHash } from '../domain/content-hash.js';
 import { commit, rollback } from '../domain/decide.js';
+import { mustWait, untilFirstMs } from '../domain/delivery-time.js';
 import { anyOpen } from '../domain/open-messages.js';
 import type {
   Found,
@@ -116,10 +117,11 @@ export function createIntake(deps: IntakeDeps): Intake {
       if (results[index]?.kind !== 'created') return;
       const { kind } = transaction;
       // A send without a lease is recovered from the store: held, it would only push out others.
-      if (kind.op === 'send' && kind.leaseMs === 0) return;
-      // Whoever forwards must never see an open message: it is read from the store, filled.
-      if (anyOpen(transaction.messages)) return;
-      held.put(transaction);
+      if (kind.op === 'send' && (kind.leaseMs === 0 || kind.waits === true)) return;
+      // Whoever forwards must never see an open message: it is read from the store, filled. What may
+      // have to wait is read as well, with the time by which that is judged.
+      const { messages } = transaction;
+      if (!anyOpen(messages) && !mustWait(messages)) held.put(transaction);
       if (kind.op === 'send') sent.push(transaction);
     });
     for (const [leaseMs, ids] of byLease(sent)) forwarder.forwardMoved(ids, startedAt + leaseMs);
@@ -162,6 +164,15 @@ export function createIntake(deps: IntakeDeps): Intake {
       'UNKNOWN_PRODUCER_GROUP',
       `producer group ${name} is not registered; register it with PUT /v1/producer-groups/${name}`,
     );
+  }
+
+  /** Leased to this instance, or, when nothing of it may go yet, due when the first message may. */
+  function sendOf({ messages }: SendRequest): NewTransaction['kind'] {
+    if (mustWait(messages)) {
+      const leaseMs = untilFirstMs(messages, clock.now());
+      if (leaseMs > 0) return { op: 'send', leaseMs, waits: true };
+    }
+    return { op: 'send', leaseMs: forwarder.leaseMs() };
   }
 
   async function accept(
@@ -222,8 +233,7 @@ export function createIntake(deps: IntakeDeps): Intake {
         op: 'prepare',
         checkAfterMs: request.checkAfterMs ?? group.checkPolicy.firstDelayMs,
       })),
-    send: (request, trace) =>
-      accept(request, trace, () => ({ op: 'send', leaseMs: forwarder.leaseMs() })),
+    send: (request, trace) => accept(request, trace, () => sendOf(request)),
     async decide(verdict) {
       const { id, decision } = verdict;
       const result = await verdicts.call(verdict);

@@ -1,4 +1,4 @@
-import type { ForwardingToSave } from '../domain/ports.js';
+import type { ForwardingToSave, ForwardToPostpone } from '../domain/ports.js';
 import type { Committed, StoreTime } from '../domain/transaction.js';
 import { leaseRows } from './check-operations.js';
 import { historyRows } from './history.js';
@@ -90,13 +90,20 @@ const saveForward = (now: string) => `
       parked_at = case when (pending & ~?) = 0 then ${NEVER} else ? end
   where id = ? and state = 'committed'`;
 
-function forwardValues({ id, done, unrouted, to, lastFailure }: ForwardingToSave) {
+function forwardValues({
+  id,
+  done,
+  unrouted,
+  to,
+  onlyWaits = false,
+  lastFailure,
+}: ForwardingToSave) {
   const parked = to.state === 'parked';
   const stays = to.state === 'committed' || parked ? to.state : 'committed';
   return [
     done,
     unrouted,
-    to.state === 'forwarded' ? 0 : 1,
+    to.state === 'forwarded' || onlyWaits ? 0 : 1,
     lastFailure ?? null,
     done,
     stays,
@@ -136,6 +143,41 @@ export async function saveForwards(
     }
     await sql.insertRows(historyRows(moved));
   });
+}
+
+/**
+ * Every comparison of a CASE is made for every row, so a longer list costs by its square, and a
+ * shorter one costs round trips.
+ */
+const POSTPONED_ROWS_MAX = 64;
+
+/** To a power of two by its last item, so that batches of all lengths make seven texts. */
+function filledUp<T>(items: readonly T[]): T[] {
+  const filled = [...items];
+  const last = filled.at(-1);
+  while (last !== undefined && Math.log2(filled.length) % 1 !== 0) filled.push(last);
+  return filled;
+}
+
+/**
+ * Guarded by the state alone. A view of the row that is out of date names a time that is too early,
+ * never too late, because the mask of pending messages only ever loses bits.
+ */
+export async function postponeForwards(
+  database: Database,
+  batch: readonly ForwardToPostpone[],
+): Promise<void> {
+  const { byId, inIds } = database.dialect;
+  for (let start = 0; start < batch.length; start += POSTPONED_ROWS_MAX) {
+    const some = filledUp(batch.slice(start, start + POSTPONED_ROWS_MAX));
+    const { list, values } = inIds(some.map(({ id }) => id));
+    await database.run(
+      `update escrow_transaction ${byId}
+       set due_at = case id ${'when ? then ? '.repeat(some.length)} end
+       where id ${list} and state = 'committed'`,
+      [...some.flatMap(({ id, dueAt }) => [idBytes(id), dueAt]), ...values],
+    );
+  }
 }
 
 export async function releaseForwards(database: Database, ids: readonly string[]): Promise<void> {

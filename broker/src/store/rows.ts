@@ -40,15 +40,28 @@ export interface Details {
   expects?: string[];
   checkContext?: string;
   trace?: TraceContext;
+  /** Messages whose failure is compensated; here, so that a receipt need not read the messages. */
+  compensates?: MessageMask;
+  /** Of what is compensated: it had no prepare. */
+  sent?: true;
 }
 
-export function detailsJson(content: Content): string | null {
-  const { businessKeys, expects, checkContext, trace } = content;
+const compensated = (messages: readonly Message[]): MessageMask =>
+  messages.reduce(
+    (mask, { compensate }, number) => (compensate === true ? mask + messageBit(number) : mask),
+    0,
+  );
+
+export function detailsJson(content: NewTransaction): string | null {
+  const { businessKeys, expects, checkContext, trace, messages, kind } = content;
+  const compensates = compensated(messages);
   const details: Details = {
     ...(businessKeys.length > 0 ? { businessKeys } : {}),
     ...(expects.length > 0 ? { expects } : {}),
     ...(checkContext === undefined ? {} : { checkContext }),
     ...(trace.traceparent === undefined ? {} : { trace }),
+    ...(compensates === 0 ? {} : { compensates }),
+    ...(compensates > 0 && kind.op === 'send' ? { sent: true } : {}),
   };
   return Object.keys(details).length === 0 ? null : JSON.stringify(details);
 }
@@ -133,12 +146,13 @@ export function foundTombstone(row: TombstoneRow): Found {
 }
 
 export const COMMITTED_COLUMNS =
-  'id, producer_group, prepared_at, pending, attempts, bytes, details, messages';
+  'id, producer_group, prepared_at, decided_at, pending, attempts, bytes, details, messages';
 
 export interface CommittedRow {
   id: Uint8Array;
   producer_group: string;
   prepared_at: number;
+  decided_at: number;
   pending: number;
   attempts: number;
   bytes: number;
@@ -157,6 +171,7 @@ export function committedOf(row: CommittedRow): Committed {
     messages: JSON.parse(row.messages) as Message[],
     trace: trace ?? {},
     preparedAt: row.prepared_at,
+    decidedAt: row.decided_at,
     pending: row.pending,
     attempts: row.attempts,
     bytes: row.bytes,

@@ -2,6 +2,7 @@ import type { Store } from '../domain/ports.js';
 import { claimDueChecks, releaseChecks, saveChecks } from './check-operations.js';
 import {
   claimDueForwards,
+  postponeForwards,
   readCommitted,
   releaseForwards,
   saveForwards,
@@ -37,6 +38,7 @@ export function createStore(database: Database, id: string): Store {
     claimDueForwards: (claim) => claimDueForwards(database, claim),
     readCommitted: (ids) => readCommitted(database, ids),
     saveForwards: (batch) => saveForwards(database, batch),
+    postponeForwards: (batch) => postponeForwards(database, batch),
     releaseForwards: (ids) => releaseForwards(database, ids),
     resolve: (change) => resolve(database, change),
     appendHistory: (entries) =>
