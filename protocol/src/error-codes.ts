@@ -22,6 +22,7 @@ export const ERRORS = {
   FORBIDDEN: { status: 403, retryable: false, title: 'This API key may not do that' },
   TRANSACTION_NOT_FOUND: { status: 404, retryable: false, title: 'No such transaction' },
   PRODUCER_GROUP_NOT_FOUND: { status: 404, retryable: false, title: 'No such producer group' },
+  WEBHOOK_NOT_FOUND: { status: 404, retryable: false, title: 'No such webhook' },
   ROUTE_NOT_FOUND: { status: 404, retryable: false, title: 'No such route' },
   REQUEST_TIMEOUT: { status: 408, retryable: true, title: 'The request did not arrive in time' },
   STATE_CONFLICT: {
@@ -33,6 +34,11 @@ export const ERRORS = {
     status: 409,
     retryable: false,
     title: 'This id is taken by a transaction with other content',
+  },
+  WEBHOOK_CONFLICT: {
+    status: 409,
+    retryable: false,
+    title: 'The webhook can not be that way beside what there is',
   },
   BODY_TOO_LARGE: { status: 413, retryable: false, title: 'The request is too large' },
   UNSUPPORTED_MEDIA_TYPE: {
@@ -55,6 +61,11 @@ export const ERRORS = {
     retryable: false,
     title: 'The broker may not call this check URL',
   },
+  WEBHOOK_URL_NOT_ALLOWED: {
+    status: 422,
+    retryable: false,
+    title: 'The broker may not call this webhook URL',
+  },
   MESSAGE_DATA_MISSING: {
     status: 422,
     retryable: false,
@@ -63,6 +74,7 @@ export const ERRORS = {
   INTERNAL_ERROR: { status: 500, retryable: true, title: 'The broker made a mistake' },
   BROKER_BUSY: { status: 503, retryable: true, title: 'The broker is at its capacity' },
   STORE_UNAVAILABLE: { status: 503, retryable: true, title: 'The store can not be reached' },
+  RABBITMQ_UNAVAILABLE: { status: 503, retryable: true, title: 'RabbitMQ can not be reached' },
   SHUTTING_DOWN: { status: 503, retryable: true, title: 'The broker is shutting down' },
 
   // Never sent over HTTP: the SDKs and the broker's start-up use these.

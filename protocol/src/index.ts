@@ -13,3 +13,4 @@ export * from './problem.js';
 export * from './producer-groups.js';
 export * from './receipts.js';
 export * from './transactions.js';
+export * from './webhooks.js';

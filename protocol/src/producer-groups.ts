@@ -33,7 +33,8 @@ export const CheckPolicy = z
   .meta({ id: 'CheckPolicy' });
 export type CheckPolicy = z.output<typeof CheckPolicy>;
 
-const CheckUrl = z.string().max(LIMITS.checkUrlCharsMax).refine(isCallableUrl, {
+/** A URL that the broker may be asked to call. */
+export const CheckUrl = z.string().max(LIMITS.checkUrlCharsMax).refine(isCallableUrl, {
   error: 'must be an http or https URL without user, password or fragment',
 });
 

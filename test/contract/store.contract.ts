@@ -12,6 +12,7 @@ import { receiptsContract } from './receipts.contract.js';
 import { retentionContract } from './retention.contract.js';
 import { statesContract } from './states.contract.js';
 import { valuesContract } from './values.contract.js';
+import { webhooksContract } from './webhooks.contract.js';
 
 /**
  * What every store must do, whatever database is under it. Each test begins with an empty store.
@@ -40,6 +41,7 @@ export function storeContract(name: string, open: OpenForTest): void {
     retentionContract(opened);
     readingContract(opened);
     groupsContract(opened);
+    webhooksContract(opened);
     valuesContract(opened);
     interleavingContract(opened);
     plansContract(opened);

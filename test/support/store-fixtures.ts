@@ -43,6 +43,7 @@ const TABLES = [
   'escrow_tombstone',
   'escrow_counter',
   'escrow_producer_group',
+  'escrow_webhook',
 ];
 
 /** An empty store, by DELETE: TRUNCATE takes a hundred times as long on small InnoDB tables. */

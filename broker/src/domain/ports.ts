@@ -24,6 +24,7 @@ import type {
   StoreTime,
   TraceContext,
 } from './transaction.js';
+import type { WebhookStore } from './webhook.js';
 
 /*
  * What the engine needs from the world, as interfaces: a store, a publisher, somebody to ask a
@@ -235,7 +236,7 @@ export interface Reversed extends CompensationKey {
  * guarded update, so any number of instances may share one store. Results come in the order of
  * the input. Rejects with `STORE_UNAVAILABLE` when the database can't be reached.
  */
-export interface Store {
+export interface Store extends WebhookStore {
   /** Random, made with the schema: tells this store from any other on the same RabbitMQ. */
   readonly id: string;
   /** The store's clock. */
@@ -404,8 +405,18 @@ export interface Alert {
   detail: string;
 }
 
+/** About a webhook: it was disabled, or a message of its group became a dead letter. */
+export interface WebhookAlert {
+  kind: 'webhookDisabled' | 'webhookGaveUp';
+  webhook: string;
+  topic: string;
+  consumerGroup: string;
+  messageId?: string;
+  detail: string;
+}
+
 export interface Observer {
-  alert(alert: Alert): void;
+  alert(alert: Alert | WebhookAlert): void;
   /** Something failed that a pass will try again; never a body, a key or a secret. */
   failed(what: string, error: unknown): void;
   info(what: string, facts?: Record<string, unknown>): void;
@@ -421,5 +432,6 @@ export type CounterName =
   | 'publishes'
   | 'alerts'
   | 'receipts'
+  | 'webhookCalls'
   | 'compensations'
   | 'purged';

@@ -37,6 +37,7 @@ const LOGGED_NAMES: ReadonlySet<string> = new Set([
   'messageId',
   'producerGroup',
   'consumerGroup',
+  'webhook',
   'topic',
   'queue',
   'endpoint',

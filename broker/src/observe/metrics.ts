@@ -48,6 +48,7 @@ const LABEL_NAMES = [
   'source',
   'state',
   'status',
+  'webhook',
 ];
 
 /** @example createMetrics({ readRabbit: () => ({ status: publisher.status, room: publisher.room }) }) */
@@ -139,6 +140,10 @@ function createCounters(registry: Registry): Counters {
     publishes: create('escrow_publishes_total', 'Messages published to RabbitMQ'),
     alerts: create('escrow_alerts_total', 'Alerts raised for an operator'),
     receipts: create('escrow_receipts_total', 'Receipts of consumer groups'),
+    webhookCalls: create(
+      'escrow_webhook_calls_total',
+      'Messages of webhooks by what became of them: delivered, failed, postponed, gaveUp',
+    ),
     purged: create('escrow_purged_total', 'Finished transactions deleted by retention'),
   };
   return {

@@ -5,8 +5,8 @@ import type { Metrics } from './metrics.js';
 /** Tells people: alerts and failures as lines of the log, everything countable as a counter. */
 export function createObserver(log: Log, metrics: Pick<Metrics, 'count'>): Observer {
   return {
-    alert({ kind, transactionId, producerGroup, detail }) {
-      log.error('alert', { kind, transactionId, producerGroup, detail });
+    alert({ kind, ...facts }) {
+      log.error('alert', { kind, ...facts });
       metrics.count('alerts', { kind });
     },
     failed(what, error) {

@@ -16,6 +16,13 @@ import { resolve } from './resolve-operations.js';
 import { purgeFinished, purgeTombstones } from './retention-operations.js';
 import type { Database } from './sql.js';
 import { decide } from './verdict-operations.js';
+import {
+  deleteWebhook,
+  disableWebhook,
+  findWebhook,
+  listWebhooks,
+  saveWebhook,
+} from './webhook-operations.js';
 
 /**
  * The store over one database. Each operation stands in the file of its purpose; here they only
@@ -49,6 +56,11 @@ export function createStore(database: Database, id: string): Store {
     search: (query) => search(database, query),
     saveGroup: (group) => saveGroup(database, group),
     findGroup: (name) => findGroup(database, name),
+    saveWebhook: (webhook) => saveWebhook(database, webhook),
+    findWebhook: (name) => findWebhook(database, name),
+    listWebhooks: () => listWebhooks(database),
+    disableWebhook: (change) => disableWebhook(database, change),
+    deleteWebhook: (name) => deleteWebhook(database, name),
     purgeFinished: (purge) => purgeFinished(database, purge),
     purgeTombstones: (purge) => purgeTombstones(database, purge),
     counts: () => counts(database),
