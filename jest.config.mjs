@@ -24,6 +24,7 @@ const shared = {
     '^@escrowmq/database$': '<rootDir>/database/src/index.ts',
     '^@escrowmq/database/(.*)$': '<rootDir>/database/src/adapters/$1.ts',
     '^@escrowmq/producer$': '<rootDir>/producer-sdk/src/index.ts',
+    '^@escrowmq/(producer|consumer)/opentelemetry$': '<rootDir>/$1-sdk/src/open-telemetry.ts',
     '^@escrowmq/producer/testing$': '<rootDir>/producer-sdk/src/fault-kit/fault-kit.ts',
     '^@escrowmq/consumer$': '<rootDir>/consumer-sdk/src/index.ts',
     '^@escrowmq/local-servers$': '<rootDir>/local-servers/src/index.ts',

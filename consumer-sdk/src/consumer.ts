@@ -15,6 +15,7 @@ import type { KeptOpen } from './rabbit/keep-open.js';
 import { createPublisher, type Publisher } from './rabbit/publisher.js';
 import { declareTopology } from './rabbit/topology.js';
 import { createReceipts, type Receipts } from './settle/receipts.js';
+import { tracedHandler } from './tracing.js';
 import { withinMs } from './within-ms.js';
 
 export interface Subscription {
@@ -72,7 +73,7 @@ const RECEIPTS_FLUSH_TIMEOUT_MS = 5_000;
  * process.on('SIGTERM', () => void consumer.close());
  */
 export function createConsumer(options: ConsumerOptions): Consumer {
-  const { rabbitmq, logger, startTimeoutMs } = parseConsumerOptions(options);
+  const { rabbitmq, logger, startTimeoutMs, tracing } = parseConsumerOptions(options);
   const log = logTo(logger);
   const subscriptions = new Set<RunningSubscription>();
   let shared: Shared | undefined;
@@ -119,7 +120,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
       const closing = new AbortController();
       const context: ConsumeContext = {
         settings,
-        handler,
+        handler: tracedHandler(handler, tracing),
         limits: new TimeLimits(settings.handlerTimeoutMs),
         publisher,
         receipts,

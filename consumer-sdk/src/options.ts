@@ -7,6 +7,7 @@ import {
   Topic,
 } from '@escrowmq/protocol';
 import type { Log } from './events.js';
+import type { Tracing } from './tracing.js';
 
 export interface ConsumerOptions {
   /** `amqp://user:password@host:port/vhost` or `amqps://…`. */
@@ -15,6 +16,11 @@ export interface ConsumerOptions {
   logger?: Log;
   /** How long `subscribe` waits for RabbitMQ before it rejects, in ms. @default 30000 */
   startTimeoutMs?: number;
+  /**
+   * Puts the work of handlers into the traces of their messages: `openTelemetry()` of
+   * `@escrowmq/consumer/opentelemetry`. @default none, at no cost
+   */
+  tracing?: Tracing;
 }
 
 export interface SubscribeOptions {
@@ -44,8 +50,9 @@ export interface SubscribeOptions {
   drainTimeoutMs?: number;
 }
 
-export type ConsumerSettings = Omit<Required<ConsumerOptions>, 'logger'> & {
+export type ConsumerSettings = Omit<Required<ConsumerOptions>, 'logger' | 'tracing'> & {
   logger: Log | undefined;
+  tracing: Tracing | undefined;
 };
 export type SubscribeSettings = Required<SubscribeOptions>;
 
@@ -74,8 +81,8 @@ const ROUTING_KEYS_MAX = 100;
 
 /** @throws EscrowError INVALID_CONFIGURATION or UNKNOWN_FIELD; never shows the URL, which holds a password */
 export function parseConsumerOptions(options: ConsumerOptions): ConsumerSettings {
-  refuseUnknown(options, ['rabbitmq', 'logger', 'startTimeoutMs'], 'createConsumer');
-  const { rabbitmq, logger, startTimeoutMs = START_TIMEOUT_MS_DEFAULT } = options;
+  refuseUnknown(options, ['rabbitmq', 'logger', 'startTimeoutMs', 'tracing'], 'createConsumer');
+  const { rabbitmq, logger, startTimeoutMs = START_TIMEOUT_MS_DEFAULT, tracing } = options;
   const problems: FieldError[] = [];
   if (!isAmqpUrl(rabbitmq)) {
     problems.push({ path: 'rabbitmq', message: 'must be an amqp:// or amqps:// URL' });
@@ -83,9 +90,12 @@ export function parseConsumerOptions(options: ConsumerOptions): ConsumerSettings
   if (logger !== undefined && typeof logger !== 'function') {
     problems.push({ path: 'logger', message: 'must be a function' });
   }
+  if (tracing !== undefined && typeof tracing?.span !== 'function') {
+    problems.push({ path: 'tracing', message: 'must have a function span' });
+  }
   problems.push(...integer('startTimeoutMs', startTimeoutMs, { min: 1, max: WAIT_MS_MAX }));
   refuse(problems, 'createConsumer');
-  return { rabbitmq, logger, startTimeoutMs };
+  return { rabbitmq, logger, startTimeoutMs, tracing };
 }
 
 const SUBSCRIBE_FIELDS = [

@@ -61,3 +61,4 @@ export {
 export { ensureOutboxTable, OUTBOX_TABLE_SQL, purgeOutbox } from './outbox/outbox-table.js';
 export { createProducer } from './producer.js';
 export type { CommitOptions, Producer, TransactionOptions } from './producer-api.js';
+export type { TracedOperation, Tracing } from './tracing.js';

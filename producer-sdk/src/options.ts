@@ -1,6 +1,7 @@
 import { EscrowError, ProducerGroupName, parse, Topic } from '@escrowmq/protocol';
 import type { Logger } from './logger.js';
 import { consoleLogger } from './logger.js';
+import type { Tracing } from './tracing.js';
 
 /** Time limits and sizes of a producer. All times are milliseconds. */
 export interface ProducerLimits {
@@ -99,6 +100,12 @@ export interface ProducerOptions extends Partial<ProducerLimits> {
    * @default none
    */
   outbox?: boolean | { topics: string[] };
+  /**
+   * Puts prepares, sends and verdicts into traces, and lets messages carry the trace to their
+   * consumers: `openTelemetry()` of `@escrowmq/producer/opentelemetry`. A `trace` given to a call
+   * goes before the span's. @default none, at no cost
+   */
+  tracing?: Tracing;
   /** @default the console */
   logger?: Logger;
 }
@@ -110,6 +117,7 @@ export interface ProducerSettings extends ProducerLimits {
   apiKey: string | undefined;
   /** Whether messages to that topic go through the outbox. */
   isOutboxTopic: (topic: string) => boolean;
+  tracing: Tracing | undefined;
   logger: Logger;
 }
 
@@ -139,6 +147,7 @@ export function parseProducerOptions(options: ProducerOptions): ProducerSettings
     producerGroup: parse(ProducerGroupName, options.producerGroup, 'producerGroup'),
     apiKey: options.apiKey,
     isOutboxTopic: parseOutbox(options.outbox),
+    tracing: parseTracing(options.tracing),
     logger: options.logger ?? consoleLogger,
   };
 }
@@ -150,6 +159,14 @@ function parseOutbox(outbox: ProducerOptions['outbox'] = false): (topic: string)
   }
   const topics = new Set(outbox.topics.map((topic) => parse(Topic, topic, 'outbox.topics')));
   return (topic) => topics.has(topic);
+}
+
+function parseTracing(tracing: Tracing | undefined): Tracing | undefined {
+  if (tracing === undefined || typeof tracing?.span === 'function') return tracing;
+  throw new EscrowError(
+    'INVALID_CONFIGURATION',
+    'tracing must have a function span, like what openTelemetry() returns',
+  );
 }
 
 function parseLimits(options: Partial<ProducerLimits>): ProducerLimits {

@@ -5,7 +5,6 @@ import {
   BusinessKey,
   BusinessKeyAnswer,
   LIMITS,
-  type MessageDataInput,
   type MessageInput,
   maySettle,
   ProducerGroupAnswer,
@@ -25,6 +24,7 @@ import {
   verdictOperation,
 } from './client/operation-json.js';
 import { createOperations } from './client/operations.js';
+import { traceOperations } from './client/traced-operations.js';
 import { createBarrierIdentities } from './local/barrier.js';
 import { type EnlistedTransaction, enlistIn } from './local/enlist.js';
 import { escrow } from './local/escrow.js';
@@ -53,6 +53,7 @@ export function createProducer(options: ProducerOptions): Producer {
   const { producerGroup, prepareTimeoutMs, verdictTimeoutMs, requestTimeoutMs, logger } = settings;
   const http = createBrokerHttp(settings);
   const operations = createOperations(http, settings);
+  const traced = traceOperations(operations, settings);
   let underWay = 0;
   let isClosed = false;
   let allDone = () => {};
@@ -73,9 +74,10 @@ export function createProducer(options: ProducerOptions): Producer {
       return work();
     });
 
-  const prepare = (operation: Operation) => operations.run(operation, prepareTimeoutMs);
-  const verdict = (op: 'commit' | 'rollback', id: string, messageData?: MessageDataInput[]) =>
-    operations.run(verdictOperation(op, id, messageData), verdictTimeoutMs);
+  const prepare = (operation: Operation, { messages, trace }: PrepareOptions) =>
+    traced.run(operation, { timeoutMs: prepareTimeoutMs, messages, trace });
+  const verdict = (operation: Operation, messages: MessageInput[] = []) =>
+    traced.run(operation, { timeoutMs: verdictTimeoutMs, messages });
   const runInBackground = (work: Promise<void>) => void track(() => work);
   const identities = createBarrierIdentities(settings.connectionTimeoutMs);
 
@@ -91,23 +93,30 @@ export function createProducer(options: ProducerOptions): Producer {
     return escrow({
       id,
       openNumbers: openNumbers(prepared.messages),
-      prepare: () => prepare(operation),
-      commit: (messageData) => verdict('commit', id, messageData),
-      rollback: () => verdict('rollback', id),
+      prepare: () => prepare(operation, prepared),
+      commit: (messageData) =>
+        verdict(verdictOperation('commit', id, messageData), prepared.messages),
+      rollback: () => verdict(verdictOperation('rollback', id), prepared.messages),
       runInBackground,
       logger,
     });
   }
 
-  function heldInOutbox(prepared: PrepareOptions, database?: LocalDatabase<unknown>): HeldMessages {
-    return outbox({
-      id: uuidv7(),
-      producerGroup,
-      prepared,
-      openNumbers: openNumbers(prepared.messages),
-      sender: outboxSender,
-      ...(database === undefined ? {} : { database }),
-    });
+  function heldInOutbox(
+    prepared: PrepareOptions,
+    database?: LocalDatabase<unknown>,
+  ): Promise<HeldMessages> {
+    const id = uuidv7();
+    return traced.prepareHere({ id, messages: prepared.messages }, (trace) =>
+      outbox({
+        id,
+        producerGroup,
+        prepared: trace === undefined ? prepared : { trace, ...prepared },
+        openNumbers: openNumbers(prepared.messages),
+        sender: outboxSender,
+        ...(database === undefined ? {} : { database }),
+      }),
+    );
   }
 
   const telling = (waitForCommit: boolean) => ({
@@ -124,7 +133,7 @@ export function createProducer(options: ProducerOptions): Producer {
     { database: name, commitInBackground = false }: TransactionOptions,
   ): Promise<TransactionResult<T>> {
     if (isOutbox(prepared)) {
-      const messages = heldInOutbox(prepared, database);
+      const messages = await heldInOutbox(prepared, database);
       return runTransaction(telling(false), { database, messages, callback });
     }
     const checkContext = writeCheckContext({
@@ -135,12 +144,14 @@ export function createProducer(options: ProducerOptions): Producer {
     return runTransaction(telling(!commitInBackground), { database, messages, callback });
   }
 
-  function enlist(
+  async function enlist(
     transaction: LocalTransaction,
     prepared: PrepareOptions,
     { database: name, commitInBackground = false }: TransactionOptions,
   ): Promise<EnlistedTransaction> {
-    if (isOutbox(prepared)) return enlistIn(telling(false), transaction, heldInOutbox(prepared));
+    if (isOutbox(prepared)) {
+      return enlistIn(telling(false), transaction, await heldInOutbox(prepared));
+    }
     const messages = heldByBroker(
       name === undefined ? prepared : { ...prepared, checkContext: name },
     );
@@ -168,9 +179,10 @@ export function createProducer(options: ProducerOptions): Producer {
   }
 
   const producer: Producer = {
-    prepare: (request) => start(() => prepare(prepareOperation(producerGroup, request))),
-    commit: (id, options = {}) => start(() => verdict('commit', id, options.messageData)),
-    rollback: (id) => start(() => verdict('rollback', id)),
+    prepare: (request) => start(() => prepare(prepareOperation(producerGroup, request), request)),
+    commit: (id, options = {}) =>
+      start(() => verdict(verdictOperation('commit', id, options.messageData))),
+    rollback: (id) => start(() => verdict(verdictOperation('rollback', id))),
     query: (id) =>
       start(async () =>
         http.call(
@@ -183,7 +195,11 @@ export function createProducer(options: ProducerOptions): Producer {
         ),
       ),
     send: (request) =>
-      start(() => operations.run(sendOperation(producerGroup, request), requestTimeoutMs)),
+      start(() => {
+        const { messages, trace } = request;
+        const operation = sendOperation(producerGroup, request);
+        return traced.run(operation, { timeoutMs: requestTimeoutMs, messages, trace });
+      }),
     waitForBusinessKey: (key, { waitMs = LIMITS.waitMsMax } = {}) =>
       start(() => waitForBusinessKey(key, waitMs)),
     registerGroup: (request) =>

@@ -30,6 +30,16 @@ export interface Operation {
   bytes: number;
 }
 
+/**
+ * The operation with a trace, for one that has none: put at the end of what is written already.
+ *
+ * @throws {EscrowError} BODY_TOO_LARGE
+ */
+export function withTrace(operation: Operation, trace: OperationTrace): Operation {
+  const json = `${operation.json.slice(0, -1)},"trace":${JSON.stringify(trace)}}`;
+  return measured({ ...operation, json });
+}
+
 /** @throws {EscrowError} INVALID_ID */
 export function idOf(id: string): string {
   return isPlainId(id) ? id : parse(TransactionId, id, 'id');
@@ -83,6 +93,10 @@ function written<T extends Pick<Operation, 'op' | 'id'>>(
 ): Operation {
   const { op, id } = operation;
   const json = toJson(id, trace === undefined ? operation : { ...operation, trace });
+  return measured({ op, id, json });
+}
+
+function measured({ op, id, json }: Omit<Operation, 'bytes'>): Operation {
   const bytes = Buffer.byteLength(json);
   if (bytes <= LIMITS.transactionBytesMax) return { op, id, json, bytes };
   throw new EscrowError(
