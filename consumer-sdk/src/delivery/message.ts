@@ -31,6 +31,8 @@ export interface Message<Data = unknown> {
   readonly producerGroup: string;
   /** UTC milliseconds of the broker's store. */
   readonly preparedAt: number;
+  /** Of a delayed message: when it was due, by the same clock. */
+  readonly dueAt: number | undefined;
   /** Attempts of this group that have failed so far: 0 at the first. */
   readonly attempts: number;
   /** RabbitMQ delivered it before and got no acknowledgement; a handler may have seen it. */
@@ -54,6 +56,7 @@ export interface Envelope {
   headers: Record<string, unknown>;
   producerGroup: string;
   preparedAt: number;
+  dueAt: number | undefined;
   attempts: number;
   /** The queue for this group's receipt; absent when nobody waits for it. */
   receiptsQueue: string | undefined;
@@ -111,6 +114,7 @@ function parseEnvelope(delivery: ConsumeMessage, group: string): Envelope | stri
   if (typeof routingKey !== 'string') return `header ${HEADERS.routingKey} is missing`;
   const preparedAt = headers[HEADERS.preparedAt];
   if (typeof preparedAt !== 'number') return `header ${HEADERS.preparedAt} is missing`;
+  const dueAt = headers[HEADERS.dueAt];
   if (typeof appId !== 'string') return 'the app id, which names the producer group, is missing';
   return {
     id: messageId,
@@ -121,6 +125,7 @@ function parseEnvelope(delivery: ConsumeMessage, group: string): Envelope | stri
     headers: ownHeaders(headers),
     producerGroup: appId,
     preparedAt,
+    dueAt: typeof dueAt === 'number' ? dueAt : undefined,
     attempts: attemptsOf(headers, group),
     receiptsQueue: isReceiptsQueue(replyTo) && isExpected(headers, group) ? replyTo : undefined,
   };
@@ -145,6 +150,7 @@ export class ReceivedMessage implements Message<never> {
   readonly headers: Readonly<Record<string, unknown>>;
   readonly producerGroup: string;
   readonly preparedAt: number;
+  readonly dueAt: number | undefined;
   readonly attempts: number;
   readonly redelivered: boolean;
   readonly #stop: Stop;
@@ -164,6 +170,7 @@ export class ReceivedMessage implements Message<never> {
     this.headers = envelope.headers;
     this.producerGroup = envelope.producerGroup;
     this.preparedAt = envelope.preparedAt;
+    this.dueAt = envelope.dueAt;
     this.attempts = envelope.attempts;
     this.redelivered = original.fields.redelivered;
     this.#stop = stop;
