@@ -1,3 +1,5 @@
+import { queueName } from './amqp.js';
+
 /*
  * Order per key: messages of one topic and ordering key are forwarded one after the other, in the
  * order of their commits, and numbered by `HEADERS.sequence`. A consumer group that wants to keep
@@ -42,3 +44,28 @@ function mixed(hash: number): number {
  */
 export const orderingSlotOf = (topic: string, orderingKey: string): number =>
   mixed(fnv1a(`${topic}\0${orderingKey}`)) % ORDERING_SLOTS;
+
+/** How an ordered group takes a topic apart: see `consumer-sdk/src/ordered/topology.ts`. */
+export interface Partitioning {
+  topic: string;
+  consumerGroup: string;
+  /** 1 to `ORDERING_SLOTS`. */
+  partitions: number;
+}
+
+/** The headers exchange that gives each slot to its partition queue. */
+export const orderedExchangeName = (topic: string, consumerGroup: string) =>
+  `${queueName(topic, consumerGroup)}:ordered`;
+/**
+ * The exchange for messages without an ordering key. The number of partitions is in the name, so
+ * that it is a property of the headers exchange, whose alternate exchange this is.
+ */
+export const unorderedExchangeName = ({ topic, consumerGroup, partitions }: Partitioning) =>
+  `${queueName(topic, consumerGroup)}:unordered-of-${partitions}`;
+/** @param partition from 0 */
+export const partitionQueueName = (partitioning: Partitioning, partition: number) => {
+  const { topic, consumerGroup, partitions } = partitioning;
+  return `${queueName(topic, consumerGroup)}:p${partition}of${partitions}`;
+};
+/** The partition that a slot belongs to. */
+export const partitionOf = (slot: number, partitions: number) => slot % partitions;

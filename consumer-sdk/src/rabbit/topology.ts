@@ -21,6 +21,8 @@ export interface GroupTopology {
   group: string;
   routingKeys: readonly string[];
   retryDelaysMs: readonly number[];
+  /** Of an ordered group, whose keyed messages have queues of their own: ordered/topology.ts. */
+  partitions?: number;
 }
 
 /**
@@ -28,7 +30,14 @@ export interface GroupTopology {
  * 3.10 never, so it is explicit. A net only, and wide, because every lost connection counts for
  * every message it had out: the SDK itself gives up earlier (`REDELIVERIES_MAX`), with a cause.
  */
-const DELIVERY_LIMIT = 100;
+export const DELIVERY_LIMIT = 100;
+
+/**
+ * Of the queue of an ordered group, and different for this purpose only: RabbitMQ refuses to declare
+ * a queue again with another limit. So a group does not become an ordered one, or cease to be one,
+ * while bindings and messages of its other life are still there.
+ */
+const ORDERED_GROUP_DELIVERY_LIMIT = DELIVERY_LIMIT + 1;
 
 /**
  * The SDK makes a dead letter of a message that came back this often without being settled: it
@@ -43,10 +52,10 @@ export const REDELIVERIES_MAX = 50;
  */
 const DEAD_LETTER_DELIVERY_LIMIT = 2_147_483_647;
 
-const QUORUM = { 'x-queue-type': 'quorum' };
+export const QUORUM = { 'x-queue-type': 'quorum' };
 
 /** Dead-letters through the default exchange, which every queue is bound to by its own name. */
-function handOnTo(queue: string) {
+export function handOnTo(queue: string) {
   return {
     'x-dead-letter-exchange': '',
     'x-dead-letter-routing-key': queue,
@@ -55,20 +64,22 @@ function handOnTo(queue: string) {
   };
 }
 
-interface QueueDeclaration {
+export interface QueueDeclaration {
   name: string;
-  arguments: Record<string, string | number>;
+  arguments: Record<string, string | number | boolean>;
 }
 
 /** Every queue of the group; targets come before those that hand on. */
-export function queuesOf({ topic, group, retryDelaysMs }: GroupTopology): QueueDeclaration[] {
+export function queuesOf(topology: GroupTopology): QueueDeclaration[] {
+  const { topic, group, retryDelaysMs, partitions } = topology;
   const main = queueName(topic, group);
   const dead = deadLetterQueueName(topic, group);
+  const limit = partitions === undefined ? DELIVERY_LIMIT : ORDERED_GROUP_DELIVERY_LIMIT;
   return [
     { name: dead, arguments: { ...QUORUM, 'x-delivery-limit': DEAD_LETTER_DELIVERY_LIMIT } },
     {
       name: main,
-      arguments: { ...QUORUM, 'x-delivery-limit': DELIVERY_LIMIT, ...handOnTo(dead) },
+      arguments: { ...QUORUM, 'x-delivery-limit': limit, ...handOnTo(dead) },
     },
     ...[...new Set(retryDelaysMs)].map((delayMs) => ({
       name: retryQueueName(topic, group, delayMs),
@@ -85,21 +96,27 @@ export function queuesOf({ topic, group, retryDelaysMs }: GroupTopology): QueueD
 export async function declareTopology(channel: Channel, topology: GroupTopology): Promise<void> {
   const { topic, group, routingKeys } = topology;
   await named(`exchange ${topic}`, channel.assertExchange(topic, 'topic', { durable: true }));
-  for (const queue of queuesOf(topology)) {
-    const options = { durable: true, arguments: queue.arguments };
-    await named(`queue ${queue.name}`, channel.assertQueue(queue.name, options));
-  }
+  for (const queue of queuesOf(topology)) await declareQueue(channel, queue);
   const main = queueName(topic, group);
   for (const routingKey of routingKeys) {
     await named(`the binding of ${main}`, channel.bindQueue(main, topic, routingKey));
   }
 }
 
+export async function declareQueue(channel: Channel, queue: QueueDeclaration): Promise<void> {
+  const options = { durable: true, arguments: queue.arguments };
+  await named(`queue ${queue.name}`, channel.assertQueue(queue.name, options));
+}
+
 /** AMQP reply codes that say what to change, not that something is down. */
 const PRECONDITION_FAILED = 406;
 const ACCESS_REFUSED = 403;
 
-async function named<T>(what: string, declared: Promise<T>): Promise<T> {
+/**
+ * @param what is declared, for the error
+ * @throws EscrowError INVALID_CONFIGURATION for what does not pass by itself
+ */
+export async function named<T>(what: string, declared: Promise<T>): Promise<T> {
   try {
     return await declared;
   } catch (error) {
