@@ -33,6 +33,10 @@ export interface Message<Data = unknown> {
   readonly preparedAt: number;
   /** Of a delayed message: when it was due, by the same clock. */
   readonly dueAt: number | undefined;
+  /** What the producer keeps in order; `undefined` where it asked for no order. */
+  readonly orderingKey: string | undefined;
+  /** Place of the message among those of its topic and ordering key, from 1, without gaps. */
+  readonly sequence: number | undefined;
   /** Attempts of this group that have failed so far: 0 at the first. */
   readonly attempts: number;
   /** RabbitMQ delivered it before and got no acknowledgement; a handler may have seen it. */
@@ -57,6 +61,8 @@ export interface Envelope {
   producerGroup: string;
   preparedAt: number;
   dueAt: number | undefined;
+  orderingKey: string | undefined;
+  sequence: number | undefined;
   attempts: number;
   /** The queue for this group's receipt; absent when nobody waits for it. */
   receiptsQueue: string | undefined;
@@ -115,6 +121,8 @@ function parseEnvelope(delivery: ConsumeMessage, group: string): Envelope | stri
   const preparedAt = headers[HEADERS.preparedAt];
   if (typeof preparedAt !== 'number') return `header ${HEADERS.preparedAt} is missing`;
   const dueAt = headers[HEADERS.dueAt];
+  const orderingKey = headers[HEADERS.orderingKey];
+  const sequence = headers[HEADERS.sequence];
   if (typeof appId !== 'string') return 'the app id, which names the producer group, is missing';
   return {
     id: messageId,
@@ -126,6 +134,8 @@ function parseEnvelope(delivery: ConsumeMessage, group: string): Envelope | stri
     producerGroup: appId,
     preparedAt,
     dueAt: typeof dueAt === 'number' ? dueAt : undefined,
+    orderingKey: typeof orderingKey === 'string' ? orderingKey : undefined,
+    sequence: typeof sequence === 'number' ? sequence : undefined,
     attempts: attemptsOf(headers, group),
     receiptsQueue: isReceiptsQueue(replyTo) && isExpected(headers, group) ? replyTo : undefined,
   };
@@ -151,6 +161,8 @@ export class ReceivedMessage implements Message<never> {
   readonly producerGroup: string;
   readonly preparedAt: number;
   readonly dueAt: number | undefined;
+  readonly orderingKey: string | undefined;
+  readonly sequence: number | undefined;
   readonly attempts: number;
   readonly redelivered: boolean;
   readonly #stop: Stop;
@@ -171,6 +183,8 @@ export class ReceivedMessage implements Message<never> {
     this.producerGroup = envelope.producerGroup;
     this.preparedAt = envelope.preparedAt;
     this.dueAt = envelope.dueAt;
+    this.orderingKey = envelope.orderingKey;
+    this.sequence = envelope.sequence;
     this.attempts = envelope.attempts;
     this.redelivered = original.fields.redelivered;
     this.#stop = stop;
