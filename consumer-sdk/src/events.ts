@@ -16,6 +16,9 @@ export type ConsumerEvent =
   /** Deliveries flow: after `subscribe`, and again after every loss. */
   | { event: 'consuming'; topic: string; group: string }
   | { event: 'consumingLost'; topic: string; group: string; cause: string; retryInMs: number }
+  /** By `pause`: nothing new is delivered until `resume`, not even after a reconnect. */
+  | { event: 'paused'; topic: string; group: string }
+  | { event: 'resumed'; topic: string; group: string }
   | { event: 'publishingLost'; cause: string; retryInMs: number }
   | ({ event: 'retryScheduled'; attempts: number; delayMs: number; cause: string } & OnMessage)
   | ({ event: 'deadLettered'; reason: DeadReason; attempts: number; cause: string } & OnMessage)

@@ -4,7 +4,8 @@ export {
   isEscrowError,
 } from '@escrowmq/protocol';
 export { CONSUMED_TABLE_SQL, ensureConsumedTable, purgeConsumed } from './consumed-table.js';
-export { type Consumer, createConsumer, type Subscription } from './consumer.js';
+export { createConsumer } from './consumer.js';
+export type { Consumer, Subscription } from './consumer-api.js';
 export type { Handler } from './delivery/consume-one.js';
 export type { Message } from './delivery/message.js';
 export type { ConnectionName, ConsumerEvent, OnMessage } from './events.js';

@@ -24,15 +24,19 @@ export interface ConsumerBench {
   close(): Promise<void>;
 }
 
-/** @param retryDelaysMs the delays that the tests use, whose queues `close` deletes */
+/**
+ * @param retryDelaysMs the delays that the tests use, whose queues `close` deletes
+ * @param through another way to RabbitMQ for the consumer, that a test may cut @default rabbitmq
+ */
 export async function openBench(
   rabbitmq: string,
   retryDelaysMs: number[] = [],
+  through = rabbitmq,
 ): Promise<ConsumerBench> {
   const topic = uniqueName('topic');
   const group = uniqueName('group');
   const events: ConsumerEvent[] = [];
-  const consumer = createConsumer({ rabbitmq, logger: (event) => events.push(event) });
+  const consumer = createConsumer({ rabbitmq: through, logger: (event) => events.push(event) });
   const connection: ChannelModel = await connect(rabbitmq);
   // A test that cuts all connections cuts this one as well.
   connection.on('error', () => {});

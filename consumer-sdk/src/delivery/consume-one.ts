@@ -1,5 +1,7 @@
+import { queueName } from '@escrowmq/protocol';
 import { causeOf } from '../cause.js';
 import type { SubscribeSettings } from '../options.js';
+import { declareTopology } from '../rabbit/topology.js';
 import { afterFailure } from '../settle/next-step.js';
 import { isPermanentError } from '../settle/permanent-error.js';
 import {
@@ -8,12 +10,14 @@ import {
   settleConsumed,
   settleFailed,
 } from '../settle/settle.js';
+import { tracedHandler } from '../tracing.js';
 import type { Delivery } from './delivery.js';
 import { examine } from './examine.js';
 import { callHandler } from './handler-call.js';
 import { type Envelope, type Message, ReceivedMessage } from './message.js';
 import { Stop } from './stop.js';
-import type { TimeLimits } from './time-limits.js';
+import { type RunningSubscription, type Shared, startSubscription } from './subscription.js';
+import { TimeLimits } from './time-limits.js';
 
 export type Handler<Data> = (message: Message<Data>) => unknown;
 
@@ -21,6 +25,39 @@ export interface ConsumeContext extends SettleContext {
   settings: SubscribeSettings;
   handler: Handler<never>;
   limits: TimeLimits;
+}
+
+/** Calls the handler with one message at a time, as many of them side by side as are out. */
+export function subscribeToEach(
+  settings: SubscribeSettings,
+  handler: Handler<never>,
+  shared: Shared,
+): RunningSubscription {
+  const { topic, group, concurrency, drainTimeoutMs } = settings;
+  const { connection, publisher, receipts, log, tracing } = shared;
+  const closing = new AbortController();
+  const context: ConsumeContext = {
+    settings,
+    handler: tracedHandler(handler, tracing),
+    limits: new TimeLimits(settings.handlerTimeoutMs),
+    publisher,
+    receipts,
+    log,
+    closing: closing.signal,
+    now: Date.now,
+  };
+  return startSubscription({
+    topic,
+    group,
+    queue: queueName(topic, group),
+    prefetch: concurrency,
+    drainTimeoutMs,
+    declare: (channel) => declareTopology(channel, settings),
+    take: (delivery) => consumeOne(delivery, context),
+    closing,
+    connection,
+    log,
+  });
 }
 
 /**

@@ -4,6 +4,9 @@ import { causeOf } from '../cause.js';
 import type { Log } from '../events.js';
 import { type WatchedChannel, watchChannel } from '../rabbit/channel.js';
 import { keepOpen } from '../rabbit/keep-open.js';
+import type { Publisher } from '../rabbit/publisher.js';
+import type { Receipts } from '../settle/receipts.js';
+import type { Tracing } from '../tracing.js';
 import { withinMs } from '../within-ms.js';
 import type { Delivery } from './delivery.js';
 import { Outstanding } from './outstanding.js';
@@ -17,8 +20,27 @@ import { Outstanding } from './outstanding.js';
 export interface RunningSubscription {
   /** Resolves when deliveries flow for the first time. */
   started(timeoutMs: number): Promise<void>;
+  /**
+   * Stops the deliveries; queue and channel stay, also over a reconnect. Resolves when those that
+   * are out are finished.
+   */
+  pause(): Promise<void>;
+  /** Resolves when deliveries flow again; while RabbitMQ is away they begin when it is back. */
+  resume(): Promise<void>;
   /** Takes no more messages and waits for those that are out, at most `drainTimeoutMs`. */
   close(): Promise<void>;
+}
+
+/** What the subscriptions of one consumer share, whatever they do with their deliveries. */
+export interface Shared {
+  /** The one to consume on. */
+  connection: {
+    get(timeoutMs: number, signal: AbortSignal): Promise<ChannelModel>;
+  };
+  publisher: Publisher;
+  receipts: Receipts;
+  log: Log;
+  tracing: Tracing | undefined;
 }
 
 export interface SubscriptionParts {
@@ -36,18 +58,21 @@ export interface SubscriptionParts {
   take(delivery: Delivery): void;
   /** Aborted by `close`, before it waits: nothing new is begun then. */
   closing: AbortController;
-  connection: {
-    get(timeoutMs: number, signal: AbortSignal): Promise<ChannelModel>;
-  };
+  connection: Shared['connection'];
   log: Log;
 }
 
-/** A channel that consumes, and what is out on it. */
+/** A channel that consumes, unless paused, and what is out on it. */
 interface Session {
   channel: Channel;
   watched: WatchedChannel;
-  consumerTag: string;
+  /** Absent while nothing is delivered. */
+  consumerTag: string | undefined;
   outstanding: Outstanding;
+  /** RabbitMQ's own cancellation ends the session. */
+  cancelled(reason: unknown): void;
+  /** Beginning and stopping deliveries, one after the other. */
+  changes: Promise<void>;
 }
 
 /** Longer than one reconnect takes; then the loop tries again. */
@@ -56,6 +81,9 @@ const CONNECTION_TIMEOUT_MS = 10_000;
 export function startSubscription(parts: SubscriptionParts): RunningSubscription {
   const { topic, group, queue, closing, log } = parts;
   const running = new Running();
+  let isPaused = false;
+  /** The last one, perhaps not open yet, perhaps lost. */
+  let latest: Session | undefined;
 
   const kept = keepOpen<Session>({
     what: `the subscription of ${group} to ${topic}`,
@@ -71,7 +99,9 @@ export function startSubscription(parts: SubscriptionParts): RunningSubscription
         throw error;
       }
     },
-    onOpen: () => log({ event: 'consuming', topic, group }),
+    onOpen() {
+      if (!isPaused) log({ event: 'consuming', topic, group });
+    },
     onLost: (cause, retryInMs) =>
       log({ event: 'consumingLost', topic, group, cause: causeOf(cause), retryInMs }),
     // Connection troubles pass; what exists with other properties stays.
@@ -86,7 +116,6 @@ export function startSubscription(parts: SubscriptionParts): RunningSubscription
       finished: () => running.end(),
       repair: () => parts.declare(channel),
     });
-    const session: Session = { channel, watched, consumerTag: '', outstanding };
     let cancelled: (reason: unknown) => void = () => {};
     const lost = Promise.race([
       watched.lost,
@@ -94,17 +123,51 @@ export function startSubscription(parts: SubscriptionParts): RunningSubscription
         cancelled = resolve;
       }),
     ]);
-    const reply = await channel.consume(queue, (message) => {
-      if (message === null) cancelled(new Error('RabbitMQ cancelled the consumer: queue deleted?'));
-      else take(message, session);
-    });
-    session.consumerTag = reply.consumerTag;
+    const session: Session = {
+      channel,
+      watched,
+      consumerTag: undefined,
+      outstanding,
+      cancelled,
+      changes: Promise.resolve(),
+    };
     // Before anything is opened again: no handler may take its late success for settled.
     const lostAndAbandoned = lost.then((cause) => {
       outstanding.abandon(cause);
       return cause;
     });
+    latest = session;
+    await beginOrStop(session);
     return { value: session, lost: lostAndAbandoned, close: () => watched.close() };
+  }
+
+  /** Makes the session what `isPaused` says, after what is being changed already. */
+  function beginOrStop(session: Session): Promise<void> {
+    session.changes = session.changes.catch(() => undefined).then(() => change(session));
+    return session.changes;
+  }
+
+  async function change(session: Session): Promise<void> {
+    const { channel, watched, consumerTag } = session;
+    if (isPaused === (consumerTag === undefined) || closing.signal.aborted) return;
+    if (consumerTag !== undefined) {
+      session.consumerTag = undefined;
+      await answered(watched, channel.cancel(consumerTag));
+      return;
+    }
+    const reply = await answered(
+      watched,
+      channel.consume(queue, (message) => {
+        if (message !== null) take(message, session);
+        else session.cancelled(new Error('RabbitMQ cancelled the consumer: queue deleted?'));
+      }),
+    );
+    session.consumerTag = reply.consumerTag;
+  }
+
+  /** For what has been paused or resumed: a channel that is lost is opened as it should be. */
+  async function changeLatest(): Promise<void> {
+    if (latest?.watched.isOpen) await beginOrStop(latest).catch(() => undefined);
   }
 
   function take(message: ConsumeMessage, session: Session): void {
@@ -117,10 +180,12 @@ export function startSubscription(parts: SubscriptionParts): RunningSubscription
   /** Stops deliveries and waits for those that run. */
   async function drain(): Promise<void> {
     const session = kept.current;
-    if (session?.watched.isOpen) {
+    // Whatever is being changed comes first: a consumer that just begins must be cancelled too.
+    await session?.changes.catch(() => undefined);
+    if (session?.watched.isOpen && session.consumerTag !== undefined) {
       // Fails only with the channel, which ends the deliveries just as well.
-      const cancelling = session.channel.cancel(session.consumerTag).catch(() => undefined);
-      await Promise.race([cancelling, session.watched.lost]);
+      const cancelling = session.channel.cancel(session.consumerTag);
+      await answered(session.watched, cancelling).catch(() => undefined);
     }
     await withinMs(running.none(), parts.drainTimeoutMs);
     if (running.count > 0) {
@@ -141,11 +206,34 @@ export function startSubscription(parts: SubscriptionParts): RunningSubscription
     async started(timeoutMs) {
       await kept.get(timeoutMs, closing.signal);
     },
+    async pause() {
+      if (!isPaused) {
+        isPaused = true;
+        log({ event: 'paused', topic, group });
+      }
+      await changeLatest();
+      await running.none();
+    },
+    async resume() {
+      if (isPaused) {
+        isPaused = false;
+        log({ event: 'resumed', topic, group });
+      }
+      await changeLatest();
+    },
     close() {
       closed ??= closeOnce();
       return closed;
     },
   };
+}
+
+/** The answer to a call, or the loss of its channel: amqplib does not always tell it then. */
+function answered<T>(watched: WatchedChannel, call: Promise<T>): Promise<T> {
+  const lost = watched.lost.then((reason): T => {
+    throw reason;
+  });
+  return Promise.race([call, lost]);
 }
 
 /** Counts the deliveries that somebody works on. */

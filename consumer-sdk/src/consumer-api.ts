@@ -1,0 +1,43 @@
+import type { Handler } from './delivery/consume-one.js';
+import type { SubscribeOptions } from './options.js';
+
+export interface Subscription {
+  /**
+   * Stops the deliveries and keeps everything else: the queue goes on collecting, for other
+   * instances and for `resume`. Resolves when the handlers that ran have ended. It stays paused
+   * when the connection is lost and comes back.
+   */
+  pause(): Promise<void>;
+  /** Resolves when deliveries flow again; while RabbitMQ is away they begin when it is back. */
+  resume(): Promise<void>;
+  /**
+   * Takes no more messages, waits for the handlers that run (at most `drainTimeoutMs`), and leaves
+   * the queue in place: it goes on collecting for the next instance. May be called again.
+   */
+  close(): Promise<void>;
+}
+
+export interface Consumer {
+  /**
+   * Consumes a topic for a consumer group; resolves when deliveries flow. From then on lost
+   * connections, channels and queues heal by themselves.
+   *
+   * The message is acknowledged after `handler` has resolved. When it throws or takes too long, the
+   * message comes again after the next of `retryDelaysMs`, and at last goes to the dead-letter
+   * queue with the cause; after a `PermanentError` it goes there at once. Delivery is at least
+   * once: see `once`.
+   *
+   * @throws EscrowError INVALID_NAME, UNKNOWN_FIELD, INVALID_CONFIGURATION (also when the queues
+   *   exist with other properties), BROKER_UNREACHABLE, SHUTTING_DOWN after `close`
+   */
+  subscribe<Data = unknown>(
+    options: SubscribeOptions,
+    handler: Handler<Data>,
+  ): Promise<Subscription>;
+  /** Pauses every subscription that there is now; those made later are not paused. */
+  pause(): Promise<void>;
+  /** Resumes every subscription. */
+  resume(): Promise<void>;
+  /** Closes every subscription, sends the receipts that wait, and closes the connections. */
+  close(): Promise<void>;
+}
