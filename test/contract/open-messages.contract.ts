@@ -57,7 +57,7 @@ export function openMessagesContract(opened: () => OpenStore): void {
       const id = await prepared();
       const whole = await prepare(store);
       const before = await rowOf(store, id);
-      expect(before.open).toBe(true);
+      expect(before.takesMore).toBe(true);
       const refused = { kind: 'refused', refusal: { kind: 'missing', numbers: [1] } };
       // In one flush with a commit that needs none.
       expect(await store.decide([commit(id), commit(whole)], 0)).toEqual([
@@ -102,7 +102,7 @@ export function openMessagesContract(opened: () => OpenStore): void {
       const id = await prepared();
       await store.decide([commit(id, late('first'))], 0);
       const found = await rowOf(store, id);
-      expect(found.open).toBeUndefined();
+      expect(found.takesMore).toBeUndefined();
       for (const data of [late('first'), late('second'), undefined]) {
         expect(await store.decide([commit(id, data)], 0)).toEqual([{ kind: 'decided', found }]);
       }
@@ -126,7 +126,7 @@ export function openMessagesContract(opened: () => OpenStore): void {
       const id = await prepared();
       await decide(store, id, 'rollback');
       const found = await rowOf(store, id);
-      expect(found.open).toBeUndefined();
+      expect(found.takesMore).toBeUndefined();
       expect(await store.decide([commit(id, late(1))], 0)).toEqual([{ kind: 'decided', found }]);
       expect((await store.view(id))?.messages).toMatchObject([
         { state: 'rolledBack' },

@@ -37,7 +37,7 @@ export function forwarding(
     store: {
       async claimDueForwards({ limit, leaseMs }) {
         claims.push({ limit, leaseMs });
-        return { now: NOW, due: rows.slice(0, limit) };
+        return { now: NOW, due: rows.slice(0, limit), putOff: 0 };
       },
       async readCommitted(ids) {
         reads.push([...ids]);
@@ -45,6 +45,7 @@ export function forwarding(
       },
       async saveForwards(batch) {
         saved.push(...batch);
+        return { woken: 0 };
       },
       async postponeForwards(batch) {
         postponed.push(...batch);
@@ -58,6 +59,7 @@ export function forwarding(
     held,
     clock: clockAt(),
     policy: { undeliverableAttemptsMax: ATTEMPTS_MAX },
+    wake: () => {},
     observer,
   });
   return { forwarder, publisher, saved, postponed, released, reads, claims, observer, held };

@@ -48,7 +48,12 @@ describe('what of the pending messages may go', () => {
     splitPending({ messages, pending, decidedAt: DECIDED }, now);
 
   test('with the commit, what does not wait; the row is due with the first of the rest', () => {
-    expect(at(DECIDED)).toEqual({ ready: 0b1010, waiting: 0b0101, nextDueAt: DECIDED + 300 });
+    expect(at(DECIDED)).toEqual({
+      ready: 0b1010,
+      waiting: 0b0101,
+      nextDueAt: DECIDED + 300,
+      blocked: 0,
+    });
   });
 
   test('not a millisecond early', () => {
@@ -57,11 +62,17 @@ describe('what of the pending messages may go', () => {
       ready: 0b1110,
       waiting: 0b0001,
       nextDueAt: DECIDED + 500,
+      blocked: 0,
     });
   });
 
   test('nothing waits once all are due', () => {
-    expect(at(DECIDED + 500)).toEqual({ ready: 0b1111, waiting: 0, nextDueAt: undefined });
+    expect(at(DECIDED + 500)).toEqual({
+      ready: 0b1111,
+      waiting: 0,
+      nextDueAt: undefined,
+      blocked: 0,
+    });
   });
 
   test('what is not pending neither goes nor wakes anybody', () => {
@@ -69,8 +80,9 @@ describe('what of the pending messages may go', () => {
       ready: 0b0010,
       waiting: 0b0001,
       nextDueAt: DECIDED + 500,
+      blocked: 0,
     });
-    expect(at(DECIDED, 0)).toEqual({ ready: 0, waiting: 0, nextDueAt: undefined });
+    expect(at(DECIDED, 0)).toEqual({ ready: 0, waiting: 0, nextDueAt: undefined, blocked: 0 });
   });
 
   test('every pending message is in one of the two parts, up to the last bit', () => {

@@ -19,7 +19,7 @@ describe('held transactions', () => {
       ...{ id, producerGroup, expects, trace, preparedAt, messages },
       pending: 0b1,
       attempts: 0,
-      ...{ decidedAt: undefined, ready: 0b1, nextDueAt: undefined },
+      ...{ decidedAt: undefined, ready: 0b1, nextDueAt: undefined, blocked: 0 },
     });
     expect(memory.take(transaction.id)).toBeUndefined();
   });

@@ -1,4 +1,5 @@
 import type { ErrorCode } from '@escrowmq/protocol';
+import { BLOCKED_LOOK_AGAIN_MS } from './ordering.js';
 import { backOffMs, type CheckSchedule, FORWARD_BACK_OFF, type ForwardPolicy } from './schedule.js';
 import {
   allMessages,
@@ -102,6 +103,8 @@ export interface Forwarding {
   failure?: 'unroutable' | 'nacked' | 'unconfirmed' | 'refused';
   /** When the first of what waits and was not published may go; absent when nothing waits. */
   nextDueAt?: StoreTime | undefined;
+  /** Some were not published because others of their ordering key must go first. */
+  blocked?: boolean;
 }
 
 /**
@@ -110,7 +113,8 @@ export interface Forwarding {
  * does not confirm is tried for as long as it takes.
  *
  * What waits for its time keeps the transaction from being parked, which would hold it up as well;
- * and where nothing failed, waiting is no attempt.
+ * and where nothing failed, waiting is no attempt. What waits for others of its key does not keep it
+ * from that: a parked transaction holds all of its keys until somebody sends it again.
  */
 export function forwarded(
   current: State,
@@ -121,9 +125,9 @@ export function forwarded(
   if (current.state !== 'committed') return keep;
   const pending = withoutMessages(current.pending, result.done);
   if (pending === 0) return move({ state: 'forwarded', forwardedAt: now });
-  const { failure, nextDueAt } = result;
-  if (failure === undefined && nextDueAt !== undefined) {
-    return move({ ...current, pending, dueAt: nextDueAt });
+  const { failure, nextDueAt, blocked = false } = result;
+  if (failure === undefined && (nextDueAt !== undefined || blocked)) {
+    return move({ ...current, pending, dueAt: nextDueAt ?? now + BLOCKED_LOOK_AGAIN_MS });
   }
   const attempts = current.attempts + 1;
   const mayEnd = failure === 'unroutable' || failure === 'refused';

@@ -1,3 +1,4 @@
+import { anyOrdered, blockedOf } from './ordering.js';
 import {
   type Committed,
   hasMessage,
@@ -21,7 +22,8 @@ export const isDelayed = ({ deliverAt, delayMs }: Message): boolean =>
  * True when a message of these may have to wait after the commit. Such a transaction is never held
  * in memory: what of it may go is read from the store, and the rest waits there.
  */
-export const mustWait = (messages: readonly Message[]): boolean => messages.some(isDelayed);
+export const mustWait = (messages: readonly Message[]): boolean =>
+  messages.some(isDelayed) || anyOrdered(messages);
 
 /** Before this time of the store's clock the message must not reach RabbitMQ. */
 export const dueAtOf = ({ deliverAt, delayMs = 0 }: Message, decidedAt: StoreTime): StoreTime =>
@@ -39,9 +41,11 @@ export interface PendingParts {
   waiting: MessageMask;
   /** When the first of `waiting` is to be looked at again; absent when nothing waits. */
   nextDueAt: StoreTime | undefined;
+  /** Must let others of their ordering key go first; whoever leaves that place makes them due. */
+  blocked: MessageMask;
 }
 
-type Waiting = Pick<Committed, 'messages' | 'pending' | 'decidedAt'>;
+type Waiting = Pick<Committed, 'messages' | 'pending' | 'decidedAt' | 'places'>;
 
 /** The time until which a pending message waits; undefined when it may go. */
 function waitsUntil(message: Message, row: Waiting, now: StoreTime): StoreTime | undefined {
@@ -54,8 +58,9 @@ export function splitPending(row: Waiting, now: StoreTime): PendingParts {
   let ready = 0;
   let waiting = 0;
   let nextDueAt: StoreTime | undefined;
+  const blocked = blockedOf(row);
   row.messages.forEach((message, number) => {
-    if (!hasMessage(row.pending, number)) return;
+    if (!hasMessage(row.pending, number) || hasMessage(blocked, number)) return;
     const until = waitsUntil(message, row, now);
     if (until === undefined) {
       ready += messageBit(number);
@@ -64,5 +69,5 @@ export function splitPending(row: Waiting, now: StoreTime): PendingParts {
     waiting += messageBit(number);
     nextDueAt = Math.min(nextDueAt ?? until, until);
   });
-  return { ready, waiting, nextDueAt };
+  return { ready, waiting, nextDueAt, blocked };
 }

@@ -1,5 +1,12 @@
-import { CLOUD_EVENTS_PREFIX, type CloudEvents, HEADERS, messageIdOf } from '@escrowmq/protocol';
+import {
+  CLOUD_EVENTS_PREFIX,
+  type CloudEvents,
+  HEADERS,
+  messageIdOf,
+  orderingSlotOf,
+} from '@escrowmq/protocol';
 import { dueAtOf, isDelayed } from './delivery-time.js';
+import type { Place } from './ordering.js';
 import type { Committed, Message, StoreTime } from './transaction.js';
 
 /** A message as RabbitMQ gets it. */
@@ -39,6 +46,8 @@ export interface MessageToSend {
   > & {
     /** Unknown where nothing waits. */
     decidedAt?: StoreTime | undefined;
+    /** Absent where nothing is ordered. */
+    places?: readonly Place[] | undefined;
   };
   number: number;
   message: Message;
@@ -68,10 +77,23 @@ function cloudEventsHeaders(
 const typeOf = ({ topic, routingKey }: Pick<Message, 'topic' | 'routingKey'>): string =>
   routingKey === '' ? topic : routingKey;
 
+/** For consumers that keep the order, or look whether something is missing. */
+function orderHeaders(
+  { topic, orderingKey }: Message,
+  place: Place | undefined,
+): Outgoing['headers'] {
+  if (orderingKey === undefined || place === undefined) return {};
+  return {
+    [HEADERS.orderingKey]: orderingKey,
+    [HEADERS.sequence]: place.sequence,
+    [HEADERS.orderingSlot]: orderingSlotOf(topic, orderingKey),
+  };
+}
+
 /** AMQP short strings hold 255 bytes; a routing key fits by its limit. */
 export function outgoingOf(toSend: MessageToSend): Outgoing {
   const { transaction, number, message, receiptsQueue } = toSend;
-  const { id, trace, expects, decidedAt } = transaction;
+  const { id, trace, expects, decidedAt, places } = transaction;
   const { cloudEvents } = message;
   return {
     topic: message.topic,
@@ -98,6 +120,12 @@ export function outgoingOf(toSend: MessageToSend): Outgoing {
       ...(decidedAt !== undefined && isDelayed(message)
         ? { [HEADERS.dueAt]: dueAtOf(message, decidedAt) }
         : {}),
+      ...(places === undefined
+        ? {}
+        : orderHeaders(
+            message,
+            places.find((place) => place.number === number),
+          )),
     },
   };
 }

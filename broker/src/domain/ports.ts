@@ -14,6 +14,7 @@ import type {
   TransactionView,
 } from '@escrowmq/protocol';
 import type { DataRefusal, Supplied } from './open-messages.js';
+import type { Place } from './ordering.js';
 import type { Outgoing } from './outgoing.js';
 import type {
   Committed,
@@ -49,8 +50,11 @@ export type Found =
       producerGroup: string;
       state: State;
       messageCount: number;
-      /** Prepare left messages open, and no commit has brought their data yet. */
-      open?: true;
+      /**
+       * Not decided, and a commit takes more than the decision: data that prepare left open, or
+       * places in the lines of ordering keys.
+       */
+      takesMore?: true;
       decision?: DecisionRecord;
     }
   | { kind: 'tombstone'; id: string; producerGroup: string; decision: DecisionRecord };
@@ -163,8 +167,17 @@ export interface ForwardingToSave {
   to: State;
   /** Nothing failed, and what is left only waits: that is no attempt. @default false */
   onlyWaits?: boolean;
+  /** As the round found them; absent where nothing is ordered. */
+  places?: readonly Place[];
   lastFailure?: string;
   history: HistoryEvent[];
+}
+
+export interface ClaimedForwards {
+  now: StoreTime;
+  due: Committed[];
+  /** Rows of which nothing may go before others of its ordering key: not due any more. */
+  putOff: number;
 }
 
 /** A committed transaction of which nothing may go before `dueAt`. */
@@ -267,10 +280,11 @@ export interface Store extends WebhookStore {
     limit: number;
     bytesMax: number;
     leaseMs: number;
-  }): Promise<{ now: StoreTime; due: Committed[] }>;
+  }): Promise<ClaimedForwards>;
   /** Committed rows by id, for whoever just moved them. */
   readCommitted(ids: readonly string[]): Promise<Committed[]>;
-  saveForwards(batch: readonly ForwardingToSave[]): Promise<void>;
+  /** `woken`: rows that are due now, because what was before them in the line of a key has left it. */
+  saveForwards(batch: readonly ForwardingToSave[]): Promise<{ woken: number }>;
   /** Ends the lease of committed rows until the first of their messages may go. */
   postponeForwards(batch: readonly ForwardToPostpone[]): Promise<void>;
   /** Makes committed rows due at once: whoever leased them can't forward them now. */

@@ -1,4 +1,5 @@
 import type { Decision, Message } from '@escrowmq/protocol';
+import type { Place } from './ordering.js';
 
 /** UTC milliseconds of the store's clock, the only clock that decides what is due. */
 export type StoreTime = number;
@@ -85,6 +86,8 @@ export interface Committed extends Content {
   pending: MessageMask;
   attempts: number;
   bytes: number;
+  /** Of what is pending and ordered; absent where nothing is. */
+  places?: readonly Place[];
 }
 
 export type { Decision, Message };

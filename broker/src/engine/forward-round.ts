@@ -28,6 +28,7 @@ export interface ToForward
     | 'messages'
     | 'pending'
     | 'attempts'
+    | 'places'
   > {
   /** Unknown of what was held in memory since its prepare; nothing of that ever waits. */
   decidedAt: StoreTime | undefined;
@@ -35,6 +36,8 @@ export interface ToForward
   ready: MessageMask;
   /** When the first of the others may be; absent when all that is pending is ready. */
   nextDueAt: StoreTime | undefined;
+  /** Those of `pending` that must let others of their ordering key go first. */
+  blocked: MessageMask;
 }
 
 /** All of it, and nothing that only the store needed: the messages' text, the hash, the keys. */
@@ -53,14 +56,15 @@ export function toForward(transaction: NewTransaction): ToForward {
     decidedAt: undefined,
     ready: pending,
     nextDueAt: undefined,
+    blocked: 0,
   };
 }
 
 /** A row from the store, and what of it may go at that time. */
 export function toForwardAt(row: Committed, now: StoreTime): ToForward {
   const { id, producerGroup, expects, trace, preparedAt, messages } = row;
-  const { pending, attempts, decidedAt } = row;
-  const { ready, nextDueAt } = splitPending(row, now);
+  const { pending, attempts, decidedAt, places } = row;
+  const { ready, nextDueAt, blocked } = splitPending(row, now);
   return {
     id,
     producerGroup,
@@ -73,6 +77,8 @@ export function toForwardAt(row: Committed, now: StoreTime): ToForward {
     decidedAt,
     ready,
     nextDueAt,
+    blocked,
+    ...(places === undefined ? {} : { places }),
   };
 }
 

@@ -38,6 +38,10 @@ import type { StoreClock } from './store-clock.js';
  * one that was read without a lock by the time of its commit, because after that a message which
  * waits may be cancelled, up to the claim that finds it due. A crash before the row is due again
  * at the right time: the lease ends, recovery finds nothing to do yet, and says when.
+ *
+ * Of the messages of one ordering key only the first in line is published. The save that takes it
+ * out of the line makes the transaction of the next one due, in the same database transaction, and
+ * recovery is woken to take it: here at once, at other instances by their next look.
  */
 export interface ForwarderDeps {
   store: Pick<
@@ -50,6 +54,8 @@ export interface ForwarderDeps {
   policy: ForwardPolicy;
   /** Where consumers send their receipts. */
   receiptsQueue: string;
+  /** Committed rows became due: recovery should look. */
+  wake(): void;
   observer: Pick<Observer, 'alert' | 'failed' | 'count'>;
 }
 
@@ -82,7 +88,9 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
 
   const saves = createCoalescer<ForwardingToSave, undefined>({
     flush: async (batch) => {
-      await store.saveForwards(batch);
+      const { woken } = await store.saveForwards(batch);
+      // After those that are saved are no longer in hand: one of them may be due again itself.
+      if (woken > 0) setImmediate(deps.wake);
       return batch.map(() => undefined);
     },
     batchMax: SAVE_ROWS_MAX,
@@ -184,9 +192,10 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
     const result = summarise(outcomes);
     for (const { outcome } of outcomes) observer.count('publishes', { outcome: outcome.kind });
     const now = clock.now();
-    const { id, pending, attempts, nextDueAt } = transaction;
+    const { id, pending, attempts, nextDueAt, places } = transaction;
+    const blocked = transaction.blocked !== 0;
     const current = { state: 'committed', pending, attempts, dueAt: now } as const;
-    const outcome = forwarded(current, { ...result, nextDueAt }, policy, now);
+    const outcome = forwarded(current, { ...result, nextDueAt, blocked }, policy, now);
     const to = outcome.kind === 'move' ? outcome.to : current;
     const history: HistoryEvent[] = [];
     if (result.unrouted !== 0) {
@@ -204,7 +213,10 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
       done: result.done,
       unrouted: result.unrouted,
       to,
-      ...(result.failure === undefined && nextDueAt !== undefined ? { onlyWaits: true } : {}),
+      ...(result.failure === undefined && (nextDueAt !== undefined || blocked)
+        ? { onlyWaits: true }
+        : {}),
+      ...(places === undefined ? {} : { places }),
       ...(result.detail === undefined ? {} : { lastFailure: result.detail }),
       history,
     };
@@ -231,11 +243,22 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
     for (const transaction of transactions) {
       // A slow read may come after recovery took the same row: it keeps its lease and its turn.
       if (inHand.has(transaction.id)) continue;
-      const { id, ready, nextDueAt } = transaction;
-      if (ready === 0 && nextDueAt !== undefined) postpone(id, nextDueAt);
+      const { id, ready, nextDueAt, blocked } = transaction;
+      if (ready === 0 && (nextDueAt !== undefined || blocked !== 0)) wait(transaction);
       else if (late || publisher.room < transaction.messages.length) letGo(id);
       else forward(transaction);
     }
+  }
+
+  /**
+   * Nothing of it may go now. What waits for others of its key is woken by them, which a postponement
+   * written without a lock could undo: it keeps its lease, or is claimed when something in it waits
+   * for a time, because a claim locks the row and says when it is due.
+   */
+  function wait({ id, nextDueAt, blocked }: ToForward): void {
+    if (nextDueAt === undefined) return;
+    if (blocked === 0) postpone(id, nextDueAt);
+    else letGo(id);
   }
 
   async function takeAndForward(ids: string[], leaseEndsAt: number): Promise<void> {
@@ -278,14 +301,14 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
       if (limit === 0) return 0;
       const leaseEndsAt = performance.now() + LEASE_MS;
       const claim = { limit, bytesMax: CLAIM_BYTES_MAX, leaseMs: LEASE_MS };
-      const { now, due } = await store.claimDueForwards(claim);
+      const { now, due, putOff } = await store.claimDueForwards(claim);
       for (const transaction of due) {
         // What is in flight here stays leased; its own result comes first.
         if (inHand.has(transaction.id)) continue;
         while (publisher.room < transaction.messages.length && inHand.size > 0) await progress();
         forwardNow([toForwardAt(transaction, now)], leaseEndsAt);
       }
-      return due.length;
+      return due.length + putOff;
     },
     async idle() {
       while (inHand.size > 0 || taking > 0) await progress();

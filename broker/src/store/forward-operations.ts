@@ -1,7 +1,10 @@
-import type { ForwardingToSave, ForwardToPostpone } from '../domain/ports.js';
+import { splitPending } from '../domain/delivery-time.js';
+import { anyOrdered, BLOCKED_LOOK_AGAIN_MS } from '../domain/ordering.js';
+import type { ClaimedForwards, ForwardingToSave, ForwardToPostpone } from '../domain/ports.js';
 import type { Committed, StoreTime } from '../domain/transaction.js';
 import { leaseRows } from './check-operations.js';
 import { historyRows } from './history.js';
+import { type Leaving, leaveLines, lockLines, placesOf } from './ordering-operations.js';
 import { COMMITTED_COLUMNS, type CommittedRow, committedOf } from './rows.js';
 import { type Database, type Dialect, idBytes, idText, NEVER, type Sql } from './sql.js';
 
@@ -14,7 +17,7 @@ const dueForwards = (now: string) => `
 export async function claimDueForwards(
   database: Database,
   claim: { limit: number; bytesMax: number; leaseMs: number },
-): Promise<{ now: StoreTime; due: Committed[] }> {
+): Promise<ClaimedForwards> {
   const { dialect } = database;
   const { now, skipLocked } = dialect;
   return database.transaction(async (sql) => {
@@ -23,7 +26,7 @@ export async function claimDueForwards(
       [claim.limit],
     );
     const [first] = rows;
-    if (first === undefined) return { now: 0, due: [] };
+    if (first === undefined) return { now: 0, due: [], putOff: 0 };
     let bytes = 0;
     const ids = rows
       .filter((row, index) => {
@@ -34,25 +37,63 @@ export async function claimDueForwards(
     await leaseRows(sql, dialect, { ids, leaseMs: claim.leaseMs });
     // The rows come back in order of their ids; the claim has the oldest due first.
     const place = new Map(ids.map((id, index) => [id, index]));
-    const due = await committedRows(sql, ids, dialect);
+    const read = await committedRows(sql, ids, dialect);
+    const blocked = await putOffBlocked(sql, dialect, { read, now: first.store_now });
+    const due = blocked.size === 0 ? read : read.filter(({ id }) => !blocked.has(id));
     due.sort((a, b) => (place.get(a.id) ?? 0) - (place.get(b.id) ?? 0));
-    return { now: first.store_now, due };
+    return { now: first.store_now, due, putOff: blocked.size };
   });
+}
+
+/**
+ * What must let others of its key go first is not looked at again before somebody makes it due: a
+ * key that a parked transaction holds up would have all behind it claimed again and again. Here,
+ * under the lock of the claim, no wake-up can be overwritten: whoever left the line before was seen
+ * by this claim, or waits for the row and makes it due afterwards.
+ */
+async function putOffBlocked(
+  sql: Sql,
+  dialect: Dialect,
+  { read, now }: { read: readonly Committed[]; now: StoreTime },
+): Promise<Set<string>> {
+  const blocked = new Set<string>();
+  const byDelay = new Map<number, string[]>();
+  for (const row of read) {
+    if (row.places === undefined) continue;
+    const parts = splitPending(row, now);
+    if (parts.ready !== 0 || parts.blocked === 0) continue;
+    blocked.add(row.id);
+    const delayMs = (parts.nextDueAt ?? now + BLOCKED_LOOK_AGAIN_MS) - now;
+    const same = byDelay.get(delayMs);
+    if (same === undefined) byDelay.set(delayMs, [row.id]);
+    else same.push(row.id);
+  }
+  for (const [leaseMs, ids] of byDelay) await leaseRows(sql, dialect, { ids, leaseMs });
+  return blocked;
 }
 
 async function committedRows(
   sql: Sql,
   ids: readonly string[],
-  { byId, inIds }: Dialect,
+  dialect: Dialect,
 ): Promise<Committed[]> {
   if (ids.length === 0) return [];
+  const { byId, inIds } = dialect;
   const { list, values } = inIds(ids);
   const rows = await sql.all<CommittedRow>(
     `select ${COMMITTED_COLUMNS} from escrow_transaction ${byId}
      where id ${list} and state = 'committed' order by id`,
     values,
   );
-  return rows.map(committedOf);
+  const committed = rows.map(committedOf);
+  const ordered = committed.filter(({ messages }) => anyOrdered(messages));
+  if (ordered.length === 0) return committed;
+  const orderedIds = ordered.map(({ id }) => id);
+  for (const [id, places] of await placesOf(sql, dialect, orderedIds)) {
+    const row = ordered.find((one) => one.id === id);
+    if (row !== undefined) row.places = places;
+  }
+  return committed;
 }
 
 export const readCommitted = (database: Database, ids: readonly string[]): Promise<Committed[]> =>
@@ -62,10 +103,13 @@ export const readCommitted = (database: Database, ids: readonly string[]): Promi
  * All that was pending is confirmed. The mask only ever loses bits, so what this round saw pending
  * covers what is pending now.
  */
-async function finishAll(database: Database, ids: readonly string[]): Promise<void> {
-  const { now, byId, inIds } = database.dialect;
+function finishAll(
+  sql: Sql,
+  { now, byId, inIds }: Dialect,
+  ids: readonly string[],
+): Promise<number> {
   const { list, values } = inIds(ids);
-  await database.run(
+  return sql.run(
     `update escrow_transaction ${byId}
      set state = 'forwarded', pending = 0, due_at = ${NEVER}, finished_at = ${now},
          settled_at = case when receipts_wanted = 0 then ${now} else settled_at end
@@ -119,30 +163,80 @@ function forwardValues({
   ];
 }
 
+/** As with checks: what came too late moves nothing, and its history would be untrue. */
+async function saveEach(
+  sql: Sql,
+  { now }: Dialect,
+  batch: readonly ForwardingToSave[],
+): Promise<ForwardingToSave[]> {
+  const moved: ForwardingToSave[] = [];
+  for (const item of batch) {
+    if ((await sql.run(saveForward(now), forwardValues(item))) === 1) moved.push(item);
+  }
+  await sql.insertRows(historyRows(moved));
+  return moved;
+}
+
+const isFinished = ({ to, unrouted }: ForwardingToSave): boolean =>
+  to.state === 'forwarded' && unrouted === 0;
+
+/**
+ * Messages leave the lines of their keys in the database transaction that says they are confirmed,
+ * and what is behind them becomes due in it too. Keys are locked before rows, as everywhere: see
+ * ordering-operations.ts.
+ */
+function saveInLine(database: Database, batch: readonly ForwardingToSave[]): Promise<number> {
+  const { dialect } = database;
+  return database.transaction(async (sql) => {
+    const places = batch.flatMap((item) => item.places ?? []);
+    await lockLines(sql, dialect, places);
+    const finished = batch.filter(isFinished);
+    const moved = await finishEach(sql, dialect, finished);
+    const others = batch.filter((item) => !isFinished(item));
+    moved.push(...(await saveEach(sql, dialect, others)));
+    const leaving: Leaving[] = moved.map(({ id, done, places: own = [] }) => ({
+      id,
+      done,
+      places: own,
+    }));
+    return leaveLines(sql, dialect, leaving);
+  });
+}
+
+/** Those that are forwarded now. Not what somebody else parked meanwhile, which keeps its places. */
+async function finishEach(
+  sql: Sql,
+  dialect: Dialect,
+  batch: readonly ForwardingToSave[],
+): Promise<ForwardingToSave[]> {
+  if (batch.length === 0) return [];
+  const ids = batch.map(({ id }) => id);
+  if ((await finishAll(sql, dialect, ids)) === ids.length) return [...batch];
+  const { list, values } = dialect.inIds(ids);
+  const rows = await sql.all<{ id: Uint8Array }>(
+    `select id from escrow_transaction ${dialect.byId} where id ${list} and state = 'forwarded'`,
+    values,
+  );
+  const forwarded = new Set(rows.map(({ id }) => idText(id)));
+  return batch.filter(({ id }) => forwarded.has(id));
+}
+
 export async function saveForwards(
   database: Database,
   batch: readonly ForwardingToSave[],
-): Promise<void> {
-  const { now } = database.dialect;
-  const isPlain = ({ to, unrouted }: ForwardingToSave) =>
-    to.state === 'forwarded' && unrouted === 0;
-  const plain = batch.filter(isPlain);
-  const others = batch.filter((item) => !isPlain(item));
-  if (plain.length > 0) {
-    await finishAll(
-      database,
-      plain.map(({ id }) => id),
-    );
+): Promise<{ woken: number }> {
+  const inLine = batch.filter(({ places }) => places !== undefined);
+  const rest = inLine.length === 0 ? batch : batch.filter(({ places }) => places === undefined);
+  const finished = rest.filter(isFinished);
+  const others = rest.filter((item) => !isFinished(item));
+  if (finished.length > 0) {
+    const ids = finished.map(({ id }) => id);
+    await finishAll(database, database.dialect, ids);
   }
-  if (others.length === 0) return;
-  await database.transaction(async (sql) => {
-    // As with checks: what came too late moved nothing, and its history would be untrue.
-    const moved: ForwardingToSave[] = [];
-    for (const item of others) {
-      if ((await sql.run(saveForward(now), forwardValues(item))) === 1) moved.push(item);
-    }
-    await sql.insertRows(historyRows(moved));
-  });
+  if (others.length > 0) {
+    await database.transaction((sql) => saveEach(sql, database.dialect, others));
+  }
+  return { woken: inLine.length === 0 ? 0 : await saveInLine(database, inLine) };
 }
 
 /**

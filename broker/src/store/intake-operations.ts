@@ -1,6 +1,8 @@
 import { anyOpen } from '../domain/open-messages.js';
+import { anyOrdered, orderedOf } from '../domain/ordering.js';
 import type { Found, Inserted } from '../domain/ports.js';
 import { allMessages, type NewTransaction } from '../domain/transaction.js';
+import { type Joining, joinLines, openKeys } from './ordering-operations.js';
 import {
   detailsJson,
   foundRow,
@@ -87,8 +89,10 @@ function prepareValues(transaction: NewTransaction) {
     transaction.producerGroup,
     transaction.contentHash,
     messages.length,
-    // None while one of them waits for its data.
-    anyOpen(messages) ? 0 : allMessages(messages.length),
+    // None where the commit takes more than the decision: see verdict-operations.ts.
+    kind.op === 'prepare' && (anyOpen(messages) || anyOrdered(messages))
+      ? 0
+      : allMessages(messages.length),
     expects.length * messages.length,
     transaction.bytes,
     `,${[...new Set(messages.map((message) => message.topic))].join(',')},`,
@@ -120,18 +124,38 @@ function transactionRows(now: string, batch: readonly NewTransaction[]): RowsToI
   };
 }
 
+/** A send is committed by its insert, which gives its ordered messages their sequences too. */
+const joiningOf = (batch: readonly NewTransaction[]): Joining[] =>
+  batch
+    .filter(({ kind, messages }) => kind.op === 'send' && anyOrdered(messages))
+    .map(({ id, messages }) => ({ id, ordered: orderedOf(messages) }));
+
+/** Keys are locked before rows are written, as everywhere: see ordering-operations.ts. */
+async function insertInOrder(
+  sql: Sql,
+  dialect: Dialect,
+  { transactions, joining }: { transactions: RowsToInsert; joining: readonly Joining[] },
+): Promise<void> {
+  if (joining.length === 0) return sql.insertRows(transactions);
+  const ordered = joining.flatMap((one) => one.ordered);
+  const keys = await openKeys(sql, dialect, ordered);
+  await sql.insertRows(transactions);
+  await joinLines(sql, dialect, { keys, joining });
+}
+
 async function insertAll(database: Database, batch: readonly NewTransaction[]): Promise<void> {
   const transactions = transactionRows(database.dialect.now, batch);
   const keys = batch.flatMap(({ id, businessKeys }) =>
     businessKeys.map((key) => [Buffer.from(key), idBytes(id)]),
   );
   const old = batch.filter(({ mayBePurged }) => mayBePurged).map(({ id }) => id);
-  if (keys.length === 0 && old.length === 0) {
+  const joining = joiningOf(batch);
+  if (keys.length === 0 && old.length === 0 && joining.length === 0) {
     // One statement is its own transaction; most batches are like that and save two round trips.
     return database.insertRows(transactions);
   }
   return database.transaction(async (sql) => {
-    await sql.insertRows(transactions);
+    await insertInOrder(sql, database.dialect, { transactions, joining });
     await sql.insertRows({
       table: 'escrow_business_key',
       columns: ['business_key', 'transaction_id'],

@@ -111,10 +111,11 @@ export function decisionOf(row: DecisionColumns): DecisionRecord | undefined {
 }
 
 /**
- * A row whose messages wait for their data has none pending: so a commit without the data passes it
- * over by a column that its UPDATE has at hand. What is decided was filled, or is dropped.
+ * A row whose commit takes more than the decision has no message pending until then: so a plain
+ * commit passes it over by a column that its UPDATE has at hand.
  */
-const isOpen = ({ decision, pending }: StateRow): boolean => decision === 'none' && pending === 0;
+const takesMore = ({ decision, pending }: StateRow): boolean =>
+  decision === 'none' && pending === 0;
 
 export function foundRow(row: StateRow): Found {
   const decision = decisionOf(row);
@@ -124,7 +125,7 @@ export function foundRow(row: StateRow): Found {
     producerGroup: row.producer_group,
     state: stateOf(row),
     messageCount: row.message_count,
-    ...(isOpen(row) ? { open: true } : {}),
+    ...(takesMore(row) ? { takesMore: true } : {}),
     ...(decision === undefined ? {} : { decision }),
   };
 }

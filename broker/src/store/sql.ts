@@ -16,7 +16,9 @@ export interface Dialect {
    * verdict on one row read every prepared row there was.
    */
   readonly byId: string;
-  /** Stands there as well: the rows of a state are found by their index, if there is one. */
+  /** Stands after another table: its rows are found by the primary key, in its order. */
+  readonly byKey: string;
+  /** Stands after `escrow_transaction`: the rows of a state are found by their index, if there is one. */
   byState(state: StateName): string;
   /**
    * So many rows of one state are sorted for a page of a search. Where there are more, the search

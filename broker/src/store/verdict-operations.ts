@@ -1,9 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import { fill, openNumbers } from '../domain/open-messages.js';
+import { type Filled, fill, openNumbers } from '../domain/open-messages.js';
+import { type OrderedMessage, orderedOf } from '../domain/ordering.js';
 import type { Verdict, VerdictResult } from '../domain/ports.js';
 import { allMessages, byProducer, type Message } from '../domain/transaction.js';
 import { find } from './intake-operations.js';
-import { type Database, idBytes, idText, NEVER, type Sql } from './sql.js';
+import { joinLines, openKeys } from './ordering-operations.js';
+import { type Database, type Dialect, idBytes, idText, NEVER, type Sql } from './sql.js';
 
 /**
  * Guarded: only a row without a decision moves, whoever asks. `verdict_token` is random per flush
@@ -18,12 +20,17 @@ const decideUndecided = (byId: string, set: string, where: string) => `
 const COMMIT = (now: string) =>
   `state = 'committed', decision = 'commit', decided_at = ${now}, due_at = ${now} + ?`;
 
-/** A row whose messages wait for their data has none pending, and moves only together with it. */
-const ALL_HERE = 'pending > 0';
+/**
+ * A row whose commit takes more than the decision has no message pending until then: data that
+ * prepare left open, or the sequences of ordered messages.
+ */
+const TAKES_NO_MORE = 'pending > 0';
 
-/** The data and the decision are one durable step. */
+const DECIDED_BY = 'decided_by = ?, decision_reason = ?';
 const COMMIT_WITH_DATA = (now: string) =>
-  `${COMMIT(now)}, messages = ?, bytes = ?, pending = ?, decided_by = ?, decision_reason = ?`;
+  `${COMMIT(now)}, messages = ?, bytes = ?, pending = ?, ${DECIDED_BY}`;
+const COMMIT_WITH_ALL_PENDING = (now: string) =>
+  `${COMMIT(now)}, pending = (1 << message_count) - 1, ${DECIDED_BY}`;
 
 const ROLL_BACK = (now: string) =>
   `state = 'rolledBack', decision = 'rollback', decided_at = ${now}, due_at = ${NEVER},
@@ -60,10 +67,10 @@ async function applyPart(
   const ids = inIds(part.map(({ id }) => id));
   const set = decision === 'commit' ? COMMIT(now) : ROLL_BACK(now);
   const mine = producerGroup === undefined ? '' : ' and producer_group = ?';
-  const whole = decision === 'commit' ? ` and ${ALL_HERE}` : '';
+  const whole = decision === 'commit' ? ` and ${TAKES_NO_MORE}` : '';
   const text = decideUndecided(
     byId,
-    isPlain ? set : `${set}, decided_by = ?, decision_reason = ?`,
+    isPlain ? set : `${set}, ${DECIDED_BY}`,
     `id ${ids.list}${mine}${whole}`,
   );
   return database.run(text, [
@@ -75,72 +82,138 @@ async function applyPart(
   ]);
 }
 
-interface OpenRow {
+interface UndecidedRow {
   id: Uint8Array;
   producer_group: string;
   message_count: number;
   messages: string;
 }
 
-/** What these hold while they have no decision; by then their messages do not change. */
-async function undecided(
-  { dialect }: Database,
-  sql: Sql,
-  ids: readonly string[],
-): Promise<Map<string, { row: OpenRow; messages: Message[] }>> {
-  const { list, values } = dialect.inIds(ids);
-  const rows = await sql.all<OpenRow>(
-    `select id, producer_group, message_count, messages from escrow_transaction ${dialect.byId}
-     where id ${list} and decision = 'none'`,
-    values,
-  );
-  return new Map(
-    rows.map((row) => [idText(row.id), { row, messages: JSON.parse(row.messages) as Message[] }]),
-  );
+/** A commit that moves its row only together with more than the decision. */
+interface LargeCommit {
+  verdict: Verdict;
+  messageCount: number;
+  /** The messages with the data that the commit brings; absent when prepare left nothing open. */
+  filled?: { messagesJson: string; bytes: number };
+  /** What takes a place in the line of its key. */
+  ordered: OrderedMessage[];
 }
 
 /**
- * Commits that bring data, one UPDATE each in one database transaction. Resolves with those that
- * moved and those that were refused; of all others `lookUp` tells what became of them.
+ * What these commits take, read without a lock: as long as a row has no decision, its messages do
+ * not change. Not among them is what has a decision, or belongs to another group.
  */
-function applyWithData(
+async function readLarge(
   database: Database,
-  part: readonly Verdict[],
-  { token, leaseMs }: { token: Buffer; leaseMs: number },
-): Promise<Map<string, VerdictResult>> {
-  const { now, byId } = database.dialect;
-  const text = decideUndecided(byId, COMMIT_WITH_DATA(now), 'id = ?');
-  return database.transaction(async (sql) => {
-    const results = new Map<string, VerdictResult>();
-    const there = await undecided(
-      database,
-      sql,
-      part.map(({ id }) => id),
-    );
-    for (const { id, supplied, producerGroup, decidedBy } of part) {
-      const found = there.get(id);
-      if (found === undefined || supplied === undefined) continue;
-      if (producerGroup !== undefined && found.row.producer_group !== producerGroup) continue;
-      const filled = fill(found.messages, supplied);
-      if (filled.kind === 'refused') {
-        results.set(id, filled);
-        continue;
-      }
-      const { by, reason = null } = decidedBy;
-      const moved = await sql.run(text, [
-        leaseMs,
-        filled.messagesJson,
-        filled.bytes,
-        allMessages(found.row.message_count),
-        by === byProducer.by && reason === null ? null : by,
-        reason,
-        token,
-        idBytes(id),
-      ]);
-      if (moved === 1) results.set(id, { kind: 'moved' });
+  verdicts: readonly Verdict[],
+): Promise<{ commits: LargeCommit[]; refused: Map<string, VerdictResult> }> {
+  const { list, values } = database.dialect.inIds(verdicts.map(({ id }) => id));
+  const rows = await database.all<UndecidedRow>(
+    `select id, producer_group, message_count, messages
+     from escrow_transaction ${database.dialect.byId}
+     where id ${list} and decision = 'none'`,
+    values,
+  );
+  const there = new Map(rows.map((row) => [idText(row.id), row]));
+  const commits: LargeCommit[] = [];
+  const refused = new Map<string, VerdictResult>();
+  for (const verdict of verdicts) {
+    const { id, producerGroup, supplied } = verdict;
+    const row = there.get(id);
+    if (row === undefined) continue;
+    if (producerGroup !== undefined && row.producer_group !== producerGroup) continue;
+    const messages = JSON.parse(row.messages) as Message[];
+    const filled = supplied === undefined ? unfilled(messages) : fill(messages, supplied);
+    if (filled?.kind === 'refused') refused.set(id, filled);
+    else {
+      const ordered = orderedOf(messages);
+      const data = filled === undefined ? {} : { filled };
+      commits.push({ verdict, messageCount: row.message_count, ordered, ...data });
     }
-    return results;
+  }
+  return { commits, refused };
+}
+
+/** A commit without data is refused where a message waits for it. */
+function unfilled(messages: readonly Message[]): Extract<Filled, { kind: 'refused' }> | undefined {
+  const numbers = openNumbers(messages);
+  if (numbers.length === 0) return undefined;
+  return { kind: 'refused', refusal: { kind: 'missing', numbers } };
+}
+
+/** Locks those that have no decision yet; only what runs in this database transaction moves them. */
+async function lockUndecided(
+  sql: Sql,
+  { byId, inIds, forUpdate }: Dialect,
+  ids: readonly string[],
+): Promise<Set<string>> {
+  const { list, values } = inIds(ids);
+  const rows = await sql.all<{ id: Uint8Array }>(
+    `select id from escrow_transaction ${byId}
+     where id ${list} and decision = 'none' and state in ('prepared', 'parked') ${forUpdate}`,
+    values,
+  );
+  return new Set(rows.map(({ id }) => idText(id)));
+}
+
+/** One UPDATE for all that only get sequences, and one for each that brings data. */
+async function moveLarge(
+  sql: Sql,
+  { now, byId, inIds }: Dialect,
+  { commits, token, leaseMs }: { commits: readonly LargeCommit[]; token: Buffer; leaseMs: number },
+): Promise<void> {
+  const whole = commits.filter(({ filled }) => filled === undefined);
+  for (const part of partition(whole.map(({ verdict }) => verdict))) {
+    const { list, values } = inIds(part.map(({ id }) => id));
+    const text = decideUndecided(byId, COMMIT_WITH_ALL_PENDING(now), `id ${list}`);
+    await sql.run(text, [leaseMs, ...deciderOf(part[0]), token, ...values]);
+  }
+  const text = decideUndecided(byId, COMMIT_WITH_DATA(now), 'id = ?');
+  for (const { verdict, filled, messageCount } of commits) {
+    if (filled === undefined) continue;
+    const { messagesJson, bytes } = filled;
+    const data = [messagesJson, bytes, allMessages(messageCount)];
+    await sql.run(text, [leaseMs, ...data, ...deciderOf(verdict), token, idBytes(verdict.id)]);
+  }
+}
+
+/** As the columns have it; null stands for the producer. */
+function deciderOf(verdict: Verdict | undefined): [string | null, string | null] {
+  const { by, reason = null } = verdict?.decidedBy ?? byProducer;
+  return [by === byProducer.by && reason === null ? null : by, reason];
+}
+
+/**
+ * Commits whose rows take data or sequences along: the decision and all of it are one durable step.
+ * Run again after a lost reply, it finds the rows decided and gives no second sequence.
+ *
+ * Keys are locked before rows, as everywhere: see ordering-operations.ts.
+ *
+ * @returns the ids that moved
+ */
+function applyLarge(
+  database: Database,
+  commits: readonly LargeCommit[],
+  { token, leaseMs }: { token: Buffer; leaseMs: number },
+): Promise<Set<string>> {
+  const { dialect } = database;
+  const ordered = commits.flatMap((commit) => commit.ordered);
+  return database.transaction(async (sql) => {
+    const keys = ordered.length === 0 ? undefined : await openKeys(sql, dialect, ordered);
+    const ids = commits.map(({ verdict }) => verdict.id);
+    const moving = await lockUndecided(sql, dialect, ids);
+    const mine = commits.filter(({ verdict }) => moving.has(verdict.id));
+    await moveLarge(sql, dialect, { commits: mine, token, leaseMs });
+    const joining = mine.map((commit) => ({ id: commit.verdict.id, ordered: commit.ordered }));
+    if (keys !== undefined) await joinLines(sql, dialect, { keys, joining });
+    return moving;
   });
+}
+
+interface LookedUp {
+  results: Map<string, VerdictResult>;
+  /** Commits that found no decision, because their rows take more than that. */
+  large: Verdict[];
 }
 
 /** When a part moved fewer rows than asked for, the rows tell what became of each verdict. */
@@ -148,7 +221,7 @@ async function lookUp(
   database: Database,
   part: readonly Verdict[],
   token: Buffer,
-): Promise<Map<string, VerdictResult>> {
+): Promise<LookedUp> {
   const ids = part.map(({ id }) => id);
   const { list, values } = database.dialect.inIds(ids);
   const mine = await database.all<{ id: Uint8Array }>(
@@ -158,34 +231,35 @@ async function lookUp(
   const moved = new Set(mine.map(({ id }) => idText(id)));
   const found = await find(database, ids);
   const results = new Map<string, VerdictResult>();
-  const waiting: string[] = [];
-  for (const { id, decision, producerGroup, supplied } of part) {
+  const large: Verdict[] = [];
+  for (const verdict of part) {
+    const { id, decision, producerGroup } = verdict;
     const there = found.get(id);
     const foreign = producerGroup !== undefined && there?.producerGroup !== producerGroup;
-    const lacksData = there?.kind === 'row' && there.open === true && supplied === undefined;
-    if (lacksData && decision === 'commit' && !foreign) waiting.push(id);
+    const takesMore = there?.kind === 'row' && there.takesMore === true;
+    if (takesMore && decision === 'commit' && !foreign) large.push(verdict);
     // Without a decision it was prepared after the UPDATE had looked for it.
     if (there?.decision === undefined || foreign) results.set(id, { kind: 'unknown' });
     else results.set(id, moved.has(id) ? { kind: 'moved' } : { kind: 'decided', found: there });
   }
-  if (waiting.length === 0) return results;
-  for (const [id, { messages }] of await undecided(database, database, waiting)) {
-    const numbers = openNumbers(messages);
-    results.set(id, { kind: 'refused', refusal: { kind: 'missing', numbers } });
-  }
-  return results;
+  return { results, large };
 }
 
-/** What became of commits that bring data. */
-async function decideWithData(
+/** What became of commits that take more than the decision. */
+async function decideLarge(
   database: Database,
-  part: readonly Verdict[],
+  verdicts: readonly Verdict[],
   update: { token: Buffer; leaseMs: number },
 ): Promise<Map<string, VerdictResult>> {
-  const results = await applyWithData(database, part, update);
-  const rest = part.filter(({ id }) => !results.has(id));
+  const { commits, refused: results } = await readLarge(database, verdicts);
+  if (commits.length > 0) {
+    const moved = await applyLarge(database, commits, update);
+    for (const id of moved) results.set(id, { kind: 'moved' });
+  }
+  const rest = verdicts.filter(({ id }) => !results.has(id));
   if (rest.length === 0) return results;
-  for (const [id, result] of await lookUp(database, rest, update.token)) results.set(id, result);
+  const lookedUp = await lookUp(database, rest, update.token);
+  for (const [id, result] of lookedUp.results) results.set(id, result);
   return results;
 }
 
@@ -198,13 +272,20 @@ export async function decide(
   const results = new Map<string, VerdictResult>();
   const withData = batch.filter(({ supplied }) => supplied !== undefined);
   const plain = withData.length === 0 ? batch : batch.filter((item) => item.supplied === undefined);
+  const large = new Set(withData);
   for (const part of partition(plain)) {
     const moved = await applyPart(database, part, { token, leaseMs });
     if (moved === part.length) for (const { id } of part) results.set(id, { kind: 'moved' });
-    else for (const [id, result] of await lookUp(database, part, token)) results.set(id, result);
+    else {
+      const lookedUp = await lookUp(database, part, token);
+      for (const [id, result] of lookedUp.results) results.set(id, result);
+      for (const verdict of lookedUp.large) large.add(verdict);
+    }
   }
-  if (withData.length > 0) {
-    const answers = await decideWithData(database, withData, { token, leaseMs });
+  if (large.size > 0) {
+    // Sequences are given in the order in which the commits came.
+    const inOrder = batch.filter((verdict) => large.has(verdict));
+    const answers = await decideLarge(database, inOrder, { token, leaseMs });
     for (const [id, result] of answers) results.set(id, result);
   }
   return batch.map(({ id }) => results.get(id) ?? { kind: 'unknown' });

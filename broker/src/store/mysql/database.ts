@@ -135,6 +135,7 @@ export function openMysqlDatabase(
       skipLocked: 'for update skip locked',
       forUpdate: 'for update',
       byId: 'force index (primary)',
+      byKey: 'force index (primary)',
       byState: () => 'force index (escrow_transaction_due)',
       rowsSortedMax: ROWS_SORTED_MAX,
       inIds: (ids) => ({ list: `in (${ids.map(idLiteral).join(',')})`, values: [] }),

@@ -195,6 +195,8 @@ export function openSqliteDatabase(path: string): Database {
       forUpdate: '',
       // The index that makes `id` unique.
       byId: 'indexed by sqlite_autoindex_escrow_transaction_1',
+      // The table of keys has no other index.
+      byKey: '',
       byState: (state) => STATE_INDEXES[state],
       rowsSortedMax: ROWS_SORTED_MAX,
       inIds,
