@@ -2,18 +2,21 @@ import { receiptsQueueName } from '@escrowmq/protocol';
 import { uuidv7 } from 'uuidv7';
 import { createAsker } from './callback/asker.js';
 import { createCallbackPolicy } from './callback/callback-policy.js';
+import { createCompensationCaller } from './callback/compensation-caller.js';
 import { newSigningSecret } from './callback/signature.js';
 import type { Config } from './config.js';
 import { byProducer } from './domain/transaction.js';
-import { createBusinessKeyWaits } from './engine/business-key-waits.js';
+import { createCancel } from './engine/cancel.js';
 import { createCheckPolls } from './engine/check-polls.js';
 import { createChecker } from './engine/checker.js';
+import { createCompensator } from './engine/compensator.js';
 import { createForwarder } from './engine/forwarder.js';
 import { createHeldTransactions } from './engine/held-transactions.js';
 import { createIntake } from './engine/intake.js';
 import { startLoop } from './engine/loop.js';
 import { createResolve } from './engine/operator.js';
 import { createProducerGroups } from './engine/producer-groups.js';
+import { createSettlementWaits } from './engine/settlement-waits.js';
 import { createStoreClock } from './engine/store-clock.js';
 import { startHousekeeping } from './housekeeping.js';
 import { createHttpServer } from './http/server.js';
@@ -59,6 +62,7 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     answerBytesMax: config.transactionBytesMax,
   });
   const groups = createProducerGroups({
+  const compensationCaller = createCompensationCaller({ allow: callbackPolicy, observer });
     store,
     checkUrlProblem: (url) => callbackPolicy.checkUrlProblem(url),
     newSigningSecret,
@@ -100,7 +104,15 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     random: Math.random,
     observer,
   });
-  const businessKeys = createBusinessKeyWaits({ store, observer });
+  const compensator = createCompensator({
+    store,
+    caller: compensationCaller,
+    findGroup: groups.find,
+    clock,
+    random: Math.random,
+    observer,
+  });
+  const settlements = createSettlementWaits({ store, observer });
 
   const forwardLoop = startLoop({
     name: 'forward what is due',
@@ -115,6 +127,12 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     observer,
   });
   const clockLoop = startLoop({
+  const compensationLoop = startLoop({
+    name: 'compensate what is due',
+    pass: async () => (await compensator.compensateOnce()) > 0,
+    idleMs: LOOP_IDLE_MS,
+    observer,
+  });
     name: 'read the clock of the store',
     pass: async () => clock.sync().then(() => false),
     idleMs: CLOCK_SYNC_MS,
@@ -122,7 +140,7 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
   });
   rabbit.onReady(() => forwardLoop.wake());
   rabbit.consumeReceipts(receiptsQueue, async (receipts) => {
-    await store.saveReceipts(receipts);
+    await compensator.takeReceipts(receipts);
     observer.count('receipts', {}, receipts.length);
   });
   const housekeeping = startHousekeeping({ config, store, observer });
@@ -153,7 +171,9 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
       registerGroup: groups.register,
       findGroup: groups.describe,
       waitForBusinessKey: (businessKey, waitMs, producerGroup, signal) =>
-        businessKeys.wait({ businessKey, waitMs, producerGroup, signal }),
+        settlements.forBusinessKey({ businessKey, waitMs, producerGroup, signal }),
+      waitForTransaction: (id, waitMs, signal) =>
+        settlements.forTransaction({ id, waitMs, signal }),
       pollChecks: checkPolls.poll,
       readiness: readiness.read,
       metrics: metrics.scrape,
@@ -177,7 +197,7 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
         clockLoop.stop(),
       ]);
       checkPolls.close();
-      await asker.close();
+      await Promise.all([asker.close(), compensationCaller.close()]);
       await checker.idle();
       await intake.idle();
       await forwarder.idle();
@@ -185,4 +205,6 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
       await store.close();
     },
   };
+        compensationLoop.stop(),
 }
+      await compensator.idle();

@@ -59,7 +59,7 @@ export const ERRORS = {
   CHECK_URL_NOT_ALLOWED: {
     status: 422,
     retryable: false,
-    title: 'The broker may not call this check URL',
+    title: 'The broker may not call this URL of a producer group',
   },
   WEBHOOK_URL_NOT_ALLOWED: {
     status: 422,

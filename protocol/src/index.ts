@@ -3,6 +3,7 @@ export * from './batch.js';
 export * from './business-keys.js';
 export * from './checks.js';
 export * from './coalescer.js';
+export * from './compensations.js';
 export * from './error-codes.js';
 export * from './limits.js';
 export * from './messages.js';

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { LIMITS } from './limits.js';
 
-/** How a group's transactions are checked. Every field has a default. */
+/** How a group's endpoints are called, for checks and compensations. Every field has a default. */
 export const CheckPolicy = z
   .strictObject({
     firstDelayMs: z
@@ -23,12 +23,12 @@ export const CheckPolicy = z
       .default(15)
       .describe('Answers "unknown" after which the transaction is parked'),
     timeoutMs: z.int().min(100).max(30_000).default(3_000).describe('Limit for one answer'),
-    concurrencyMax: z.int().min(1).max(64).default(8).describe('Checks at a time per endpoint'),
+    concurrencyMax: z.int().min(1).max(64).default(8).describe('Calls at a time per endpoint'),
     alertAfterMs: z
       .int()
       .min(0)
       .default(3_600_000)
-      .describe('Alert when no answer came for this long; checks go on'),
+      .describe('Alert when no answer came for this long; calls go on'),
   })
   .meta({ id: 'CheckPolicy' });
 export type CheckPolicy = z.output<typeof CheckPolicy>;
@@ -49,6 +49,11 @@ function isCallableUrl(value: string): boolean {
 export const ProducerGroupRequest = z
   .strictObject({
     checkUrls: z.array(CheckUrl).max(LIMITS.checkUrlsPerGroupMax),
+    compensationUrls: z
+      .array(CheckUrl)
+      .max(LIMITS.checkUrlsPerGroupMax)
+      .default([])
+      .describe('Called when a message that has "compensate" was given up for good'),
     checkPolicy: CheckPolicy.prefault({}),
     version: z
       .int()
@@ -72,6 +77,7 @@ export const ProducerGroupAnswer = z
   .object({
     producerGroup: z.string(),
     checkUrls: z.array(z.string()),
+    compensationUrls: z.array(z.string()).optional(),
     checkPolicy: CheckPolicy,
     version: z
       .int()

@@ -29,7 +29,7 @@ export const ConsumerReceipt = z.object({
   messageId: z.string(),
   consumerGroup: ConsumerGroupName,
   kind: z.enum(['consumed', 'failed']),
-  attempts: z.int().min(0).optional(),
+  attempts: z.int().min(0).optional().describe('Attempts that failed'),
   cause: z.string().max(LIMITS.causeCharsMax).optional(),
 });
 export type ConsumerReceipt = z.output<typeof ConsumerReceipt>;

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { Compensation } from './compensations.js';
 import { LIMITS } from './limits.js';
 import { MessageDataList, Messages } from './messages.js';
 import {
@@ -165,7 +166,7 @@ export const Receipt = z
     message: z.int().describe('Number of the message in its transaction, from 0'),
     kind: z.enum(['consumed', 'failed']),
     at: StoreTime,
-    attempts: z.int().optional(),
+    attempts: z.int().optional().describe('Attempts that failed'),
     cause: z.string().optional(),
   })
   .meta({ id: 'Receipt' });
@@ -217,6 +218,20 @@ export type TransactionView = z.infer<typeof TransactionView>;
 /** `GET /v1/transactions`. */
 export const SearchQuery = z.strictObject({
   state: StateName.optional(),
+/** What became of the whole transaction in one expected group. */
+export const GroupStanding = z
+  .object({
+    consumerGroup: z.string(),
+    state: z
+      .enum(['waiting', 'consumed', 'failed'])
+      .describe('consumed: every message was; failed: the group has given up on one for good'),
+    attempts: z.int().describe('Attempts that failed, of the message that had the most'),
+    cause: z.string().optional().describe('Of the first message that was given up'),
+    at: StoreTime.optional().describe('When it was consumed or given up; absent while waiting'),
+  })
+  .meta({ id: 'GroupStanding' });
+export type GroupStanding = z.infer<typeof GroupStanding>;
+
   producerGroup: ProducerGroupName.optional(),
   topic: printable(LIMITS.topicCharsMax).optional(),
   businessKey: BusinessKey.optional(),
@@ -240,3 +255,26 @@ export const ResolveRequest = z
   })
   .meta({ id: 'ResolveRequest' });
 export type ResolveRequest = z.infer<typeof ResolveRequest>;
+  groups: z.array(GroupStanding).describe('One for each group in expects'),
+  compensations: z.array(Compensation),
+/** Query of `GET /v1/transactions/{id}`. */
+export const ViewQuery = z.strictObject({
+  waitMs: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(LIMITS.waitMsMax)
+    .default(0)
+    .describe('Answer when the transaction can not settle by itself any more, or after this long'),
+});
+
+/**
+ * Whether a transaction may still settle by itself, so that waiting for it makes sense: it has not
+ * settled, is not parked, and somebody other than groups that gave up is still to come.
+ */
+export function mayStillSettle({ settled, state, groups }: TransactionView): boolean {
+  if (settled || state === 'parked') return false;
+  const failed = groups.some((group) => group.state === 'failed');
+  return !failed || groups.some((group) => group.state === 'waiting');
+}
+

@@ -6,6 +6,7 @@ import type { OpenStore } from '../support/store-fixtures.js';
 const group = (changes: Partial<GroupToSave> = {}): GroupToSave => ({
   name: 'accounts',
   checkUrls: ['http://127.0.0.1:1/check'],
+  compensationUrls: [],
   checkPolicy: CheckPolicy.parse({}),
   newSecret: 'whsec_1',
   rotate: false,
@@ -25,6 +26,7 @@ export function groupsContract(opened: () => OpenStore): void {
 
       const changes = {
         checkUrls: ['https://a.example/ü?x="1"', 'https://b.example/'],
+        compensationUrls: ['https://c.example/'],
         checkPolicy: CheckPolicy.parse({ unknownMax: 3 }),
       };
       const second = { ...first, ...changes };

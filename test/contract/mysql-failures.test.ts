@@ -119,6 +119,7 @@ describe('a reply that is lost after the statement ran', () => {
     const saved = await behindProxy.store.saveGroup({
       name: 'accounts',
       checkUrls: [],
+      compensationUrls: [],
       checkPolicy: CheckPolicy.parse({}),
       newSecret: 'whsec_1',
       rotate: false,

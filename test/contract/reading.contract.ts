@@ -184,7 +184,9 @@ export function readingContract(opened: () => OpenStore): void {
           { ...shown, routingKey: 'registered', contentType: 'image/png', bytes: 4 },
           { ...shown, routingKey: '', contentType: 'application/octet-stream', bytes: 0 },
         ].map((each, number) => ({ messageId: `${id}-${number}`, ...each })),
+        groups: [{ consumerGroup: 'index', state: 'waiting', attempts: 0 }],
         receipts: [],
+        compensations: [],
         history: [],
       });
     });

@@ -116,7 +116,7 @@ export function retentionContract(opened: () => OpenStore): void {
       const id = await forwardedTransaction(store, { expects: ['index'] });
       await store.purgeFinished(ALL);
       const receipt = { messageId: `${id}-0`, consumerGroup: 'index', kind: 'consumed' } as const;
-      expect(await store.saveReceipts([receipt])).toEqual({ settled: [] });
+      expect(await store.saveReceipts([receipt])).toEqual({ settled: [], reversed: [] });
       const from = { state: 'prepared', checks: 0, unanswered: 0, dueAt: 0 } as const;
       await store.saveChecks([{ id, from, to: from, alerted: false, history: [] }]);
       expect((await store.find([id])).get(id)?.kind).toBe('tombstone');
@@ -214,6 +214,7 @@ export function retentionContract(opened: () => OpenStore): void {
       expect(await store.counts()).toEqual({
         byState: { prepared: 0, committed: 0, forwarded: 0, rolledBack: 0, parked: 0 },
         purged: { forwarded: 0, rolledBack: 0 },
+        compensationsOwed: 0,
       });
       await forwardedTransaction(store, { preparedAt: 1_000 });
       // Ids rise with time, as where they are made.
@@ -225,6 +226,7 @@ export function retentionContract(opened: () => OpenStore): void {
         byState: { prepared: 3, committed: 2, forwarded: 2, rolledBack: 1, parked: 2 },
         purged: { forwarded: 0, rolledBack: 0 },
         oldestOpenAt: 2_000,
+        compensationsOwed: 0,
       });
     });
   });

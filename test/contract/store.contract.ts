@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, beforeEach, describe } from '@jest/globals';
 import { emptyStore, type OpenForTest, type OpenStore } from '../support/store-fixtures.js';
 import { checksContract } from './checks.contract.js';
+import { compensationsContract } from './compensations.contract.js';
+import { delaysContract } from './delays.contract.js';
 import { forwardsContract } from './forwards.contract.js';
 import { groupsContract } from './groups.contract.js';
 import { intakeContract } from './intake.contract.js';
@@ -39,6 +41,7 @@ export function storeContract(name: string, open: OpenForTest): void {
     forwardsContract(opened);
     receiptsContract(opened);
     retentionContract(opened);
+    compensationsContract(opened);
     readingContract(opened);
     groupsContract(opened);
     webhooksContract(opened);

@@ -44,6 +44,7 @@ export function recordingObserver(): RecordingObserver {
 export const producerGroup = (policy: Partial<CheckPolicy> = {}): ProducerGroup => ({
   name: 'accounts',
   checkUrls: ['http://127.0.0.1:1/check'],
+  compensationUrls: ['http://127.0.0.1:1/compensate'],
   checkPolicy: CheckPolicy.parse(policy),
   version: 0,
   signingSecrets: ['whsec_x'],

@@ -53,6 +53,7 @@ const view: TransactionView = {
   history: [],
 };
 
+  compensations: [],
 /** Functions in the place of the engine: one transaction of one group, and a record of calls. */
 export function fakeDeps(overrides: Partial<HttpDeps> = {}): FakeDeps {
   const calls: Calls = [];
@@ -93,6 +94,7 @@ export function fakeDeps(overrides: Partial<HttpDeps> = {}): FakeDeps {
     Object.assign(deps, {
       [name]: (...args: unknown[]) => {
         calls.push([name, ...args]);
+    waitForTransaction: async () => undefined,
         return real(...args);
       },
     });

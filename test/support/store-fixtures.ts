@@ -39,6 +39,7 @@ const TABLES = [
   'escrow_transaction',
   'escrow_business_key',
   'escrow_receipt',
+  'escrow_compensation',
   'escrow_history',
   'escrow_tombstone',
   'escrow_counter',

@@ -83,6 +83,7 @@ function group(checkUrls: string[], policy: Partial<CheckPolicy> = {}): Producer
   return {
     name: 'accounts',
     checkUrls,
+    compensationUrls: [],
     checkPolicy: CheckPolicy.parse({ timeoutMs: 400, ...policy }),
     version: 0,
     signingSecrets: [newSigningSecret()],

@@ -54,6 +54,7 @@ async function ask(url: string, allow: CallbackPolicy, resolve?: Resolve) {
   const group = {
     name: 'accounts',
     checkUrls: [url],
+    compensationUrls: [],
     checkPolicy: CheckPolicy.parse({ timeoutMs: 1_000 }),
     version: 0,
     signingSecrets: [newSigningSecret()],

@@ -22,6 +22,7 @@ const CALLS_ROOM = 5;
 const pullGroup = (changes: Partial<ProducerGroup['checkPolicy']> = {}): ProducerGroup => ({
   ...producerGroup(changes),
   checkUrls: [],
+  compensationUrls: [],
 });
 
 const check = (): CheckRequest => ({

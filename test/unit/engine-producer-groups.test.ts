@@ -22,14 +22,16 @@ function groups(initially: ProducerGroup[] = []) {
         saved.push(group);
         const old = rows.get(group.name);
         const secretMade = old === undefined || group.rotate;
-        const { name, checkUrls, checkPolicy, version = old?.version ?? 0 } = group;
+        const { name, checkUrls, compensationUrls, checkPolicy } = group;
+        const { version = old?.version ?? 0 } = group;
         if (old !== undefined && version < old.version) {
           return { group: old, secretMade: false, applied: false };
         }
         const signingSecrets = secretMade
           ? [group.newSecret, ...(old?.signingSecrets ?? [])]
           : old.signingSecrets;
-        const row = { name, checkUrls, checkPolicy, version, signingSecrets };
+        const settings = { checkUrls, compensationUrls, checkPolicy };
+        const row = { name, ...settings, version, signingSecrets };
         rows.set(name, row);
         return { group: row, secretMade, applied: true };
       },
@@ -76,6 +78,7 @@ test('settings of a lower version change nothing, and the answer shows what is s
   expect(answer).toEqual({
     producerGroup: 'accounts',
     checkUrls: [URL_OF_CHECK],
+    compensationUrls: [],
     checkPolicy: expect.objectContaining({ unknownMax: 7 }),
     version: 7,
     applied: false,
@@ -89,15 +92,18 @@ test('a rotation makes a new secret, for a group that is there', async () => {
   expect(answer.signingSecret).toBe(SECRET);
 });
 
-test('one URL that may not be called refuses all of them', async () => {
-  const { register, saved } = groups();
-  const checkUrls = [URL_OF_CHECK, 'http://forbidden.example/'];
-  await expect(register('accounts', request({ checkUrls }))).rejects.toMatchObject({
-    code: 'CHECK_URL_NOT_ALLOWED',
-    message: 'http://forbidden.example/: its host is not allowed',
-  });
-  expect(saved).toEqual([]);
-});
+test.each(['checkUrls', 'compensationUrls'])(
+  'of %s one that may not be called refuses all of them',
+  async (field) => {
+    const { register, saved } = groups();
+    const urls = [URL_OF_CHECK, 'http://forbidden.example/'];
+    await expect(register('accounts', request({ [field]: urls }))).rejects.toMatchObject({
+      code: 'CHECK_URL_NOT_ALLOWED',
+      message: 'http://forbidden.example/: its host is not allowed',
+    });
+    expect(saved).toEqual([]);
+  },
+);
 
 test('a description never shows the secrets', async () => {
   const { describe } = groups([producerGroup()]);

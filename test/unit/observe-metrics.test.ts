@@ -5,6 +5,7 @@ import { createMetrics } from '../../broker/src/observe/metrics.js';
 const COUNTS: StoreCounts = {
   byState: { prepared: 1, committed: 2, forwarded: 3, rolledBack: 4, parked: 5 },
   purged: { forwarded: 6, rolledBack: 7 },
+  compensationsOwed: 2,
   oldestOpenAt: 1_000,
 };
 
@@ -32,6 +33,7 @@ test('the page has counters from zero, the gauges and the process metrics', asyn
     'escrow_transactions{state="prepared"}': 1,
     'escrow_transactions{state="parked"}': 5,
     escrow_oldest_open_age_seconds: 60,
+    escrow_compensations_owed: 2,
     escrow_store_reachable: 1,
     escrow_rabbitmq_connected: 1,
     escrow_rabbitmq_blocked: 1,

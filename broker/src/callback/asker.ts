@@ -1,234 +1,33 @@
-import { type CheckRequest, LIMITS } from '@escrowmq/protocol';
-import type { Asker, CheckOutcome, Observer, ProducerGroup } from '../domain/ports.js';
-import type { TraceContext } from '../domain/transaction.js';
-import type { BreakerLimits } from './breaker.js';
-import { BREAKER_LIMITS } from './breaker.js';
-import type { CallbackPolicy } from './callback-policy.js';
-import type { CallResult } from './check-call.js';
-import { callEndpoint, describeFailure } from './check-call.js';
-import type { BreakerChange, Slot } from './endpoint-slots.js';
-import { EndpointSlots } from './endpoint-slots.js';
-import { createGuardedAgent, type Resolve } from './guarded-agent.js';
+import { LIMITS } from '@escrowmq/protocol';
+import type { Asker } from '../domain/ports.js';
+import { checkQuestion } from './check-call.js';
+import { type CallerOptions, createProducerCalls } from './producer-calls.js';
 
-/*
- * Asks producers what became of their local transactions. One `ask` is at most one call to one
- * endpoint of the group; after a call that got no answer, the next `ask` turns to the next
- * endpoint. Each endpoint has a limit of calls at a time and a breaker of its own, so that a dead
- * or slow one takes nothing from other groups. An `ask` that finds every slot taken waits for one,
- * for as long as an answer may take, in the order of arrival.
- *
- * It guarantees an end: after twice the group's `timeoutMs` there is an outcome. It does not retry
- * and keeps nothing durable; a crash forgets the breakers, and what was asked is asked again.
- */
-
-/** Groups remembered while nothing of them is under way; the one unused longest is forgotten. */
-const GROUPS_REMEMBERED_MAX = 1_000;
-
-/** Asks of one group that may wait for a slot: 30 s of a slow endpoint with 8 slots. */
-const WAITING_PER_GROUP_MAX = 256;
-
-export interface AskerOptions {
-  /** Which URLs may be called. */
-  allow: CallbackPolicy;
-  observer: Pick<Observer, 'info' | 'failed'>;
+export interface AskerOptions extends CallerOptions {
   /** An answer may bring the data of a transaction. @default LIMITS.transactionBytesMax */
   answerBytesMax?: number;
-  /** Monotonic milliseconds. @default performance.now */
-  now?: () => number;
-  /** The clock that signatures are dated by. @default the system's */
-  wallClock?: () => Date;
-  /** Resolves host names. @default the system's resolver */
-  resolve?: Resolve;
-  /** @default 5 failures open it for 5 s, doubling to 60 s */
-  breaker?: BreakerLimits;
-}
-
-interface Waiter {
-  /** The slot, or why there is none. */
-  done(result: Slot | string): void;
-}
-
-interface Question {
-  request: CheckRequest;
-  trace: TraceContext;
-}
-
-interface Group {
-  slots: EndpointSlots;
-  waiting: Set<Waiter>;
 }
 
 /**
+ * Asks producers what became of their local transactions.
+ *
  * @example
  * const asker = createAsker({ allow: createCallbackPolicy({ allow: '', loopbackAllowed: true }), observer });
  * const outcome = await asker.ask(group, { id, producerGroup, businessKeys: [], preparedAt, attempt: 1 });
  */
 export function createAsker(options: AskerOptions): Asker & { close(): Promise<void> } {
-  const { allow, observer } = options;
-  const now = options.now ?? (() => performance.now());
-  const wallClock = options.wallClock ?? (() => new Date());
-  const limits = options.breaker ?? BREAKER_LIMITS;
-  const answerBytesMax = options.answerBytesMax ?? LIMITS.transactionBytesMax;
-  const agent = createGuardedAgent(allow, options.resolve);
-  const groups = new Map<string, Group>();
-  const calls = new Set<AbortController>();
-  let closed = false;
-
-  /** The group's state, now the most recently used one. */
-  function groupOf({ name, checkUrls, checkPolicy }: ProducerGroup): Group {
-    const known = groups.get(name);
-    const group = known ?? { slots: new EndpointSlots(limits), waiting: new Set() };
-    group.slots.configure(checkUrls, checkPolicy.concurrencyMax);
-    groups.delete(name);
-    groups.set(name, group);
-    if (groups.size > GROUPS_REMEMBERED_MAX) forgetOneIdle(name);
-    return group;
-  }
-
-  function forgetOneIdle(except: string): void {
-    for (const [name, { slots, waiting }] of groups) {
-      if (name === except || waiting.size > 0 || !slots.idle) continue;
-      groups.delete(name);
-      return;
-    }
-  }
-
-  const roomIn = ({ slots, waiting }: Group) => Math.max(0, slots.room(now()) - waiting.size);
-
-  /** A slot, or why there is none. */
-  async function takeSlot(group: Group, waitMsMax: number): Promise<Slot | string> {
-    if (group.waiting.size === 0) {
-      const choice = group.slots.choose(now());
-      if (choice.kind === 'slot') return choice.slot;
-      if (choice.kind === 'none') return choice.detail;
-    }
-    if (group.waiting.size >= WAITING_PER_GROUP_MAX) return 'too many checks wait for this group';
-    return new Promise((resolve) => {
-      const waiter: Waiter = {
-        done(result) {
-          clearTimeout(timer);
-          group.waiting.delete(waiter);
-          resolve(result);
-        },
-      };
-      const timer = setTimeout(() => waiter.done(`no free slot within ${waitMsMax} ms`), waitMsMax);
-      group.waiting.add(waiter);
-    });
-  }
-
-  function wakeWaiting(group: Group): void {
-    for (const waiter of group.waiting) {
-      const choice = group.slots.choose(now());
-      if (choice.kind === 'busy') return;
-      waiter.done(choice.kind === 'slot' ? choice.slot : choice.detail);
-    }
-  }
-
-  /** One call within its time limit; every failure becomes a result. */
-  async function call(group: ProducerGroup, url: string, { request, trace }: Question) {
-    const { timeoutMs } = group.checkPolicy;
-    const refusal = allow.checkUrlProblem(url);
-    if (refusal !== undefined) return noAnswer(`call not allowed: ${refusal}`);
-    const controller = new AbortController();
-    const timeUp = noAnswer(`timed out after ${timeoutMs} ms`);
-    const timer = setTimeout(() => controller.abort(timeUp), timeoutMs);
-    calls.add(controller);
-    try {
-      const { signingSecrets } = group;
-      const { signal } = controller;
-      const called = callEndpoint({
-        url,
-        request,
-        trace,
-        signingSecrets,
-        answerBytesMax,
-        agent,
-        signal,
-        at: wallClock(),
-      });
-      // Measured: undici heeds the signal only once it is connected. Alone, a resolver that hangs
-      // or a host that drops packets would hold the slot for the 5 s that connecting may take.
-      return await Promise.race([called, rejectOnAbort(signal)]);
-    } catch (error) {
-      // What the signal gave as its reason is the result; anything else is a failed call.
-      if (controller.signal.aborted) return controller.signal.reason as CallResult;
-      const detail = describeFailure(error);
-      if (detail !== undefined) return noAnswer(detail);
-      // No failure of a network has no code: it is the broker's own, such as a damaged secret.
-      observer.failed(`asking a check endpoint of ${group.name}`, error);
-      return noAnswer('the broker could not make the call; its log says why');
-    } finally {
-      clearTimeout(timer);
-      calls.delete(controller);
-    }
-  }
-
-  function tell(group: string, change: BreakerChange, detail: string): void {
-    const what = change.opened
-      ? 'check endpoint stopped answering'
-      : 'check endpoint answers again';
-    observer.info(what, { producerGroup: group, endpoint: shown(change.url), detail });
-  }
-
-  async function ask(
-    group: ProducerGroup,
-    request: CheckRequest,
-    trace: TraceContext = {},
-  ): Promise<CheckOutcome> {
-    if (closed) return { kind: 'unanswered', tookMs: 0, detail: 'the broker is shutting down' };
-    const state = groupOf(group);
-    const slot = await takeSlot(state, group.checkPolicy.timeoutMs);
-    if (typeof slot === 'string') return { kind: 'unanswered', tookMs: 0, detail: slot };
-    const startedAt = now();
-    const result = await call(group, slot.url, { request, trace });
-    const endedAt = now();
-    const failure = result.kind === 'noAnswer' ? { failure: result.detail } : {};
-    const change = state.slots.release(slot, { now: endedAt, ...failure });
-    wakeWaiting(state);
-    if (change !== undefined) tell(group.name, change, failure.failure ?? 'answered');
-    const about = { endpoint: shown(slot.url), tookMs: Math.round(endedAt - startedAt) };
-    return result.kind === 'answer'
-      ? {
-          kind: 'answered',
-          decision: result.decision,
-          ...(result.messageData === undefined ? {} : { messageData: result.messageData }),
-          ...about,
-        }
-      : { kind: 'unanswered', detail: result.detail, ...about };
-  }
-
+  const { answerBytesMax = LIMITS.transactionBytesMax } = options;
+  const calls = createProducerCalls(
+    { name: 'check', urlsOf: ({ checkUrls }) => checkUrls, answerBytesMax },
+    options,
+  );
   return {
-    ask,
-    roomFor: (group) => roomIn(groupOf(group)),
-    busyGroups() {
-      const busy = [...groups].filter(([, group]) => roomIn(group) === 0);
-      return busy.map(([name]) => name);
-    },
-    async close() {
-      closed = true;
-      const shuttingDown = noAnswer('the broker is shutting down');
-      for (const { waiting } of groups.values()) {
-        for (const waiter of waiting) waiter.done(shuttingDown.detail);
-      }
-      for (const controller of calls) controller.abort(shuttingDown);
-      await agent.destroy();
+    ...calls,
+    async ask(group, request, trace = {}) {
+      const outcome = await calls.call(group, checkQuestion(request, trace));
+      if (outcome.kind === 'unanswered') return outcome;
+      const { answer, ...about } = outcome;
+      return { ...about, ...answer };
     },
   };
-}
-
-function rejectOnAbort(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
-  });
-}
-
-function noAnswer(detail: string): CallResult & { kind: 'noAnswer' } {
-  return { kind: 'noAnswer', detail };
-}
-
-/** The endpoint as people and the history see it: a query may hold a secret. */
-function shown(url: string): string {
-  if (!URL.canParse(url)) return 'an unreadable URL';
-  const { origin, pathname } = new URL(url);
-  return origin + pathname;
 }

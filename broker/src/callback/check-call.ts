@@ -1,118 +1,35 @@
 import { CheckAnswer, type CheckRequest } from '@escrowmq/protocol';
-import type { Agent, Dispatcher } from 'undici';
-import { request as send } from 'undici';
 import type { z } from 'zod';
 import type { TraceContext } from '../domain/transaction.js';
-import { AddressRefused } from './guarded-agent.js';
-import { signatureHeaders } from './signature.js';
-
-/*
- * One question to one endpoint. It ends in an answer only for HTTP 200 and JSON that is exactly a
- * CheckAnswer for the id that was asked. Everything else is no answer and decides nothing: a 404
- * from a proxy that lost its way must not roll back anybody's money. The detail of no answer names
- * the cause for the operator and quotes nothing that the other side sent but its status, its content
- * type and the origin that it redirects to.
- */
-
-const DETAIL_CHARS_MAX = 200;
-
-export type CallResult =
-  | {
-      kind: 'answer';
-      decision: CheckAnswer['decision'];
-      messageData?: CheckAnswer['messageData'];
-    }
-  | { kind: 'noAnswer'; detail: string };
-
-export interface CheckCall {
-  url: string;
-  request: CheckRequest;
-  /** W3C Trace Context, as it was at prepare. */
-  trace: TraceContext;
-  signingSecrets: readonly string[];
-  /** Reading stops here, whatever was announced. Most answers have 100 bytes; one may bring data. */
-  answerBytesMax: number;
-  agent: Agent;
-  /** Ends the call. While it is still connecting, undici hears it only afterwards. */
-  signal: AbortSignal;
-  /** Wall clock: the receiver compares it with its own. */
-  at: Date;
-}
+import { type CallResult, noAnswer, type Question } from './signed-call.js';
 
 /**
- * Asks once. Rejects with whatever ended the connection or with the signal's reason;
- * `describeFailure` puts it into words.
+ * What became of a local transaction? Only JSON that is exactly a CheckAnswer for the id that was
+ * asked is an answer.
  */
-export async function callEndpoint(call: CheckCall): Promise<CallResult> {
-  const { request } = call;
-  const body = JSON.stringify(request);
-  // Without dots, and the same when the same question is put again.
-  const id = `check_${request.id}_${request.attempt}`;
-  const response = await send(call.url, {
-    method: 'POST',
-    dispatcher: call.agent,
-    signal: call.signal,
-    headers: {
-      'user-agent': 'escrowmq-broker',
-      'content-type': 'application/json',
-      accept: 'application/json',
-      // A compressed body could unfold into any size, so none is accepted.
-      'accept-encoding': 'identity',
-      ...call.trace,
-      ...signatureHeaders({ id, at: call.at, body }, call.signingSecrets),
-    },
-    body,
-  });
-  try {
-    const refusal = refusalOf(response, call);
-    if (refusal !== undefined) return noAnswer(refusal);
-    const bytes = await readAtMost(response.body, call.answerBytesMax);
-    if (bytes === undefined) return noAnswer(`answer larger than ${call.answerBytesMax} bytes`);
-    return readAnswer(bytes, request.id);
-  } finally {
-    discard(response.body);
-  }
-}
+export const checkQuestion = (
+  request: CheckRequest,
+  trace: TraceContext,
+): Question<Omit<CheckAnswer, 'id'>> => ({
+  messageId: `check_${request.id}_${request.attempt}`,
+  request,
+  trace,
+  readAnswer: (value) => readAnswer(value, request.id),
+});
 
-/** What status and headers alone say against the answer. */
-function refusalOf(
-  response: Dispatcher.ResponseData,
-  { url, answerBytesMax }: CheckCall,
-): string | undefined {
-  const { statusCode: status, headers } = response;
-  if (status >= 300 && status < 400) {
-    const target = originOf(single(headers.location), url);
-    return `HTTP ${status}: redirect to ${target}, which is not followed`;
-  }
-  if (status !== 200) return `HTTP ${status}`;
-  const encoding = single(headers['content-encoding']) ?? 'identity';
-  if (encoding.toLowerCase() !== 'identity') return `compressed answer (${brief(encoding)})`;
-  const type = single(headers['content-type'])?.split(';')[0]?.trim().toLowerCase() ?? 'none';
-  if (type !== 'application/json') {
-    return `content type ${brief(type)} instead of application/json`;
-  }
-  if (Number(single(headers['content-length'])) > answerBytesMax) {
-    return `answer larger than ${answerBytesMax} bytes`;
-  }
-  return undefined;
-}
-
-function readAnswer(bytes: Buffer, idAsked: string): CallResult {
-  if (bytes.length === 0) return noAnswer('empty answer');
-  const json = parseJson(bytes);
-  if (json === undefined) return noAnswer('answer is not JSON');
-  const parsed = CheckAnswer.safeParse(json.value);
+function readAnswer(value: unknown, idAsked: string): CallResult<Omit<CheckAnswer, 'id'>> {
+  const parsed = CheckAnswer.safeParse(value);
   if (!parsed.success) {
     return noAnswer(
       `answer is not exactly {"id","decision":"commit"|"rollback"|"unknown"}${wrongField(parsed.error)}`,
     );
   }
-  const { id, decision, messageData } = parsed.data;
+  const { id, ...answer } = parsed.data;
   if (id !== idAsked.toLowerCase()) return noAnswer('answered for another id');
-  if (reachesPrototype(messageData)) {
+  if (reachesPrototype(answer.messageData)) {
     return noAnswer('"messageData" has a key that would reach a prototype');
   }
-  return { kind: 'answer', decision, messageData };
+  return { kind: 'answer', answer };
 }
 
 /** What the broker refuses in a request too, on behalf of those who consume it. */
@@ -129,75 +46,4 @@ function reachesPrototype(value: unknown): boolean {
 function wrongField({ issues: [first] }: z.ZodError): string {
   if (first?.path[0] !== 'messageData') return '';
   return ` with "messageData" as prepare left it open: see ${first.path.join('.')}`;
-}
-
-function parseJson(bytes: Buffer): { value: unknown } | undefined {
-  try {
-    return { value: JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) };
-  } catch {
-    // The parser's message quotes the text, which may be anything; that it is not JSON says enough.
-    return undefined;
-  }
-}
-
-/** The whole body, or undefined when there is more of it than that. */
-async function readAtMost(
-  body: Dispatcher.ResponseData['body'],
-  bytesMax: number,
-): Promise<Buffer | undefined> {
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of body as AsyncIterable<Buffer>) {
-    length += chunk.length;
-    if (length > bytesMax) return undefined;
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
-}
-
-/** Ends a body that was not read to its end, and its connection with it; else does nothing. */
-function discard(body: Dispatcher.ResponseData['body']): void {
-  // Destroying an unread body makes it report that it was aborted, which is what was asked for.
-  body.on('error', () => undefined);
-  body.destroy();
-}
-
-/**
- * The cause of a failed call in words, without anything that the URL or the other side said;
- * undefined for an error that no network makes.
- */
-export function describeFailure(error: unknown): string | undefined {
-  if (error instanceof AddressRefused) return brief(error.message);
-  if (typeof error !== 'object' || error === null) return undefined;
-  // It has no code for a text that does not even begin like HTTP.
-  if ('name' in error && error.name === 'HTTPParserError')
-    return 'the endpoint does not speak HTTP';
-  if (!('code' in error)) return undefined;
-  return typeof error.code === 'string' ? `${hint(error.code)}${error.code}` : undefined;
-}
-
-function hint(code: string): string {
-  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'host name not resolved: ';
-  if (/CERT|TLS|SSL|SIGNATURE/.test(code)) return 'TLS failed: ';
-  if (code === 'UND_ERR_SOCKET' || code === 'ECONNRESET') return 'connection lost: ';
-  return /^(UND_ERR_CONNECT|E[A-Z]+$)/.test(code) ? 'no connection: ' : 'call failed: ';
-}
-
-function noAnswer(detail: string): CallResult {
-  return { kind: 'noAnswer', detail };
-}
-
-function single(header: string | string[] | undefined): string | undefined {
-  return Array.isArray(header) ? header[0] : header;
-}
-
-/** Path and query may hold secrets; the origin is enough to find the proxy that redirects. */
-function originOf(location: string | undefined, base: string): string {
-  if (location === undefined || !URL.canParse(location, base)) return 'nowhere';
-  return brief(new URL(location, base).origin);
-}
-
-/** A word of the other side's, made fit for a line of a log. */
-function brief(text: string): string {
-  return text.replace(/[^\x20-\x7e]/g, '?').slice(0, DETAIL_CHARS_MAX);
 }

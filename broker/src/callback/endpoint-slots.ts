@@ -2,7 +2,7 @@ import type { Breaker, BreakerLimits } from './breaker.js';
 import { beginCall, CLOSED, callFailed, mayCall } from './breaker.js';
 
 /*
- * What the asker remembers of one producer group's endpoints: how many checks each has under way,
+ * What is remembered of one producer group's endpoints: how many calls each has under way,
  * its breaker, and whose turn it is. No I/O and no clock.
  */
 
@@ -43,9 +43,12 @@ export class EndpointSlots {
   private readonly endpoints = new Map<string, Endpoint>();
   private turn = 0;
   private readonly limits: BreakerLimits;
+  /** What the endpoints are for, as it stands in messages. */
+  private readonly purpose: string;
 
-  constructor(limits: BreakerLimits) {
+  constructor(limits: BreakerLimits, purpose: string) {
     this.limits = limits;
+    this.purpose = purpose;
   }
 
   /** Takes over the group as it is registered now; endpoints it no longer has are forgotten. */
@@ -79,7 +82,7 @@ export class EndpointSlots {
     if (busy) return { kind: 'busy' };
     const detail =
       this.urls.length === 0
-        ? 'the producer group has no check URL'
+        ? `the producer group has no ${this.purpose} URL`
         : `breaker open after ${lastDetail}`;
     return { kind: 'none', detail };
   }

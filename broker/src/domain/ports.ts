@@ -174,6 +174,24 @@ export interface ForwardingToSave {
 }
 
 export interface ClaimedForwards {
+export interface Cancel {
+  id: string;
+  /** Only a transaction of this group; another group's is as good as absent. @default any group */
+  producerGroup?: string | undefined;
+  /** Numbers of the messages. @default all that still wait */
+  numbers?: readonly number[] | undefined;
+  /** For the history: who, and why. */
+  by: string;
+  reason: string;
+}
+
+export type CancelResult =
+  /** Cancelled now or before; `cancelled` has all messages of which that is true. */
+  | { kind: 'cancelled'; state: StateName; cancelled: MessageMask }
+  /** None was cancelled. */
+  | { kind: 'refused'; refusal: CancelRefusal }
+  | { kind: 'unknown' };
+
   now: StoreTime;
   due: Committed[];
   /** Rows of which nothing may go before others of its ordering key: not due any more. */

@@ -35,6 +35,7 @@ const CACHED_GROUPS_MAX = 10_000;
 const answerOf = (group: ProducerGroup): ProducerGroupAnswer => ({
   producerGroup: group.name,
   checkUrls: group.checkUrls,
+  compensationUrls: group.compensationUrls,
   checkPolicy: group.checkPolicy,
   version: group.version,
 });
@@ -77,7 +78,7 @@ export function createProducerGroups({
     cached,
     find: async (name) => cached(name) ?? readings.get(name) ?? read(name),
     async register(name, request) {
-      for (const url of request.checkUrls) {
+      for (const url of [...request.checkUrls, ...request.compensationUrls]) {
         const problem = checkUrlProblem(url);
         if (problem !== undefined) {
           throw new EscrowError('CHECK_URL_NOT_ALLOWED', `${url}: ${problem}`);
@@ -88,6 +89,7 @@ export function createProducerGroups({
       const { group, secretMade, applied } = await store.saveGroup({
         name,
         checkUrls: request.checkUrls,
+        compensationUrls: request.compensationUrls,
         checkPolicy: request.checkPolicy,
         version: request.version,
         newSecret,

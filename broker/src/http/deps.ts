@@ -55,6 +55,8 @@ export interface HttpDeps {
   ): Promise<BusinessKeyAnswer>;
   /** Ends at once, and empty, when `signal` aborts. */
   pollChecks(
+  /** As for a business key, until this transaction can not settle by itself any more. */
+  waitForTransaction(id: string, waitMs: number, signal: AbortSignal): Promise<void>;
     poll: PollChecksRequest & { producerGroup: string; signal: AbortSignal },
   ): Promise<CheckRequest[]>;
   readiness(): Promise<{ ready: boolean; degraded: boolean; checks: Record<string, string> }>;

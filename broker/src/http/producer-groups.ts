@@ -30,7 +30,7 @@ export function producerGroupRoutes(deps: ProducerGroupDeps): Route[] {
       operationId: 'registerProducerGroup',
       summary: 'Register a producer group',
       description:
-        'Sets the check endpoints and the check policy, as a whole. Without check endpoints the group polls for its checks. Of settings with a version the highest stand: those of a lower one change nothing, rotate nothing and are answered with what is stored. Answers the signing secret when it creates the group or is asked to rotate it, and never again.',
+        'Sets the endpoints for checks and compensations and the check policy, as a whole. Without check endpoints the group polls for its checks; without compensation endpoints its compensations wait, and an alert says so. Of settings with a version the highest stand: those of a lower one change nothing, rotate nothing and are answered with what is stored. Answers the signing secret when it creates the group or is asked to rotate it, and never again.',
       params: GroupParams,
       body: ProducerGroupRequest,
       answers: {
@@ -51,7 +51,8 @@ export function producerGroupRoutes(deps: ProducerGroupDeps): Route[] {
       access: ['producer', 'operator'],
       operationId: 'viewProducerGroup',
       summary: 'Look at a producer group',
-      description: 'Check endpoints and check policy; the signing secret is not shown.',
+      description:
+        'Endpoints for checks and compensations, and the check policy; the signing secret is not shown.',
       params: GroupParams,
       answers: { 200: { description: 'The producer group', schema: ProducerGroupAnswer } },
       problems: ['INVALID_NAME', 'PRODUCER_GROUP_NOT_FOUND', 'STORE_UNAVAILABLE'],

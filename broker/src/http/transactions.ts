@@ -2,6 +2,7 @@ import {
   CommitRequest,
   EscrowError,
   isPlainId,
+  mayStillSettle,
   PrepareRequest,
   parse,
   plainPrepareRequest,
@@ -12,6 +13,7 @@ import {
   TransactionAnswer,
   TransactionId,
   TransactionView,
+  ViewQuery,
 } from '@escrowmq/protocol';
 import { z } from 'zod';
 import { groupOf, requireGroup } from './api-keys.js';
@@ -21,7 +23,15 @@ import { traceContextOf } from './trace-context.js';
 
 type TransactionDeps = Pick<
   HttpDeps,
-  'prepare' | 'send' | 'decide' | 'resolve' | 'view' | 'search' | 'observer'
+  | 'prepare'
+  | 'send'
+  | 'decide'
+  | 'resolve'
+  | 'cancel'
+  | 'view'
+  | 'waitForTransaction'
+  | 'search'
+  | 'observer'
 >;
 
 const IdParams = z.object({ id: TransactionId });
@@ -176,19 +186,28 @@ function viewRoute(deps: TransactionDeps): Route {
     access: ['producer', 'operator'],
     operationId: 'viewTransaction',
     summary: 'Look at one transaction',
-    description: 'State, decision, history of checks, receipts. Message bodies are not shown.',
+    description:
+      'State, decision, history of checks, receipts, compensations. Answers at once, or with waitMs as soon as it has settled, is parked, or only misses groups that gave up. Message bodies are not shown.',
     params: IdParams,
     answers: { 200: { description: 'The transaction', schema: TransactionView } },
     problems: ['INVALID_ID', 'TRANSACTION_NOT_FOUND', 'STORE_UNAVAILABLE'],
+    query: ViewQuery,
     async handle(call) {
       const id = idOf(call);
-      const view = await deps.view(id);
+      const { waitMs } = parse(ViewQuery, call.query, 'the query');
       const group = groupOf(call.caller);
-      // Another group's transaction is as good as absent: not even its existence is told.
-      if (view === undefined || (group !== undefined && view.producerGroup !== group)) {
-        throw new EscrowError('TRANSACTION_NOT_FOUND', `there is no transaction ${id}`);
-      }
-      return { body: view };
+      const look = async () => {
+        const view = await deps.view(id);
+        // Another group's transaction is as good as absent: not even its existence is told.
+        if (view === undefined || (group !== undefined && view.producerGroup !== group)) {
+          throw new EscrowError('TRANSACTION_NOT_FOUND', `there is no transaction ${id}`);
+        }
+        return view;
+      };
+      const view = await look();
+      if (waitMs === 0 || !mayStillSettle(view)) return { body: view };
+      await deps.waitForTransaction(id, waitMs, call.untilGone());
+      return { body: await look() };
     },
   };
 }

@@ -140,6 +140,7 @@ function createCounters(registry: Registry): Counters {
     publishes: create('escrow_publishes_total', 'Messages published to RabbitMQ'),
     alerts: create('escrow_alerts_total', 'Alerts raised for an operator'),
     receipts: create('escrow_receipts_total', 'Receipts of consumer groups'),
+    compensations: create('escrow_compensations_total', 'Calls to producer groups to compensate'),
     webhookCalls: create(
       'escrow_webhook_calls_total',
       'Messages of webhooks by what became of them: delivered, failed, postponed, gaveUp',
@@ -191,6 +192,11 @@ function createStoreGauges(registry: Registry, sources: MetricsSources): () => P
     help: 'Age of the oldest transaction that is not finished; 0 when nothing is open',
     registers,
   });
+  const compensationsOwed = new Gauge({
+    name: 'escrow_compensations_owed',
+    help: 'Compensations that no producer has acknowledged yet',
+    registers,
+  });
   const reachable = new Gauge({
     name: 'escrow_store_reachable',
     help: '1 when the store answered the last reading',
@@ -205,10 +211,12 @@ function createStoreGauges(registry: Registry, sources: MetricsSources): () => P
     const found = await withinTime(ask);
     transactions.reset();
     oldestOpen.remove();
+    compensationsOwed.remove();
     reachable.set(found === undefined ? 0 : 1);
     if (found === undefined) return;
     const { counts, now: storeNow } = found;
     for (const [state, count] of Object.entries(counts.byState)) transactions.set({ state }, count);
+    compensationsOwed.set(counts.compensationsOwed);
     const { oldestOpenAt } = counts;
     oldestOpen.set(oldestOpenAt === undefined ? 0 : Math.max(0, storeNow - oldestOpenAt) / 1000);
   }

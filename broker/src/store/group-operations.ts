@@ -1,5 +1,6 @@
 import { CheckPolicy } from '@escrowmq/protocol';
 import type { GroupToSave, ProducerGroup, Store } from '../domain/ports.js';
+import { compensationsDueNow } from './compensation-operations.js';
 import { type Database, DuplicateKey, type Sql } from './sql.js';
 
 /** For a day after a rotation, checks carry both signatures. */
@@ -8,6 +9,8 @@ const PREVIOUS_SECRET_KEPT_MS = 24 * 60 * 60 * 1000;
 interface GroupRow {
   name: string;
   check_urls: string;
+  /** Null in a row from before there were any. */
+  compensation_urls: string | null;
   check_policy: string;
   settings_version: number;
   signing_secret: string;
@@ -18,6 +21,7 @@ function groupOf(row: GroupRow): ProducerGroup {
   return {
     name: row.name,
     checkUrls: JSON.parse(row.check_urls) as string[],
+    compensationUrls: JSON.parse(row.compensation_urls ?? '[]') as string[],
     checkPolicy: CheckPolicy.parse(JSON.parse(row.check_policy)),
     version: row.settings_version,
     signingSecrets: [
@@ -33,7 +37,7 @@ async function read(
   name: string,
 ): Promise<ProducerGroup | undefined> {
   const rows = await sql.all<GroupRow>(
-    `select name, check_urls, check_policy, settings_version, signing_secret,
+    `select name, check_urls, compensation_urls, check_policy, settings_version, signing_secret,
        case when rotated_at > ${database.dialect.now} - ? then previous_secret end as previous_secret
      from escrow_producer_group where name = ?`,
     [PREVIOUS_SECRET_KEPT_MS, name],
@@ -54,16 +58,18 @@ async function create(database: Database, group: GroupToSave): Promise<boolean> 
       columns: [
         'name',
         'check_urls',
+        'compensation_urls',
         'check_policy',
         'settings_version',
         'signing_secret',
         'updated_at',
       ],
-      expressions: ['?', '?', '?', '?', '?', `${now} + ?`],
+      expressions: ['?', '?', '?', '?', '?', '?', `${now} + ?`],
       rows: [
         [
           group.name,
           JSON.stringify(group.checkUrls),
+          JSON.stringify(group.compensationUrls),
           JSON.stringify(group.checkPolicy),
           group.version ?? 0,
           group.newSecret,
@@ -82,11 +88,13 @@ async function create(database: Database, group: GroupToSave): Promise<boolean> 
 /** Guarded: settings of an older version, from an instance that starts late, change nothing. */
 const changeGroup = (now: string) => `
   update escrow_producer_group
-  set check_urls = ?, check_policy = ?, settings_version = ?, updated_at = ${now}
+  set check_urls = ?, compensation_urls = ?, check_policy = ?, settings_version = ?,
+    updated_at = ${now}
   where name = ? and settings_version <= ?`;
 /** The version stays: whoever does not count must not stand in the way of those who do. */
 const changeUnversioned = (now: string) => `
-  update escrow_producer_group set check_urls = ?, check_policy = ?, updated_at = ${now}
+  update escrow_producer_group
+  set check_urls = ?, compensation_urls = ?, check_policy = ?, updated_at = ${now}
   where name = ?`;
 /** `rotated_at` names the moment from which `previous_secret` is counted down. */
 const rotateSecret = (now: string) => `
@@ -98,7 +106,9 @@ const rotateSecret = (now: string) => `
 async function change(database: Database, group: GroupToSave): Promise<boolean> {
   const { now } = database.dialect;
   const { name, version } = group;
-  const settings = [JSON.stringify(group.checkUrls), JSON.stringify(group.checkPolicy)];
+  const settings = [group.checkUrls, group.compensationUrls, group.checkPolicy].map((value) =>
+    JSON.stringify(value),
+  );
   const changed =
     version === undefined
       ? await database.run(changeUnversioned(now), [...settings, name])
@@ -119,6 +129,7 @@ export async function saveGroup(
       await database.run(rotateSecret(now), [current, group.newSecret, group.name, current]);
     }
   }
+  if (applied && group.compensationUrls.length > 0) await compensationsDueNow(database, group.name);
   const saved = await findGroup(database, group.name);
   if (saved === undefined) throw new Error(`producer group ${group.name} vanished while saved`);
   // Secrets are random, so the row itself tells whether ours was taken. What the statements say

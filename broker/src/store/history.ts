@@ -1,4 +1,5 @@
 import type { HistoryEvent } from '@escrowmq/protocol';
+import type { KeptReceipt } from '../domain/group-standing.js';
 import { type Dialect, idBytes, idText, type RowsToInsert, type Sql } from './sql.js';
 
 /** Events of transactions, ready to insert; an empty list inserts nothing. */
@@ -27,7 +28,7 @@ export async function historyOf(sql: Sql, id: string): Promise<HistoryEvent[]> {
   return rows.reverse().map(({ at, event, detail }) => ({ at, event, detail: JSON.parse(detail) }));
 }
 
-export interface ReceiptRow {
+interface ReceiptRow {
   transaction_id: Uint8Array;
   message_number: number;
   consumer_group: string;
@@ -37,12 +38,22 @@ export interface ReceiptRow {
   cause: string | null;
 }
 
+const receiptOf = (row: ReceiptRow): KeptReceipt => ({
+  consumerGroup: row.consumer_group,
+  message: row.message_number,
+  kind: row.kind,
+  at: row.at,
+  ...(row.attempts === null ? {} : { attempts: row.attempts }),
+  ...(row.cause === null ? {} : { cause: row.cause }),
+});
+
+/** By group and number of the message. */
 export async function receiptsOf(
   sql: Sql,
   ids: readonly string[],
   dialect: Dialect,
-): Promise<Map<string, ReceiptRow[]>> {
-  const byId = new Map<string, ReceiptRow[]>(ids.map((id) => [id, []]));
+): Promise<Map<string, KeptReceipt[]>> {
+  const byId = new Map<string, KeptReceipt[]>(ids.map((id) => [id, []]));
   if (ids.length === 0) return byId;
   const { list, values } = dialect.inIds(ids);
   const rows = await sql.all<ReceiptRow>(
@@ -51,6 +62,6 @@ export async function receiptsOf(
      order by consumer_group, message_number`,
     values,
   );
-  for (const row of rows) byId.get(idText(row.transaction_id))?.push(row);
+  for (const row of rows) byId.get(idText(row.transaction_id))?.push(receiptOf(row));
   return byId;
 }

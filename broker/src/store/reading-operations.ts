@@ -6,9 +6,12 @@ import type {
   TransactionView,
 } from '@escrowmq/protocol';
 import { messageIdOf, STATES, Topic } from '@escrowmq/protocol';
+import { dueAtOf, isDelayed } from '../domain/delivery-time.js';
+import { standingsOf } from '../domain/group-standing.js';
 import { bodyOf, contentTypeOf } from '../domain/outgoing.js';
 import type { StoreCounts } from '../domain/ports.js';
 import { hasMessage } from '../domain/transaction.js';
+import { compensationsOf, countOwed } from './compensation-operations.js';
 import { historyOf, receiptsOf } from './history.js';
 import { decisionOf, parseDetails, STATE_COLUMNS, type StateRow } from './rows.js';
 import { type Database, idBytes, idText, NEVER, type SqlValue } from './sql.js';
@@ -31,6 +34,7 @@ function summaryOf(row: SummaryRow): TransactionSummary {
 }
 
 type ViewRow = SummaryRow & {
+  cancelled: number;
   unrouted: number;
   last_failure: string | null;
   details: string | null;
@@ -40,19 +44,27 @@ type ViewRow = SummaryRow & {
 function messageState(row: ViewRow, number: number): TransactionView['messages'][number]['state'] {
   if (row.state === 'rolledBack') return 'rolledBack';
   if (row.decision === 'none') return 'half';
+  if (hasMessage(row.cancelled, number)) return 'cancelled';
   if (hasMessage(row.unrouted, number)) return 'unrouted';
   return hasMessage(row.pending, number) ? 'pending' : 'forwarded';
 }
 
+/** Of a delayed message that is still to be sent; before the commit nobody knows it. */
+function dueAtShown(row: ViewRow, message: Message, number: number): { dueAt?: number } {
+  const isToBeSent = row.decision === 'commit' && hasMessage(row.pending, number);
+  return isToBeSent && isDelayed(message) ? { dueAt: dueAtOf(message, row.decided_at) } : {};
+}
+
 export async function view(database: Database, id: string): Promise<TransactionView | undefined> {
   const [row] = await database.all<ViewRow>(
-    `select ${SUMMARY_COLUMNS}, unrouted, last_failure, details, messages
+    `select ${SUMMARY_COLUMNS}, cancelled, unrouted, last_failure, details, messages
      from escrow_transaction where id = ?`,
     [idBytes(id)],
   );
   if (row === undefined) return undefined;
   const { businessKeys, expects, checkContext } = parseDetails(row.details);
   const receipts = (await receiptsOf(database, [id], database.dialect)).get(id) ?? [];
+  const messages = JSON.parse(row.messages) as Message[];
   return {
     ...summaryOf(row),
     businessKeys: businessKeys ?? [],
@@ -63,7 +75,7 @@ export async function view(database: Database, id: string): Promise<TransactionV
       failedAttempts: row.attempts,
       ...(row.last_failure === null ? {} : { lastFailure: row.last_failure }),
     },
-    messages: (JSON.parse(row.messages) as Message[]).map((message, number) => ({
+    messages: messages.map((message, number) => ({
       messageId: messageIdOf(id, number),
       topic: message.topic,
       routingKey: message.routingKey,
@@ -71,15 +83,11 @@ export async function view(database: Database, id: string): Promise<TransactionV
         ? { contentType: '', bytes: 0, dataAtCommit: true }
         : { contentType: contentTypeOf(message), bytes: bodyOf(message).length }),
       state: messageState(row, number),
+      ...dueAtShown(row, message, number),
     })),
-    receipts: receipts.map((receipt) => ({
-      consumerGroup: receipt.consumer_group,
-      message: receipt.message_number,
-      kind: receipt.kind,
-      at: receipt.at,
-      ...(receipt.attempts === null ? {} : { attempts: receipt.attempts }),
-      ...(receipt.cause === null ? {} : { cause: receipt.cause }),
-    })),
+    groups: standingsOf(expects ?? [], messages.length, receipts),
+    receipts,
+    compensations: await compensationsOf(database, id),
     history: await historyOf(database, id),
   };
 }
@@ -165,5 +173,6 @@ export async function counts(database: Database): Promise<StoreCounts> {
     byState,
     purged: { forwarded: count('purged.forwarded'), rolledBack: count('purged.rolledBack') },
     ...(openSince.length === 0 ? {} : { oldestOpenAt: Math.min(...openSince) }),
+    compensationsOwed: await countOwed(database),
   };
 }

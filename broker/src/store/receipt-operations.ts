@@ -1,18 +1,26 @@
-import {
-  type BusinessKeyAnswer,
-  type ConsumerReceipt,
-  parseMessageId,
-  type StateName,
-} from '@escrowmq/protocol';
-import type { ReceiptsSaved } from '../domain/ports.js';
-import { type ReceiptRow, receiptsOf } from './history.js';
+import { type ConsumerReceipt, parseMessageId, type StateName } from '@escrowmq/protocol';
+import { standingsOf } from '../domain/group-standing.js';
+import type { ReceiptsSaved, Unsettled } from '../domain/ports.js';
+import { hasMessage } from '../domain/transaction.js';
+import { compensate } from './compensation-operations.js';
+import { receiptsOf } from './history.js';
 import { parseDetails } from './rows.js';
 import { type Database, type Dialect, idBytes, idText, marks, NEVER, type Sql } from './sql.js';
 
 interface Expected {
   id: string;
   number: number;
+  producerGroup: string;
+  /** The message asks for compensation. */
+  compensates: boolean;
   receipt: ConsumerReceipt;
+}
+
+interface WantingRow {
+  id: Uint8Array;
+  producer_group: string;
+  details: string | null;
+  message_count: number;
 }
 
 /**
@@ -37,26 +45,33 @@ async function expectedOf(
   const ids = [...new Set(named.map(({ id }) => id))];
   if (ids.length === 0) return [];
   const { list, values } = inIds(ids);
-  const rows = await sql.all<{ id: Uint8Array; details: string | null; message_count: number }>(
-    `select id, details, message_count from escrow_transaction
+  const rows = await sql.all<WantingRow>(
+    `select id, producer_group, details, message_count from escrow_transaction
      where id ${list} and receipts_wanted > 0 and decision = 'commit'
      order by id ${forUpdate}`,
     values,
   );
   const byId = new Map(rows.map((row) => [idText(row.id), row]));
-  return named.filter(({ id, number, receipt }) => {
+  return named.flatMap(({ id, number, receipt }) => {
     const row = byId.get(id);
-    if (row === undefined || number >= row.message_count) return false;
-    return parseDetails(row.details).expects?.includes(receipt.consumerGroup) ?? false;
+    if (row === undefined || number >= row.message_count) return [];
+    const { expects = [], compensates = 0 } = parseDetails(row.details);
+    if (!expects.includes(receipt.consumerGroup)) return [];
+    const producerGroup = row.producer_group;
+    return [{ id, number, producerGroup, compensates: hasMessage(compensates, number), receipt }];
   });
 }
 
 /** What an INT column holds: one absurd count must not stop the batch that it comes with. */
 const ATTEMPTS_MAX = 2 ** 31 - 1;
 
+const attemptsOf = ({ attempts }: ConsumerReceipt): number | null =>
+  attempts === undefined ? null : Math.min(attempts, ATTEMPTS_MAX);
+
 /** A group that gave up and consumed later, from its dead letters, has consumed. */
 const consumedAfterAll = (now: string) => `
-  update escrow_receipt set kind = 'consumed', at = ${now}, cause = null
+  update escrow_receipt
+  set kind = 'consumed', at = ${now}, attempts = coalesce(?, attempts), cause = null
   where transaction_id = ? and consumer_group = ? and message_number = ? and kind = 'failed'`;
 
 /** Settled by receipts: every expected group has consumed every message. */
@@ -76,7 +91,7 @@ export async function saveReceipts(
   const { now } = dialect;
   return database.transaction(async (sql) => {
     const expected = await expectedOf(sql, batch, dialect);
-    if (expected.length === 0) return { settled: [] };
+    if (expected.length === 0) return { settled: [], reversed: [] };
     await sql.insertRows({
       table: 'escrow_receipt',
       columns: [
@@ -94,7 +109,7 @@ export async function saveReceipts(
         receipt.consumerGroup,
         number,
         receipt.kind,
-        receipt.attempts === undefined ? null : Math.min(receipt.attempts, ATTEMPTS_MAX),
+        attemptsOf(receipt),
         receipt.cause ?? null,
         0,
       ]),
@@ -103,40 +118,77 @@ export async function saveReceipts(
     for (const { id, number, receipt } of expected) {
       if (receipt.kind !== 'consumed') continue;
       // Almost always changes nothing; it costs one look at the primary key.
-      await sql.run(consumedAfterAll(now), [idBytes(id), receipt.consumerGroup, number]);
+      const key = [idBytes(id), receipt.consumerGroup, number];
+      await sql.run(consumedAfterAll(now), [attemptsOf(receipt), ...key]);
     }
+    const reversed = await compensate(sql, dialect, compensated(expected));
     const { list, values } = dialect.inIds([...new Set(expected.map(({ id }) => id))]);
     await sql.run(settle(now, list), values);
     const settled = await sql.all<{ id: Uint8Array }>(
       `select id from escrow_transaction where id ${list} and settled_at <> ${NEVER}`,
       values,
     );
-    return { settled: settled.map(({ id }) => idText(id)) };
+    return { settled: settled.map(({ id }) => idText(id)), reversed };
   });
 }
 
-/** A group is done with a transaction when it has consumed each of its messages. */
-function receiptStanding(
-  expects: readonly string[],
-  messageCount: number,
-  receipts: readonly ReceiptRow[],
-): { waitingFor: string[]; failed: string[] } {
-  const count = (group: string, kind: ReceiptRow['kind']) =>
-    receipts.filter((row) => row.consumer_group === group && row.kind === kind).length;
-  const failed = expects.filter((group) => count(group, 'failed') > 0);
-  const waitingFor = expects.filter(
-    (group) => !failed.includes(group) && count(group, 'consumed') < messageCount,
-  );
-  return { waitingFor, failed };
-}
+const compensated = (expected: readonly Expected[]) =>
+  expected
+    .filter(({ compensates }) => compensates)
+    .map(({ id, number, producerGroup, receipt: { consumerGroup, kind } }) => ({
+      id,
+      message: number,
+      consumerGroup,
+      producerGroup,
+      kind,
+    }));
 
 interface UnsettledRow {
-  business_key: Uint8Array;
   id: Uint8Array;
   producer_group: string;
   state: StateName;
   message_count: number;
   details: string | null;
+}
+
+const UNSETTLED_COLUMNS = 'id, producer_group, state, message_count, details';
+
+async function withGroups<Row extends UnsettledRow>(
+  database: Database,
+  rows: readonly Row[],
+): Promise<{ row: Row; unsettled: Unsettled }[]> {
+  const ids = [...new Set(rows.map(({ id }) => idText(id)))];
+  const receipts = await receiptsOf(database, ids, database.dialect);
+  return rows.map((row) => {
+    const id = idText(row.id);
+    const expects = parseDetails(row.details).expects ?? [];
+    const groups = standingsOf(expects, row.message_count, receipts.get(id) ?? []);
+    const those = (state: 'waiting' | 'failed') =>
+      groups.filter((group) => group.state === state).map(({ consumerGroup }) => consumerGroup);
+    const unsettled = {
+      id,
+      producerGroup: row.producer_group,
+      state: row.state,
+      waitingFor: those('waiting'),
+      failed: those('failed'),
+    };
+    return { row, unsettled };
+  });
+}
+
+export async function unsettled(
+  database: Database,
+  ids: readonly string[],
+): Promise<Map<string, Unsettled>> {
+  if (ids.length === 0) return new Map();
+  const { list, values } = database.dialect.inIds(ids);
+  const rows = await database.all<UnsettledRow>(
+    `select ${UNSETTLED_COLUMNS} from escrow_transaction
+     where id ${list} and settled_at = ${NEVER}`,
+    values,
+  );
+  const found = await withGroups(database, rows);
+  return new Map(found.map(({ unsettled }) => [unsettled.id, unsettled]));
 }
 
 /**
@@ -149,13 +201,11 @@ export async function unsettledOn(
   database: Database,
   businessKeys: readonly string[],
   producerGroup?: string,
-): Promise<Map<string, BusinessKeyAnswer['transactions']>> {
-  const answer = new Map<string, BusinessKeyAnswer['transactions']>(
-    businessKeys.map((key) => [key, []]),
-  );
+): Promise<Map<string, Unsettled[]>> {
+  const answer = new Map<string, Unsettled[]>(businessKeys.map((key) => [key, []]));
   if (businessKeys.length === 0) return answer;
-  const rows = await database.all<UnsettledRow>(
-    `select business_key, id, producer_group, state, message_count, details from (
+  const rows = await database.all<UnsettledRow & { business_key: Uint8Array }>(
+    `select business_key, ${UNSETTLED_COLUMNS} from (
        select k.business_key, t.id, t.producer_group, t.state, t.message_count, t.details,
          row_number() over (partition by k.business_key order by t.id) as place
        from escrow_business_key k join escrow_transaction t on t.id = k.transaction_id
@@ -167,20 +217,8 @@ export async function unsettledOn(
       ...(producerGroup === undefined ? [] : [producerGroup]),
     ],
   );
-  const receipts = await receiptsOf(
-    database,
-    [...new Set(rows.map(({ id }) => idText(id)))],
-    database.dialect,
-  );
-  for (const row of rows) {
-    const id = idText(row.id);
-    const expects = parseDetails(row.details).expects ?? [];
-    answer.get(Buffer.from(row.business_key).toString())?.push({
-      id,
-      producerGroup: row.producer_group,
-      state: row.state,
-      ...receiptStanding(expects, row.message_count, receipts.get(id) ?? []),
-    });
+  for (const { row, unsettled } of await withGroups(database, rows)) {
+    answer.get(Buffer.from(row.business_key).toString())?.push(unsettled);
   }
   return answer;
 }

@@ -19,13 +19,17 @@ function idAt(at: number): Buffer {
  */
 const IDS_AHEAD_MS = 60_000;
 
+const OWED = `select 1 from escrow_compensation
+  where transaction_id = escrow_transaction.id and escrow_compensation.state = 'owed'`;
+
 /**
  * Walks the primary key from its old end, so no index is needed: what is finished there goes, and
- * only what is still open stays in the way.
+ * only what is still open, or owes a compensation, stays in the way.
  */
 const finishedRows = ({ now, byId, skipLocked }: Dialect) => `
   select id, state from escrow_transaction ${byId}
   where id < ? and state in ('forwarded', 'rolledBack') and finished_at <= ${now} - ?
+    and not exists (${OWED})
   order by id limit ? ${skipLocked}`;
 
 /**
@@ -40,7 +44,32 @@ const entomb = (now: string, list: string) => `
   where id ${list} and id not in (select id from escrow_tombstone)`;
 
 /** Rows that hang on a transaction go with it. */
-const DEPENDENTS = ['escrow_business_key', 'escrow_receipt', 'escrow_history'];
+const DEPENDENTS = [
+  'escrow_business_key',
+  'escrow_receipt',
+  'escrow_compensation',
+  'escrow_history',
+];
+
+/**
+ * Asked once more of what is locked now: a receipt that came while the rows were looked for may have
+ * made a compensation of one, and the first look does not see what it committed.
+ */
+async function withoutOwed(
+  sql: Sql,
+  { inIds }: Dialect,
+  rows: readonly FinishedRow[],
+): Promise<FinishedRow[]> {
+  if (rows.length === 0) return [];
+  const { list, values } = inIds(rows.map(({ id }) => idText(id)));
+  const owing = await sql.all<{ id: Uint8Array }>(
+    `select transaction_id as id from escrow_compensation
+     where transaction_id ${list} and state = 'owed'`,
+    values,
+  );
+  const owed = new Set(owing.map(({ id }) => idText(id)));
+  return rows.filter(({ id }) => !owed.has(idText(id)));
+}
 
 async function countPurged(sql: Sql, name: string, by: number): Promise<void> {
   if (by === 0) return;
@@ -69,11 +98,12 @@ export async function purgeFinished(
   const [clock] = await database.all<{ now: number }>(`select ${now} as now`);
   const bound = idAt((clock?.now ?? 0) - purge.olderThanMs + IDS_AHEAD_MS);
   return database.transaction(async (sql) => {
-    const rows = await sql.all<FinishedRow>(finishedRows(dialect), [
+    const found = await sql.all<FinishedRow>(finishedRows(dialect), [
       bound,
       purge.olderThanMs,
       purge.limit,
     ]);
+    const rows = await withoutOwed(sql, dialect, found);
     if (rows.length === 0) return 0;
     const { list, values } = inIds(rows.map(({ id }) => idText(id)));
     await sql.run(entomb(now, list), values);

@@ -3,7 +3,9 @@ import type { Found } from '../domain/ports.js';
 import {
   byProducer,
   type Committed,
-  type Content,
+  type MessageMask,
+  messageBit,
+  type NewTransaction,
   type State,
   type TraceContext,
 } from '../domain/transaction.js';

@@ -1,6 +1,11 @@
 import type { Store } from '../domain/ports.js';
 import { claimDueChecks, releaseChecks, saveChecks } from './check-operations.js';
 import {
+import {
+  claimDueCompensations,
+  releaseCompensations,
+  saveCompensations,
+} from './compensation-operations.js';
   claimDueForwards,
   postponeForwards,
   readCommitted,
@@ -11,7 +16,7 @@ import { findGroup, saveGroup } from './group-operations.js';
 import { historyRows } from './history.js';
 import { find, insert } from './intake-operations.js';
 import { counts, search, view } from './reading-operations.js';
-import { saveReceipts, unsettledOn } from './receipt-operations.js';
+import { saveReceipts, unsettled, unsettledOn } from './receipt-operations.js';
 import { resolve } from './resolve-operations.js';
 import { purgeFinished, purgeTombstones } from './retention-operations.js';
 import type { Database } from './sql.js';
@@ -53,7 +58,11 @@ export function createStore(database: Database, id: string): Store {
     saveReceipts: (batch) => saveReceipts(database, batch),
     unsettledOn: (keys, group) => unsettledOn(database, keys, group),
     view: (id) => view(database, id),
+    unsettled: (ids) => unsettled(database, ids),
     search: (query) => search(database, query),
+    claimDueCompensations: (claim) => claimDueCompensations(database, claim),
+    saveCompensations: (batch) => saveCompensations(database, batch),
+    releaseCompensations: (claimed) => releaseCompensations(database, claimed),
     saveGroup: (group) => saveGroup(database, group),
     findGroup: (name) => findGroup(database, name),
     saveWebhook: (webhook) => saveWebhook(database, webhook),

@@ -164,8 +164,9 @@ export async function startKitBroker(group: {
       return single({ ...given, id: verdict[1], op: verdict[2] });
     }
     if (method === 'PUT' && path === `/v1/producer-groups/${group.producerGroup}`) {
-      const { checkUrls, checkPolicy } = parse(ProducerGroupRequest, body, 'the producer group');
-      return { status: 200, body: { ...group, checkUrls, checkPolicy } };
+      const request = parse(ProducerGroupRequest, body, 'the producer group');
+      const { checkUrls, compensationUrls, checkPolicy } = request;
+      return { status: 200, body: { ...group, checkUrls, compensationUrls, checkPolicy } };
     }
     throw new EscrowError(
       'ROUTE_NOT_FOUND',

@@ -1,6 +1,6 @@
 import type { BusinessKeyAnswer } from '@escrowmq/protocol';
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
-import { createBusinessKeyWaits } from '../../broker/src/engine/business-key-waits.js';
+import { createSettlementWaits } from '../../broker/src/engine/settlement-waits.js';
 import { currentId, recordingObserver } from '../support/engine-fakes.js';
 import { whatIsReady } from '../support/ready.js';
 
@@ -39,8 +39,9 @@ function waiting(initially: Record<string, Unsettled[]> = {}) {
   const store = { on: initially, failure: undefined as Error | undefined };
   const asked: { keys: string[]; group: string | undefined }[] = [];
   const observer = recordingObserver();
-  const waits = createBusinessKeyWaits({
+  const waits = createSettlementWaits({
     store: {
+      unsettled: async () => new Map(),
       async unsettledOn(keys, group) {
         asked.push({ keys: [...keys], group });
         if (store.failure !== undefined) throw store.failure;
@@ -54,7 +55,7 @@ function waiting(initially: Record<string, Unsettled[]> = {}) {
     businessKey: string,
     options: { waitMs?: number; producerGroup?: string; signal?: AbortSignal } = {},
   ): Promise<BusinessKeyAnswer> {
-    const call = waits.wait({
+    const call = waits.forBusinessKey({
       businessKey,
       waitMs: options.waitMs ?? LONG_MS,
       producerGroup: options.producerGroup,
@@ -208,7 +209,7 @@ describe('waiting', () => {
     await whatIsReady();
     store.failure = new Error('away');
     await pass(TICK_MS);
-    expect(observer.failures).toEqual([['look for settled business keys', store.failure]]);
+    expect(observer.failures).toEqual([['look for what has settled', store.failure]]);
     store.failure = undefined;
     store.on = {};
     await pass(TICK_MS);

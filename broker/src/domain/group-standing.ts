@@ -1,0 +1,37 @@
+import type { ConsumerReceipt, GroupStanding } from '@escrowmq/protocol';
+import type { StoreTime } from './transaction.js';
+
+/** A receipt as it is kept: one for each message and group. */
+export interface KeptReceipt {
+  consumerGroup: string;
+  message: number;
+  kind: ConsumerReceipt['kind'];
+  at: StoreTime;
+  attempts?: number;
+  cause?: string;
+}
+
+/**
+ * What became of a transaction in each group that it expects: a group has consumed it when it has
+ * consumed every message, and has failed when it gave up on one.
+ *
+ * @param receipts by number of their messages
+ */
+export function standingsOf(
+  expects: readonly string[],
+  messageCount: number,
+  receipts: readonly KeptReceipt[],
+): GroupStanding[] {
+  return expects.map((consumerGroup) => {
+    const its = receipts.filter((receipt) => receipt.consumerGroup === consumerGroup);
+    const attempts = Math.max(0, ...its.map((receipt) => receipt.attempts ?? 0));
+    const failed = its.find(({ kind }) => kind === 'failed');
+    if (failed !== undefined) {
+      const { at, cause } = failed;
+      const why = cause === undefined ? {} : { cause };
+      return { consumerGroup, state: 'failed', attempts, ...why, at };
+    }
+    if (its.length < messageCount) return { consumerGroup, state: 'waiting', attempts };
+    return { consumerGroup, state: 'consumed', attempts, at: Math.max(...its.map(({ at }) => at)) };
+  });
+}
