@@ -26,6 +26,7 @@ import { createObserver } from './observe/observer.js';
 import { openRabbit } from './rabbit/open-rabbit.js';
 import { createReadiness } from './readiness.js';
 import { openStoreWhenThere } from './store-at-start.js';
+import { startWebhooks } from './webhooks.js';
 
 /** How soon what became due is seen; a commit is forwarded at once and waits for no loop. */
 const LOOP_IDLE_MS = 250;
@@ -61,8 +62,8 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     observer,
     answerBytesMax: config.transactionBytesMax,
   });
-  const groups = createProducerGroups({
   const compensationCaller = createCompensationCaller({ allow: callbackPolicy, observer });
+  const groups = createProducerGroups({
     store,
     checkUrlProblem: (url) => callbackPolicy.checkUrlProblem(url),
     newSigningSecret,
@@ -126,13 +127,13 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     idleMs: LOOP_IDLE_MS,
     observer,
   });
-  const clockLoop = startLoop({
   const compensationLoop = startLoop({
     name: 'compensate what is due',
     pass: async () => (await compensator.compensateOnce()) > 0,
     idleMs: LOOP_IDLE_MS,
     observer,
   });
+  const clockLoop = startLoop({
     name: 'read the clock of the store',
     pass: async () => clock.sync().then(() => false),
     idleMs: CLOCK_SYNC_MS,
@@ -144,6 +145,14 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     observer.count('receipts', {}, receipts.length);
   });
   const housekeeping = startHousekeeping({ config, store, observer });
+  const webhooks = startWebhooks({
+    store,
+    rabbitmqUrl: config.rabbitmqUrl,
+    rabbit,
+    callbackPolicy,
+    clock,
+    observer,
+  });
 
   const readiness = createReadiness({ store, rabbit });
   const http = createHttpServer(
@@ -166,6 +175,7 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
           checkLoop.wake();
         },
       }),
+      cancel: createCancel({ store }),
       view: (id) => store.view(id),
       search: (query) => store.search(query),
       registerGroup: groups.register,
@@ -175,6 +185,7 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
       waitForTransaction: (id, waitMs, signal) =>
         settlements.forTransaction({ id, waitMs, signal }),
       pollChecks: checkPolls.poll,
+      ...webhooks.api,
       readiness: readiness.read,
       metrics: metrics.scrape,
       observer,
@@ -192,19 +203,20 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
       await http.close();
       await Promise.all([
         housekeeping.stop(),
+        webhooks.stop(),
         checkLoop.stop(),
+        compensationLoop.stop(),
         forwardLoop.stop(),
         clockLoop.stop(),
       ]);
       checkPolls.close();
       await Promise.all([asker.close(), compensationCaller.close()]);
       await checker.idle();
+      await compensator.idle();
       await intake.idle();
       await forwarder.idle();
       await rabbit.close();
       await store.close();
     },
   };
-        compensationLoop.stop(),
 }
-      await compensator.idle();

@@ -60,5 +60,5 @@ export {
 } from './outbox/outbox-relay.js';
 export { ensureOutboxTable, OUTBOX_TABLE_SQL, purgeOutbox } from './outbox/outbox-table.js';
 export { createProducer } from './producer.js';
-export type { CommitOptions, Producer, TransactionOptions } from './producer-api.js';
+export type { CancelOptions, CommitOptions, Producer, TransactionOptions } from './producer-api.js';
 export type { TracedOperation, Tracing } from './tracing.js';

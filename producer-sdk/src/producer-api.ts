@@ -7,6 +7,7 @@ import type {
 } from '@escrowmq/database';
 import type {
   BusinessKeyAnswer,
+  CancelAnswer,
   MessageDataInput,
   MessageInput,
   OperationTrace,
@@ -43,6 +44,14 @@ export interface CommitOptions {
   messageData?: MessageDataInput[];
 }
 
+/** Options of `cancel`. */
+export interface CancelOptions {
+  /** Numbers of the messages, from 0: all of them or none. @default all that still wait */
+  messages?: number[];
+  /** Goes on record in the transaction's history, 1 to 500 characters. */
+  reason: string;
+}
+
 export interface Producer {
   /**
    * Stores half messages at the broker: durable, and not sent before `commit`. Without `id` one is
@@ -63,6 +72,18 @@ export interface Producer {
   commit(id: string, options?: CommitOptions): Promise<TransactionAnswer>;
   /** Drops the messages of a transaction. Safe to repeat. @throws {EscrowError} like `commit` */
   rollback(id: string): Promise<TransactionAnswer>;
+  /**
+   * Takes back messages with `deliverAt` or `delayMs` of a committed transaction, as long as their
+   * time has not come. Safe to repeat.
+   *
+   * @returns `{ id, state, cancelled }`, with the numbers of all messages that are cancelled by now
+   * @throws {EscrowError} MESSAGE_NOT_CANCELLABLE: none was cancelled, and `details.notCancellable`
+   *   says why each can't be; TRANSACTION_NOT_FOUND; INVALID_REQUEST; BROKER_UNREACHABLE
+   * @example
+   * const { id } = await producer.send({ messages: [{ topic: 'order', data, delayMs: 1_800_000 }] });
+   * await producer.cancel(id, { reason: 'paid in time' });
+   */
+  cancel(id: string, options: CancelOptions): Promise<CancelAnswer>;
   /** State, decision, checks and receipts. @throws {EscrowError} TRANSACTION_NOT_FOUND, BROKER_UNREACHABLE */
   query(id: string): Promise<TransactionView>;
   /** Sends messages that hang on no local transaction: prepare and commit in one step. */

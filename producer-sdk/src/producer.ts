@@ -4,6 +4,8 @@ import { Deadline, databaseOf, transactionOf, within } from '@escrowmq/database'
 import {
   BusinessKey,
   BusinessKeyAnswer,
+  CancelAnswer,
+  CancelRequest,
   LIMITS,
   type MessageInput,
   maySettle,
@@ -183,6 +185,18 @@ export function createProducer(options: ProducerOptions): Producer {
     commit: (id, options = {}) =>
       start(() => verdict(verdictOperation('commit', id, options.messageData))),
     rollback: (id) => start(() => verdict(verdictOperation('rollback', id))),
+    cancel: (id, options) =>
+      start(async () =>
+        http.call(
+          {
+            method: 'POST',
+            path: `/v1/transactions/${idOf(id)}/cancel`,
+            body: JSON.stringify(parse(CancelRequest, options, 'the cancel')),
+            read: (value) => CancelAnswer.parse(value),
+          },
+          requestTimeoutMs,
+        ),
+      ),
     query: (id) =>
       start(async () =>
         http.call(

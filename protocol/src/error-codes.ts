@@ -40,6 +40,11 @@ export const ERRORS = {
     retryable: false,
     title: 'The webhook can not be that way beside what there is',
   },
+  MESSAGE_NOT_CANCELLABLE: {
+    status: 409,
+    retryable: false,
+    title: 'A message does not wait, or not any more, and can not be cancelled',
+  },
   BODY_TOO_LARGE: { status: 413, retryable: false, title: 'The request is too large' },
   UNSUPPORTED_MEDIA_TYPE: {
     status: 415,

@@ -114,6 +114,33 @@ export const CommitRequest = z
 export type CommitInput = z.input<typeof CommitRequest>;
 export type CommitRequest = z.output<typeof CommitRequest>;
 
+/** Numbers of messages in their transaction, from 0. */
+const MessageNumbers = z
+  .array(
+    z
+      .int()
+      .min(0)
+      .max(LIMITS.messagesPerTransactionMax - 1),
+  )
+  .min(1)
+  .refine((numbers) => new Set(numbers).size === numbers.length, {
+    error: 'must not repeat a number',
+  });
+
+/** `POST /v1/transactions/{id}/cancel`: messages that wait for their time are not sent after all. */
+export const CancelRequest = z
+  .strictObject({
+    messages: MessageNumbers.optional().describe(
+      'Numbers of the messages, from 0; all or none of them. Default: all that still wait',
+    ),
+    reason: printable(LIMITS.reasonCharsMax).describe('On record in the history'),
+    operator: printable(LIMITS.operatorCharsMax)
+      .optional()
+      .describe("Name of the person; needed with an operator's key, and only there"),
+  })
+  .meta({ id: 'CancelRequest' });
+export type CancelRequest = z.output<typeof CancelRequest>;
+
 export const STATES = ['prepared', 'committed', 'forwarded', 'rolledBack', 'parked'] as const;
 export const StateName = z.enum(STATES).meta({ id: 'State' });
 export type StateName = z.infer<typeof StateName>;
@@ -151,10 +178,30 @@ export const TransactionAnswer = z
   .meta({ id: 'TransactionAnswer' });
 export type TransactionAnswer = z.infer<typeof TransactionAnswer>;
 
+/** The answer to a cancel. A repeat has the same. */
+export const CancelAnswer = z
+  .object({
+    id: z.string(),
+    state: StateName,
+    cancelled: z
+      .array(z.int())
+      .describe('Numbers of all cancelled messages of the transaction, now or before'),
+  })
+  .meta({ id: 'CancelAnswer' });
+export type CancelAnswer = z.infer<typeof CancelAnswer>;
+
 export const HistoryEvent = z
   .object({
     at: StoreTime,
-    event: z.enum(['check', 'resolve', 'parked', 'unrouted', 'forwardFailed', 'conflict']),
+    event: z.enum([
+      'check',
+      'resolve',
+      'parked',
+      'unrouted',
+      'forwardFailed',
+      'conflict',
+      'cancelled',
+    ]),
     detail: z.record(z.string(), z.unknown()),
   })
   .meta({ id: 'HistoryEvent' });
@@ -170,6 +217,31 @@ export const Receipt = z
     cause: z.string().optional(),
   })
   .meta({ id: 'Receipt' });
+
+/** What became of the whole transaction in one expected group. */
+export const GroupStanding = z
+  .object({
+    consumerGroup: z.string(),
+    state: z
+      .enum(['waiting', 'consumed', 'failed'])
+      .describe('consumed: every message was; failed: the group has given up on one for good'),
+    attempts: z.int().describe('Attempts that failed, of the message that had the most'),
+    cause: z.string().optional().describe('Of the first message that was given up'),
+    at: StoreTime.optional().describe('When it was consumed or given up; absent while waiting'),
+  })
+  .meta({ id: 'GroupStanding' });
+export type GroupStanding = z.infer<typeof GroupStanding>;
+
+/** What a message must let go first, because both have one topic and ordering key. */
+export const WaitsFor = z
+  .object({
+    transactionId: z.string(),
+    messageId: z.string(),
+    sequence: z.int(),
+    state: StateName.describe('Of its transaction; a parked one holds up the key until it is resolved'),
+  })
+  .meta({ id: 'WaitsFor' });
+export type WaitsFor = z.infer<typeof WaitsFor>;
 
 /** A transaction in a list. */
 export const TransactionSummary = z
@@ -207,31 +279,53 @@ export const TransactionView = TransactionSummary.extend({
       contentType: z.string().describe('Empty while the data is still to come'),
       bytes: z.int(),
       dataAtCommit: z.boolean().optional().describe('True while the data is still to come'),
-      state: z.enum(['half', 'pending', 'forwarded', 'unrouted', 'rolledBack']),
+      ordering: z
+        .object({
+          key: z.string(),
+          sequence: z
+            .int()
+            .optional()
+            .describe('Given by the commit, and shown until the message has left'),
+          waitsFor: WaitsFor.optional(),
+        })
+        .optional(),
+      state: z.enum(['half', 'pending', 'forwarded', 'unrouted', 'cancelled', 'rolledBack']),
+      dueAt: StoreTime.optional().describe(
+        'Of a delayed message that is pending: it does not leave before this time',
+      ),
     }),
   ),
+  groups: z.array(GroupStanding).describe('One for each group in expects'),
   receipts: z.array(Receipt),
+  compensations: z.array(Compensation),
   history: z.array(HistoryEvent),
 }).meta({ id: 'TransactionView' });
 export type TransactionView = z.infer<typeof TransactionView>;
 
+/** Query of `GET /v1/transactions/{id}`. */
+export const ViewQuery = z.strictObject({
+  waitMs: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(LIMITS.waitMsMax)
+    .default(0)
+    .describe('Answer when the transaction can not settle by itself any more, or after this long'),
+});
+
+/**
+ * Whether a transaction may still settle by itself, so that waiting for it makes sense: it has not
+ * settled, is not parked, and somebody other than groups that gave up is still to come.
+ */
+export function mayStillSettle({ settled, state, groups }: TransactionView): boolean {
+  if (settled || state === 'parked') return false;
+  const failed = groups.some((group) => group.state === 'failed');
+  return !failed || groups.some((group) => group.state === 'waiting');
+}
+
 /** `GET /v1/transactions`. */
 export const SearchQuery = z.strictObject({
   state: StateName.optional(),
-/** What became of the whole transaction in one expected group. */
-export const GroupStanding = z
-  .object({
-    consumerGroup: z.string(),
-    state: z
-      .enum(['waiting', 'consumed', 'failed'])
-      .describe('consumed: every message was; failed: the group has given up on one for good'),
-    attempts: z.int().describe('Attempts that failed, of the message that had the most'),
-    cause: z.string().optional().describe('Of the first message that was given up'),
-    at: StoreTime.optional().describe('When it was consumed or given up; absent while waiting'),
-  })
-  .meta({ id: 'GroupStanding' });
-export type GroupStanding = z.infer<typeof GroupStanding>;
-
   producerGroup: ProducerGroupName.optional(),
   topic: printable(LIMITS.topicCharsMax).optional(),
   businessKey: BusinessKey.optional(),
@@ -255,26 +349,3 @@ export const ResolveRequest = z
   })
   .meta({ id: 'ResolveRequest' });
 export type ResolveRequest = z.infer<typeof ResolveRequest>;
-  groups: z.array(GroupStanding).describe('One for each group in expects'),
-  compensations: z.array(Compensation),
-/** Query of `GET /v1/transactions/{id}`. */
-export const ViewQuery = z.strictObject({
-  waitMs: z.coerce
-    .number()
-    .int()
-    .min(0)
-    .max(LIMITS.waitMsMax)
-    .default(0)
-    .describe('Answer when the transaction can not settle by itself any more, or after this long'),
-});
-
-/**
- * Whether a transaction may still settle by itself, so that waiting for it makes sense: it has not
- * settled, is not parked, and somebody other than groups that gave up is still to come.
- */
-export function mayStillSettle({ settled, state, groups }: TransactionView): boolean {
-  if (settled || state === 'parked') return false;
-  const failed = groups.some((group) => group.state === 'failed');
-  return !failed || groups.some((group) => group.state === 'waiting');
-}
-

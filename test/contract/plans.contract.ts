@@ -129,6 +129,16 @@ export function plansContract(opened: () => OpenStore): void {
     };
     const postpone = (store: Store, ids: string[]) =>
       store.postponeForwards(ids.map((id, place) => ({ id, dueAt: place })));
+    const cancelOne = async (store: Store, [id = '']: string[]) => {
+      const result = await store.cancel({ id, by: 'producer', reason: 'x' });
+      if (result.kind !== 'cancelled') throw new Error(JSON.stringify(result));
+    };
+    const commitDelayed = async (store: Store, ids: string[]) => {
+      await opened().database.run(
+        `update escrow_transaction set messages = '[{"topic":"user","delayMs":60000}]'`,
+      );
+      await commitAll(store, ids);
+    };
     const checkOne = async (store: Store, [id = '']: string[]) => {
       const { state } = await rowOf(store, id);
       if (state.state !== 'prepared') throw new Error(state.state);
@@ -153,6 +163,7 @@ export function plansContract(opened: () => OpenStore): void {
       ['postponed forwards', postpone, commitAll],
       ['released forwards', (store: Store, ids: string[]) => store.releaseForwards(ids), commitAll],
       ['messages to forward', (store: Store, ids: string[]) => store.readCommitted(ids), commitAll],
+      ['a cancelling', cancelOne, commitDelayed],
       ['receipts', receive, commitAll],
       ['a purge', (store: Store) => store.purgeFinished(OLDER_THAN_NOTHING), rollBackAll],
     ])('%s: rows are found by their ids', async (_what, work, arrange) => {

@@ -39,9 +39,10 @@ export function storeContract(name: string, open: OpenForTest): void {
     openMessagesContract(opened);
     checksContract(opened);
     forwardsContract(opened);
+    delaysContract(opened);
     receiptsContract(opened);
-    retentionContract(opened);
     compensationsContract(opened);
+    retentionContract(opened);
     readingContract(opened);
     groupsContract(opened);
     webhooksContract(opened);

@@ -6,6 +6,8 @@ import {
   type ProducerGroupAnswer,
   type TransactionAnswer,
   type TransactionView,
+  type WebhookAnswer,
+  WebhookSettings,
 } from '@escrowmq/protocol';
 import type { ApiKey } from '../../broker/src/http/api-keys.js';
 import type { HttpDeps } from '../../broker/src/http/deps.js';
@@ -49,11 +51,12 @@ const view: TransactionView = {
   checks: { unknown: 0, unanswered: 0 },
   forwarding: { failedAttempts: 0 },
   messages: [],
+  groups: [],
   receipts: [],
+  compensations: [],
   history: [],
 };
 
-  compensations: [],
 /** Functions in the place of the engine: one transaction of one group, and a record of calls. */
 export function fakeDeps(overrides: Partial<HttpDeps> = {}): FakeDeps {
   const calls: Calls = [];
@@ -62,6 +65,14 @@ export function fakeDeps(overrides: Partial<HttpDeps> = {}): FakeDeps {
     producerGroup: OWN_GROUP,
     checkUrls: [],
     checkPolicy: CheckPolicy.parse({}),
+  };
+  const webhook: WebhookAnswer = {
+    name: 'billing',
+    topic: 'orders',
+    group: 'billing',
+    ...WebhookSettings.parse({ url: 'https://billing.example/hook' }),
+    state: 'active',
+    version: 0,
   };
   const deps: HttpDeps = {
     prepare: async (request) => ({ created: true, answer: answer('prepared', request.id) }),
@@ -73,16 +84,27 @@ export function fakeDeps(overrides: Partial<HttpDeps> = {}): FakeDeps {
       return answer(decision === 'commit' ? 'committed' : 'rolledBack');
     },
     resolve: async () => answer('committed'),
+    cancel: async (id, _request, producerGroup = OWN_GROUP) => {
+      if (id !== ID || producerGroup !== OWN_GROUP) {
+        throw new EscrowError('TRANSACTION_NOT_FOUND', `there is no transaction ${id}`);
+      }
+      return { id, state: 'forwarded', cancelled: [0] };
+    },
     view: async (id) => (id === ID ? view : undefined),
     search: async () => ({ transactions: [] }),
     registerGroup: async () => ({ created: true, answer: { ...group, signingSecret: 'whsec_x' } }),
     findGroup: async (name) => (name === OWN_GROUP ? group : undefined),
+    waitForTransaction: async () => undefined,
     waitForBusinessKey: async (businessKey): Promise<BusinessKeyAnswer> => ({
       businessKey,
       settled: true,
       transactions: [],
     }),
     pollChecks: async () => [],
+    saveWebhook: async () => ({ created: true, answer: { ...webhook, signingSecret: 'whsec_x' } }),
+    describeWebhook: async (name) => (name === webhook.name ? webhook : undefined),
+    listWebhooks: async () => [webhook],
+    deleteWebhook: async (name) => ({ name, queues: ['escrow:orders:billing'] }),
     readiness: async () => ({ ready: true, degraded: false, checks: { store: 'ok' } }),
     metrics: async () => ({ contentType: 'text/plain; version=0.0.4', body: 'up 1\n' }),
     observer: { failed: (what, error) => failures.push([what, error]), info: () => {} },
@@ -94,7 +116,6 @@ export function fakeDeps(overrides: Partial<HttpDeps> = {}): FakeDeps {
     Object.assign(deps, {
       [name]: (...args: unknown[]) => {
         calls.push([name, ...args]);
-    waitForTransaction: async () => undefined,
         return real(...args);
       },
     });

@@ -77,6 +77,14 @@ const RULES: Record<string, Rule & { open?: true }> = {
     otherGroup: 403,
     operator: 200,
   },
+  'POST /v1/transactions/:id/cancel': {
+    url: `/v1/transactions/${ID}/cancel`,
+    payload: { reason: 'the order was withdrawn' },
+    ownGroup: 200,
+    otherGroup: 404,
+    // An operator says who he is: see the tests of cancelling.
+    operator: 400,
+  },
   'POST /v1/messages': {
     url: '/v1/messages',
     payload: PREPARE,
@@ -116,6 +124,31 @@ const RULES: Record<string, Rule & { open?: true }> = {
     url: '/v1/business-keys/phone:138',
     ownGroup: 200,
     otherGroup: 200,
+    operator: 200,
+  },
+  'PUT /v1/webhooks/:name': {
+    url: '/v1/webhooks/billing',
+    payload: { topic: 'orders', url: 'https://billing.example/hook' },
+    ownGroup: 403,
+    otherGroup: 403,
+    operator: 201,
+  },
+  'GET /v1/webhooks/:name': {
+    url: '/v1/webhooks/billing',
+    ownGroup: 403,
+    otherGroup: 403,
+    operator: 200,
+  },
+  'DELETE /v1/webhooks/:name': {
+    url: '/v1/webhooks/billing',
+    ownGroup: 403,
+    otherGroup: 403,
+    operator: 200,
+  },
+  'GET /v1/webhooks': {
+    url: '/v1/webhooks',
+    ownGroup: 403,
+    otherGroup: 403,
     operator: 200,
   },
   'GET /livez': open('/livez'),

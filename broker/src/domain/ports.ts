@@ -13,6 +13,7 @@ import type {
   StateName,
   TransactionView,
 } from '@escrowmq/protocol';
+import type { CancelRefusal } from './cancelling.js';
 import type { DataRefusal, Supplied } from './open-messages.js';
 import type { Place } from './ordering.js';
 import type { Outgoing } from './outgoing.js';
@@ -25,7 +26,7 @@ import type {
   StoreTime,
   TraceContext,
 } from './transaction.js';
-import type { WebhookStore } from './webhook.js';
+import type { WebhookAlert, WebhookStore } from './webhook.js';
 
 /*
  * What the engine needs from the world, as interfaces: a store, a publisher, somebody to ask a
@@ -173,7 +174,6 @@ export interface ForwardingToSave {
   history: HistoryEvent[];
 }
 
-export interface ClaimedForwards {
 export interface Cancel {
   id: string;
   /** Only a transaction of this group; another group's is as good as absent. @default any group */
@@ -192,6 +192,7 @@ export type CancelResult =
   | { kind: 'refused'; refusal: CancelRefusal }
   | { kind: 'unknown' };
 
+export interface ClaimedForwards {
   now: StoreTime;
   due: Committed[];
   /** Rows of which nothing may go before others of its ordering key: not due any more. */
@@ -307,6 +308,9 @@ export interface Store extends WebhookStore {
   postponeForwards(batch: readonly ForwardToPostpone[]): Promise<void>;
   /** Makes committed rows due at once: whoever leased them can't forward them now. */
   releaseForwards(ids: readonly string[]): Promise<void>;
+
+  /** Takes back messages that wait for their time: all that are named, or none. */
+  cancel(cancel: Cancel): Promise<CancelResult>;
 
   /** Moves one row for an operator, guarded by `from`; false when it had changed meanwhile. */
   resolve(change: { id: string; from: State; to: State; history: HistoryEvent }): Promise<boolean>;
@@ -434,16 +438,6 @@ export interface Alert {
     | 'consumedAfterCompensation';
   transactionId: string;
   producerGroup: string;
-  detail: string;
-}
-
-/** About a webhook: it was disabled, or a message of its group became a dead letter. */
-export interface WebhookAlert {
-  kind: 'webhookDisabled' | 'webhookGaveUp';
-  webhook: string;
-  topic: string;
-  consumerGroup: string;
-  messageId?: string;
   detail: string;
 }
 

@@ -1,5 +1,7 @@
 import type {
   BusinessKeyAnswer,
+  CancelAnswer,
+  CancelRequest,
   CheckRequest,
   Decision,
   MessageData,
@@ -13,6 +15,9 @@ import type {
   SendRequest,
   TransactionAnswer,
   TransactionView,
+  WebhookAnswer,
+  WebhookDeleted,
+  WebhookRequest,
 } from '@escrowmq/protocol';
 import type { Observer } from '../domain/ports.js';
 import type { TraceContext } from '../domain/transaction.js';
@@ -35,12 +40,23 @@ export interface HttpDeps {
     messageData?: MessageData[] | undefined;
   }): Promise<TransactionAnswer>;
   resolve(id: string, request: ResolveRequest): Promise<TransactionAnswer>;
+  /**
+   * With `producerGroup`, another group's transaction is as good as absent. Rejects with
+   * `TRANSACTION_NOT_FOUND`, `INVALID_REQUEST` or `MESSAGE_NOT_CANCELLABLE`.
+   */
+  cancel(
+    id: string,
+    request: CancelRequest,
+    producerGroup: string | undefined,
+  ): Promise<CancelAnswer>;
   view(id: string): Promise<TransactionView | undefined>;
   search(query: SearchQuery): Promise<SearchAnswer>;
   registerGroup(
     name: string,
     request: ProducerGroupRequest,
   ): Promise<{ created: boolean; answer: ProducerGroupAnswer }>;
+  /** As for a business key, until this transaction can not settle by itself any more. */
+  waitForTransaction(id: string, waitMs: number, signal: AbortSignal): Promise<void>;
   /** Without the secret. */
   findGroup(name: string): Promise<ProducerGroupAnswer | undefined>;
   /**
@@ -55,10 +71,17 @@ export interface HttpDeps {
   ): Promise<BusinessKeyAnswer>;
   /** Ends at once, and empty, when `signal` aborts. */
   pollChecks(
-  /** As for a business key, until this transaction can not settle by itself any more. */
-  waitForTransaction(id: string, waitMs: number, signal: AbortSignal): Promise<void>;
     poll: PollChecksRequest & { producerGroup: string; signal: AbortSignal },
   ): Promise<CheckRequest[]>;
+  saveWebhook(
+    name: string,
+    request: WebhookRequest,
+  ): Promise<{ created: boolean; answer: WebhookAnswer }>;
+  /** Without the secret. */
+  describeWebhook(name: string): Promise<WebhookAnswer | undefined>;
+  listWebhooks(): Promise<WebhookAnswer[]>;
+  /** Rejects with `RABBITMQ_UNAVAILABLE` when the webhook could only be disabled. */
+  deleteWebhook(name: string): Promise<WebhookDeleted>;
   readiness(): Promise<{ ready: boolean; degraded: boolean; checks: Record<string, string> }>;
   metrics(): Promise<{ contentType: string; body: string }>;
   observer: Pick<Observer, 'failed' | 'info'>;

@@ -17,6 +17,7 @@ import {
 } from '@escrowmq/protocol';
 import { z } from 'zod';
 import { groupOf, requireGroup } from './api-keys.js';
+import { cancelRoute } from './cancel.js';
 import type { HttpDeps } from './deps.js';
 import type { Call, Route } from './route.js';
 import { traceContextOf } from './trace-context.js';
@@ -73,6 +74,7 @@ export function transactionRoutes(deps: TransactionDeps): Route[] {
     viewRoute(deps),
     searchRoute(deps),
     resolveRoute(deps),
+    cancelRoute(deps),
   ];
 }
 
@@ -189,9 +191,9 @@ function viewRoute(deps: TransactionDeps): Route {
     description:
       'State, decision, history of checks, receipts, compensations. Answers at once, or with waitMs as soon as it has settled, is parked, or only misses groups that gave up. Message bodies are not shown.',
     params: IdParams,
-    answers: { 200: { description: 'The transaction', schema: TransactionView } },
-    problems: ['INVALID_ID', 'TRANSACTION_NOT_FOUND', 'STORE_UNAVAILABLE'],
     query: ViewQuery,
+    answers: { 200: { description: 'The transaction', schema: TransactionView } },
+    problems: ['INVALID_ID', 'TRANSACTION_NOT_FOUND', 'BROKER_BUSY', 'STORE_UNAVAILABLE'],
     async handle(call) {
       const id = idOf(call);
       const { waitMs } = parse(ViewQuery, call.query, 'the query');

@@ -1,11 +1,12 @@
 import type { Store } from '../domain/ports.js';
+import { cancel } from './cancel-operations.js';
 import { claimDueChecks, releaseChecks, saveChecks } from './check-operations.js';
-import {
 import {
   claimDueCompensations,
   releaseCompensations,
   saveCompensations,
 } from './compensation-operations.js';
+import {
   claimDueForwards,
   postponeForwards,
   readCommitted,
@@ -52,17 +53,18 @@ export function createStore(database: Database, id: string): Store {
     saveForwards: (batch) => saveForwards(database, batch),
     postponeForwards: (batch) => postponeForwards(database, batch),
     releaseForwards: (ids) => releaseForwards(database, ids),
+    cancel: (request) => cancel(database, request),
     resolve: (change) => resolve(database, change),
     appendHistory: (entries) =>
       database.insertRows(historyRows(entries.map(({ id, event }) => ({ id, history: [event] })))),
     saveReceipts: (batch) => saveReceipts(database, batch),
-    unsettledOn: (keys, group) => unsettledOn(database, keys, group),
-    view: (id) => view(database, id),
     unsettled: (ids) => unsettled(database, ids),
-    search: (query) => search(database, query),
+    unsettledOn: (keys, group) => unsettledOn(database, keys, group),
     claimDueCompensations: (claim) => claimDueCompensations(database, claim),
     saveCompensations: (batch) => saveCompensations(database, batch),
     releaseCompensations: (claimed) => releaseCompensations(database, claimed),
+    view: (id) => view(database, id),
+    search: (query) => search(database, query),
     saveGroup: (group) => saveGroup(database, group),
     findGroup: (name) => findGroup(database, name),
     saveWebhook: (webhook) => saveWebhook(database, webhook),
