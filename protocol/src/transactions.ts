@@ -243,6 +243,17 @@ export const WaitsFor = z
   .meta({ id: 'WaitsFor' });
 export type WaitsFor = z.infer<typeof WaitsFor>;
 
+/** What a message must let go first, because both have one topic and ordering key. */
+export const WaitsFor = z
+  .object({
+    transactionId: z.string(),
+    messageId: z.string(),
+    sequence: z.int(),
+    state: StateName.describe('Of its transaction; a parked one holds up the key until it is resolved'),
+  })
+  .meta({ id: 'WaitsFor' });
+export type WaitsFor = z.infer<typeof WaitsFor>;
+
 /** A transaction in a list. */
 export const TransactionSummary = z
   .object({
@@ -279,6 +290,16 @@ export const TransactionView = TransactionSummary.extend({
       contentType: z.string().describe('Empty while the data is still to come'),
       bytes: z.int(),
       dataAtCommit: z.boolean().optional().describe('True while the data is still to come'),
+      ordering: z
+        .object({
+          key: z.string(),
+          sequence: z
+            .int()
+            .optional()
+            .describe('Given by the commit, and shown until the message has left'),
+          waitsFor: WaitsFor.optional(),
+        })
+        .optional(),
       ordering: z
         .object({
           key: z.string(),
