@@ -16,6 +16,8 @@ export const HEADERS = {
   routingKey: 'escrow-routing-key',
   /** UTC milliseconds of the store's clock. */
   preparedAt: 'escrow-prepared-at',
+  /** CRC-32 of the body as RabbitMQ carries it (zlib's, unsigned): what a consumer must get. */
+  bodyCrc32: 'escrow-body-crc32',
   /** Comma-separated consumer groups whose receipts somebody waits for; absent when none. */
   expects: 'escrow-expects',
   /** UTC milliseconds of the store's clock before which a delayed message does not leave. */
@@ -29,12 +31,16 @@ export const HEADERS = {
   // Set by the consumer SDK on messages in retry and dead-letter queues.
   /** Attempts that have failed so far. */
   attempts: 'escrow-attempts',
+  /** How often a handler asked for the message later (`RetryLater`), which spends no attempt. */
+  postponed: 'escrow-postponed',
+  /** UTC milliseconds of a consumer's clock: on its way through several retry queues until then. */
+  notBefore: 'escrow-not-before',
   firstFailedAt: 'escrow-first-failed-at',
   lastFailedAt: 'escrow-last-failed-at',
   consumerGroup: 'escrow-consumer-group',
   /** Why the last attempt failed. */
   cause: 'escrow-cause',
-  /** Why it is a dead letter: exhausted, permanent, redelivered, foreign or unreadable. */
+  /** Why it is a dead letter: exhausted, permanent, redelivered, foreign, altered or unreadable. */
   deadReason: 'escrow-dead-reason',
 } as const;
 

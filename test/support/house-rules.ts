@@ -54,8 +54,8 @@ const LOCAL_SERVERS = 'local-servers/src/';
 
 export const FLOORS: Floor[] = [
   { folder: PROTOCOL, below: [], packages: /^zod$/ },
-  // Computes hashes; no I/O and no clock.
-  { folder: DOMAIN, below: [PROTOCOL], packages: /^node:crypto$/ },
+  // Computes hashes and checksums; no I/O and no clock.
+  { folder: DOMAIN, below: [PROTOCOL], packages: /^node:(crypto|zlib)$/ },
   ...SIDE_BY_SIDE.map((folder) => ({ folder, below: [PROTOCOL, DOMAIN] })),
   // Ports in, no drivers.
   { folder: ENGINE, below: [PROTOCOL, DOMAIN], packages: /^$/ },

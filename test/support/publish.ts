@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { crc32 } from 'node:zlib';
 import { HEADERS, messageIdOf, receiptsQueueName } from '@escrowmq/protocol';
 import type { ConfirmChannel, Options } from 'amqplib';
 
@@ -51,6 +52,7 @@ export function amqpProperties(message: TestMessage): Options.Publish & { messag
       [HEADERS.topic]: topic,
       [HEADERS.routingKey]: routingKey,
       [HEADERS.preparedAt]: now,
+      [HEADERS.bodyCrc32]: crc32(bodyOf(message)),
       ...(message.expects ? { [HEADERS.expects]: message.expects.join(',') } : {}),
     },
   };

@@ -174,6 +174,24 @@ test('a message of somebody else becomes a dead letter and no handler sees it', 
   expect(calls).toBe(0);
 });
 
+test('a body that was altered or cut short becomes a dead letter (F73)', async () => {
+  let calls = 0;
+  await bench.consumer.subscribe(names, () => {
+    calls += 1;
+  });
+  const properties = amqpProperties({ ...names, data: { sum: 100 } });
+  for (const body of [Buffer.from('{"sum":900}'), Buffer.from('{"sum":100')]) {
+    bench.channel.publish(bench.topic, 'k', body, properties);
+    const dead = await bench.takeDeadLetter();
+    expect(dead.content).toEqual(body);
+    expect(dead.properties.headers).toMatchObject({
+      [HEADERS.deadReason]: 'altered',
+      [HEADERS.cause]: expect.stringContaining('CRC-32'),
+    });
+  }
+  expect(calls).toBe(0);
+});
+
 test('a body that is not the JSON it says it is becomes a dead letter, byte for byte', async () => {
   let calls = 0;
   await bench.consumer.subscribe(names, () => {

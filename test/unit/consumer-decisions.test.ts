@@ -101,11 +101,27 @@ test.each([
   HEADERS.topic,
   HEADERS.routingKey,
   HEADERS.preparedAt,
+  HEADERS.bodyCrc32,
 ])('a delivery without header %s is foreign', (header) => {
   const original = delivery({ topic: 't' });
   delete original.properties.headers![header];
   const cause = expect.stringContaining(header);
   expect(parseDelivery(original, 'g')).toEqual({ kind: 'foreign', cause });
+});
+
+test('a delivery whose body is not the one that was sent is altered, whatever its type', () => {
+  const sent = { topic: 't', body: Buffer.from('{"sum":100}') };
+  for (const contentType of ['application/json', 'application/octet-stream']) {
+    for (const body of ['{"sum":900}', '{"sum":100', '']) {
+      const original = delivery({ ...sent, contentType });
+      original.content = Buffer.from(body);
+      expect(parseDelivery(original, 'g')).toMatchObject({
+        kind: 'altered',
+        cause: expect.stringMatching(/^the body has CRC-32 \d+ and left the broker with \d+$/),
+      });
+    }
+    expect(parseDelivery(delivery({ ...sent, contentType }), 'g').kind).toBe('message');
+  }
 });
 
 test('JSON is parsed with a charset behind its content type, and only JSON', () => {
@@ -183,8 +199,7 @@ test('no queue of a group can lose what it hands on, and every queue is quorum',
 });
 
 test('a body is read with a mark in front of it, and one that is not UTF-8 is not replaced', () => {
-  const withBody = (content: Buffer) =>
-    parseDelivery({ ...delivery({ topic: 't' }), content }, 'g');
+  const withBody = (content: Buffer) => parseDelivery(delivery({ topic: 't', body: content }), 'g');
   expect(withBody(Buffer.from('\uFEFF{"name":"Ödön"}'))).toMatchObject({
     kind: 'message',
     data: { name: 'Ödön' },

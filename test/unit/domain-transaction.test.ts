@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import { crc32 } from 'node:zlib';
 import { HEADERS, type Message } from '@escrowmq/protocol';
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
@@ -219,6 +220,7 @@ describe('outgoing messages', () => {
         'escrow-topic': 'user',
         'escrow-routing-key': 'registered',
         'escrow-prepared-at': 1_700_000_000_999,
+        'escrow-body-crc32': crc32('{"userId":7,"name":"a"}'),
         'escrow-expects': 'phone-index,email-index',
       },
     });

@@ -1,4 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import { crc32 } from 'node:zlib';
 import { createConsumer } from '@escrowmq/consumer';
 import { deadLetterQueueName, HEADERS, queueName, retryQueueName } from '@escrowmq/protocol';
 import { type Channel, type ConfirmChannel, connect } from 'amqplib';
@@ -92,6 +93,7 @@ function publish(channel: ConfirmChannel, topic: string, body: Buffer): void {
       [HEADERS.topic]: topic,
       [HEADERS.routingKey]: ROUTING_KEY,
       [HEADERS.preparedAt]: now,
+      [HEADERS.bodyCrc32]: crc32(body),
     },
   });
 }

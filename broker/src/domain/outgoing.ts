@@ -1,3 +1,4 @@
+import { crc32 } from 'node:zlib';
 import {
   CLOUD_EVENTS_PREFIX,
   type CloudEvents,
@@ -95,10 +96,11 @@ export function outgoingOf(toSend: MessageToSend): Outgoing {
   const { transaction, number, message, receiptsQueue } = toSend;
   const { id, trace, expects, decidedAt, places } = transaction;
   const { cloudEvents } = message;
+  const body = bodyOf(message);
   return {
     topic: message.topic,
     routingKey: message.routingKey,
-    body: bodyOf(message),
+    body,
     messageId: messageIdOf(id, number),
     contentType: contentTypeOf(message),
     type: typeOf(message),
@@ -116,6 +118,7 @@ export function outgoingOf(toSend: MessageToSend): Outgoing {
       [HEADERS.topic]: message.topic,
       [HEADERS.routingKey]: message.routingKey,
       [HEADERS.preparedAt]: transaction.preparedAt,
+      [HEADERS.bodyCrc32]: crc32(body),
       ...(expects.length === 0 ? {} : { [HEADERS.expects]: expects.join(',') }),
       ...(decidedAt !== undefined && isDelayed(message)
         ? { [HEADERS.dueAt]: dueAtOf(message, decidedAt) }

@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer';
+import { crc32 } from 'node:zlib';
 import { HEADERS, isReceiptsQueue, parseMessageId } from '@escrowmq/protocol';
 import type { ConsumeMessage } from 'amqplib';
 import { causeOf } from '../cause.js';
@@ -60,6 +61,7 @@ export interface Envelope {
   headers: Record<string, unknown>;
   producerGroup: string;
   preparedAt: number;
+  bodyCrc32: number;
   dueAt: number | undefined;
   orderingKey: string | undefined;
   sequence: number | undefined;
@@ -70,6 +72,8 @@ export interface Envelope {
 
 export type ParsedDelivery =
   | { kind: 'message'; envelope: Envelope; data: unknown }
+  /** Ours, but the body is not the one that the broker sent. */
+  | { kind: 'altered'; envelope: Envelope; cause: string }
   /** Ours, but the body is not what it says it is. */
   | { kind: 'unreadable'; envelope: Envelope; cause: string }
   | { kind: 'foreign'; cause: string };
@@ -78,6 +82,11 @@ export type ParsedDelivery =
 export function parseDelivery(delivery: ConsumeMessage, group: string): ParsedDelivery {
   const envelope = parseEnvelope(delivery, group);
   if (typeof envelope === 'string') return { kind: 'foreign', cause: envelope };
+  const checksum = crc32(delivery.content);
+  if (checksum !== envelope.bodyCrc32) {
+    const cause = `the body has CRC-32 ${checksum} and left the broker with ${envelope.bodyCrc32}`;
+    return { kind: 'altered', envelope, cause };
+  }
   if (!isJson(envelope.contentType)) return { kind: 'message', envelope, data: undefined };
   // Bytes that are not UTF-8 are refused, where toString would replace them.
   if (!isUtf8(delivery.content)) {
@@ -120,6 +129,8 @@ function parseEnvelope(delivery: ConsumeMessage, group: string): Envelope | stri
   if (typeof routingKey !== 'string') return `header ${HEADERS.routingKey} is missing`;
   const preparedAt = headers[HEADERS.preparedAt];
   if (typeof preparedAt !== 'number') return `header ${HEADERS.preparedAt} is missing`;
+  const bodyCrc32 = headers[HEADERS.bodyCrc32];
+  if (typeof bodyCrc32 !== 'number') return `header ${HEADERS.bodyCrc32} is missing`;
   const dueAt = headers[HEADERS.dueAt];
   const orderingKey = headers[HEADERS.orderingKey];
   const sequence = headers[HEADERS.sequence];
@@ -133,6 +144,7 @@ function parseEnvelope(delivery: ConsumeMessage, group: string): Envelope | stri
     headers: ownHeaders(headers),
     producerGroup: appId,
     preparedAt,
+    bodyCrc32,
     dueAt: typeof dueAt === 'number' ? dueAt : undefined,
     orderingKey: typeof orderingKey === 'string' ? orderingKey : undefined,
     sequence: typeof sequence === 'number' ? sequence : undefined,

@@ -8,10 +8,17 @@
  * - `exhausted`: the handler failed once more after the last retry delay
  * - `permanent`: the handler threw a `PermanentError`
  * - `foreign`: not a message of EscrowMQ; no handler saw it
+ * - `altered`: ours, but its body is not the one that the broker sent; no handler saw it
  * - `unreadable`: ours, but its body is not the JSON it says it is; no handler saw it
  * - `redelivered`: came back unsettled again and again, as when it kills its consumer
  */
-export type DeadReason = 'exhausted' | 'permanent' | 'foreign' | 'unreadable' | 'redelivered';
+export type DeadReason =
+  | 'exhausted'
+  | 'permanent'
+  | 'foreign'
+  | 'altered'
+  | 'unreadable'
+  | 'redelivered';
 
 export type NextStep =
   | { step: 'retry'; delayMs: number; attempts: number }
