@@ -52,10 +52,10 @@ export function settleConsumed(
     settleAbandoned(delivery, context);
     return;
   }
-  const { id, receiptsQueue } = envelope;
+  const { id, attempts, receiptsQueue } = envelope;
   if (receiptsQueue !== undefined) {
     const { group } = context.settings;
-    context.receipts.consumed(receiptsQueue, { messageId: id, consumerGroup: group });
+    context.receipts.consumed(receiptsQueue, { messageId: id, consumerGroup: group, attempts });
   }
   delivery.ack();
 }
@@ -85,10 +85,10 @@ export async function settleFailed(
   const { next, cause } = failure;
   if (next.step === 'retry') {
     const { delayMs, attempts } = next;
-    log({ event: 'retryScheduled', attempts, delayMs, cause, ...about });
+    context.log({ event: 'retryScheduled', attempts, delayMs, cause, ...about });
   } else {
     const { reason, attempts } = next;
-    log({ event: 'deadLettered', reason, attempts, cause, ...about });
+    context.log({ event: 'deadLettered', reason, attempts, cause, ...about });
   }
 }
 
