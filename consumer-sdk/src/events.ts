@@ -14,8 +14,8 @@ export type ConsumerEvent =
   | { event: 'blocked'; connection: ConnectionName; cause: string }
   | { event: 'unblocked'; connection: ConnectionName }
   /** Deliveries flow: after `subscribe`, and again after every loss. */
-  | { event: 'consuming'; topic: string; group: string }
-  | { event: 'consumingLost'; topic: string; group: string; cause: string; retryInMs: number }
+  | ({ event: 'consuming' } & OnQueue)
+  | ({ event: 'consumingLost'; cause: string; retryInMs: number } & OnQueue)
   /** By `pause`: nothing new is delivered until `resume`, not even after a reconnect. */
   | { event: 'paused'; topic: string; group: string }
   | { event: 'resumed'; topic: string; group: string }
@@ -29,7 +29,14 @@ export type ConsumerEvent =
   /** `consumed` receipts that did not reach RabbitMQ. Only what the broker displays suffers. */
   | { event: 'receiptsLost'; count: number; cause: string }
   /** Handlers that were still running when `close` stopped waiting; their messages come again. */
-  | { event: 'drainTimedOut'; topic: string; group: string; running: number };
+  | ({ event: 'drainTimedOut'; running: number } & OnQueue);
+
+/** Which queue of a group; the partition, from 0, where an ordered group has several. */
+export interface OnQueue {
+  topic: string;
+  group: string;
+  partition?: number;
+}
 
 /** Which message, for whom. */
 export interface OnMessage {

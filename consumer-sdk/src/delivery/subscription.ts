@@ -58,6 +58,12 @@ export interface SubscriptionParts {
   take(delivery: Delivery): void;
   /** Aborted by `close`, before it waits: nothing new is begun then. */
   closing: AbortController;
+  /**
+   * Where the order of the queue counts: `close` does not cancel the consumer first, which would
+   * let another one begin while older messages are out here. Such a one is closed, never paused.
+   * @default false
+   */
+  endsWithItsChannel?: boolean;
   connection: Shared['connection'];
   log: Log;
 }
@@ -182,7 +188,8 @@ export function startSubscription(parts: SubscriptionParts): RunningSubscription
     const session = kept.current;
     // Whatever is being changed comes first: a consumer that just begins must be cancelled too.
     await session?.changes.catch(() => undefined);
-    if (session?.watched.isOpen && session.consumerTag !== undefined) {
+    const cancels = parts.endsWithItsChannel !== true;
+    if (cancels && session?.watched.isOpen && session.consumerTag !== undefined) {
       // Fails only with the channel, which ends the deliveries just as well.
       const cancelling = session.channel.cancel(session.consumerTag);
       await answered(session.watched, cancelling).catch(() => undefined);

@@ -9,17 +9,18 @@ import type { NextStep } from './next-step.js';
 export function copyProperties(
   original: ConsumeMessage,
   step: NextStep,
-  failure: { group: string; cause: string; now: number },
+  failure: { group: string; cause: string; now: number; firstFailedAt?: number | undefined },
 ): Options.Publish {
   const { properties } = original;
   const before: Record<string, unknown> = properties.headers ?? {};
   const failedHere = before[HEADERS.consumerGroup] === failure.group;
-  const firstFailedAt = failedHere ? before[HEADERS.firstFailedAt] : undefined;
+  const earlier = failedHere ? before[HEADERS.firstFailedAt] : undefined;
+  const firstFailedAt = typeof earlier === 'number' ? earlier : failure.firstFailedAt;
   const headers: Record<string, unknown> = {
     ...passedOn(before),
     [HEADERS.attempts]: step.attempts,
     // A message nobody tried has attempts 0 and still a time at which it was put away.
-    [HEADERS.firstFailedAt]: typeof firstFailedAt === 'number' ? firstFailedAt : failure.now,
+    [HEADERS.firstFailedAt]: firstFailedAt ?? failure.now,
     [HEADERS.lastFailedAt]: failure.now,
     [HEADERS.consumerGroup]: failure.group,
     [HEADERS.cause]: failure.cause,

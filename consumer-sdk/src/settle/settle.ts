@@ -41,6 +41,8 @@ export interface Failure {
   cause: string;
   /** Absent when it is not a message of ours. */
   envelope: Envelope | undefined;
+  /** UTC milliseconds; by default what a copy says of itself, and for its first copy the present. */
+  firstFailedAt?: number;
 }
 
 export function settleConsumed(
@@ -71,18 +73,33 @@ export async function settleFailed(
     settleAbandoned(delivery, context);
     return;
   }
-  const { log } = context;
-  const about = aboutOf(delivery.original, context);
   try {
-    await putAside(delivery.original, failure, context);
+    await putAside(delivery, failure, context);
   } catch (error) {
     const requeueInMs = requeuePauseMs(deliveryCountOf(delivery.original));
-    log({ event: 'settlingFailed', cause: causeOf(error), requeueInMs, ...about });
+    tellSettlingFailed(delivery, { error, requeueInMs }, context);
     await putBack(delivery, requeueInMs, context.closing);
-    return;
   }
+}
+
+/**
+ * Publishes what stands for the message from now on, and acknowledges it.
+ * @throws Error when that is not confirmed; the delivery is not finished then
+ */
+export async function putAside(
+  delivery: Delivery,
+  failure: Failure,
+  context: SettleContext,
+): Promise<void> {
+  await publishInstead(delivery.original, failure, context);
   delivery.ack();
+  tellFailed(delivery, failure, context);
+}
+
+/** Tells the log what is next for a message that failed. */
+export function tellFailed(delivery: Delivery, failure: Failure, context: SettleContext): void {
   const { next, cause } = failure;
+  const about = aboutOf(delivery.original, context);
   if (next.step === 'retry') {
     const { delayMs, attempts } = next;
     context.log({ event: 'retryScheduled', attempts, delayMs, cause, ...about });
@@ -92,20 +109,30 @@ export async function settleFailed(
   }
 }
 
-function settleAbandoned(delivery: Delivery, context: SettleContext): void {
+export function tellSettlingFailed(
+  delivery: Delivery,
+  failed: { error: unknown; requeueInMs: number },
+  context: SettleContext,
+): void {
+  const { error, requeueInMs } = failed;
+  const about = aboutOf(delivery.original, context);
+  context.log({ event: 'settlingFailed', cause: causeOf(error), requeueInMs, ...about });
+}
+
+export function settleAbandoned(delivery: Delivery, context: SettleContext): void {
   context.log({ event: 'deliveryLost', ...aboutOf(delivery.original, context) });
   delivery.giveUp();
 }
 
-/** Publishes what stands for the message from now on. When it resolves, that is confirmed. */
-async function putAside(
+async function publishInstead(
   original: ConsumeMessage,
   failure: Failure,
   context: SettleContext,
 ): Promise<void> {
-  const { next, cause, envelope } = failure;
+  const { next, cause, envelope, firstFailedAt } = failure;
   const { topic, group } = context.settings;
-  const copy = copyProperties(original, next, { group, cause, now: context.now() });
+  const now = context.now();
+  const copy = copyProperties(original, next, { group, cause, now, firstFailedAt });
   if (next.step === 'retry') {
     const queue = retryQueueName(topic, group, next.delayMs);
     await context.publisher.publish(queue, original.content, copy);
