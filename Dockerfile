@@ -17,6 +17,8 @@ ENV NODE_EXTRA_CA_CERTS=/etc/extra-ca.pem
 RUN printf '%s\n' "$EXTRA_CA" > "$NODE_EXTRA_CA_CERTS" && printf '%s\n' "$NPMRC" > "$HOME/.npmrc"
 COPY package.json package-lock.json ./
 COPY protocol/package.json protocol/
+COPY database/package.json database/
+COPY consumer-sdk/package.json consumer-sdk/
 COPY broker/package.json broker/
 
 FROM npm AS build
@@ -24,12 +26,16 @@ RUN npm ci --ignore-scripts --omit=optional --no-audit --no-fund \
   --include-workspace-root --workspace=broker
 COPY tsconfig.base.json ./
 COPY protocol protocol
+COPY database database
+COPY consumer-sdk consumer-sdk
 COPY broker broker
 RUN npx tsc -b broker
 
 FROM npm AS production
 RUN npm ci --ignore-scripts --omit=dev --omit=optional --no-audit --no-fund --workspace=broker
 COPY --from=build /build/protocol/dist protocol/dist
+COPY --from=build /build/database/dist database/dist
+COPY --from=build /build/consumer-sdk/dist consumer-sdk/dist
 COPY --from=build /build/broker/dist broker/dist
 # A checkout made under a strict umask has files that only their owner may read.
 RUN chmod --recursive a+rX .

@@ -15,7 +15,7 @@ const agent = new Agent({ connections: 256, keepAliveTimeout: 100 });
 /** One call to the broker; rejects only when no answer came. */
 export async function call(
   url: string,
-  method: 'GET' | 'POST' | 'PUT' = 'GET',
+  method: 'GET' | 'POST' | 'PUT' | 'DELETE' = 'GET',
   body?: unknown,
   headers: Record<string, string> = {},
 ): Promise<HttpAnswer> {

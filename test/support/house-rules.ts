@@ -46,10 +46,13 @@ const DOMAIN = 'broker/src/domain/';
 const SIDE_BY_SIDE = ['store', 'rabbit', 'callback', 'observe'].map(
   (name) => `broker/src/${name}/`,
 );
+/** Webhooks are consumers: the one place of the broker that may import the consumer SDK. */
+const NOTIFY = 'broker/src/notify/';
 const ENGINE = 'broker/src/engine/';
 const HTTP = 'broker/src/http/';
 const DATABASE = 'database/src/';
-const SDKS = ['producer-sdk/src/', 'consumer-sdk/src/'];
+const CONSUMER_SDK = 'consumer-sdk/src/';
+const SDKS = ['producer-sdk/src/', CONSUMER_SDK];
 const LOCAL_SERVERS = 'local-servers/src/';
 
 export const FLOORS: Floor[] = [
@@ -60,10 +63,11 @@ export const FLOORS: Floor[] = [
   // Ports in, no drivers.
   { folder: ENGINE, below: [PROTOCOL, DOMAIN], packages: /^$/ },
   { folder: HTTP, below: [PROTOCOL, DOMAIN] },
-  // config.ts, main.ts and the wiring.
-  { folder: 'broker/src/', below: [PROTOCOL, DOMAIN, ...SIDE_BY_SIDE, ENGINE, HTTP] },
   { folder: DATABASE, below: [PROTOCOL] },
   ...SDKS.map((folder) => ({ folder, below: [PROTOCOL, DATABASE] })),
+  { folder: NOTIFY, below: [PROTOCOL, DOMAIN, CONSUMER_SDK] },
+  // config.ts, main.ts and the wiring.
+  { folder: 'broker/src/', below: [PROTOCOL, DOMAIN, ...SIDE_BY_SIDE, ENGINE, HTTP, NOTIFY] },
   { folder: LOCAL_SERVERS, below: [] },
   { folder: 'bench/', below: [PROTOCOL, DATABASE, ...SDKS, LOCAL_SERVERS] },
   { folder: 'examples/', below: [PROTOCOL, DATABASE, ...SDKS, LOCAL_SERVERS] },

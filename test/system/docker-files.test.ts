@@ -38,13 +38,21 @@ test('the image is labelled with the version of the broker', () => {
   expect(label).toBe(manifest('broker').version);
 });
 
-test('the workspaces that the broker needs, and the broker, are what goes into the image', () => {
-  const needed = Object.keys(manifest('broker').dependencies)
+/** The folders of a workspace's packages of ours, and of those that these need. */
+function foldersNeededBy(folder: string): string[] {
+  const direct = Object.keys(manifest(folder).dependencies)
     .filter((name) => name.startsWith('@escrowmq/'))
-    .map((name) => name.replace('@escrowmq/', ''));
+    .map((name) => name.replace('@escrowmq/', '').replace(/^(consumer|producer)$/, '$1-sdk'));
+  return [...new Set(direct.flatMap((each) => [each, ...foldersNeededBy(each)]))];
+}
+
+test('the workspaces that the broker needs, and the broker, are what goes into the image', () => {
+  const needed = foldersNeededBy('broker');
   const copied = [...dockerfile.matchAll(/^COPY (\S+)\/package\.json /gm)].map(([, name]) => name);
+  const built = [...dockerfile.matchAll(/^COPY --from=build \S+ (\S+)\/dist$/gm)];
   const admitted = [...read('.dockerignore').matchAll(/^!(\S+)\/src$/gm)].map(([, name]) => name);
   expect(copied.sort()).toEqual(['broker', ...needed].sort());
+  expect(built.map(([, name]) => name).sort()).toEqual(copied);
   expect(admitted.sort()).toEqual(copied);
 });
 

@@ -31,6 +31,12 @@ export const BREAKER_LIMITS: BreakerLimits = {
 
 export const CLOSED: Breaker = { state: 'closed', failures: 0 };
 
+/** Until when no call may be made; `probing`: until the one that is under way has ended. */
+export function shutUntil(breaker: Breaker): number | 'probing' | undefined {
+  if (breaker.state === 'closed') return undefined;
+  return breaker.state === 'open' ? breaker.until : 'probing';
+}
+
 /** @param now monotonic milliseconds, the same clock in all of these */
 export function mayCall(breaker: Breaker, now: number): boolean {
   return breaker.state === 'closed' || (breaker.state === 'open' && now >= breaker.until);

@@ -54,3 +54,13 @@ export interface WebhookStore {
   /** False when there was none. */
   deleteWebhook(name: string): Promise<boolean>;
 }
+
+/** It was disabled, or a message of its group became a dead letter. */
+export interface WebhookAlert {
+  kind: 'webhookDisabled' | 'webhookGaveUp';
+  webhook: string;
+  topic: string;
+  consumerGroup: string;
+  messageId?: string;
+  detail: string;
+}

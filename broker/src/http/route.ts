@@ -34,7 +34,7 @@ interface AnswerDoc {
  * that translates. Registration and tests read the same list, so none can be forgotten.
  */
 export interface Route {
-  method: 'GET' | 'POST' | 'PUT';
+  method: 'GET' | 'POST' | 'PUT' | 'DELETE';
   /** With parameters as Fastify writes them: `/v1/transactions/:id`. */
   url: `/${string}`;
   access: Access;

@@ -21,6 +21,7 @@ import { addRoutes, notFound } from './register.js';
 import type { Route } from './route.js';
 import { createShutdown } from './shutdown.js';
 import { transactionRoutes } from './transactions.js';
+import { webhookRoutes } from './webhooks.js';
 
 export interface HttpOptions {
   /** None: everybody who reaches the broker may do everything. */
@@ -54,6 +55,7 @@ export function createHttpServer(deps: HttpDeps, options: HttpOptions): FastifyI
     ...producerGroupRoutes(deps),
     ...checkRoutes(deps, { bodyBytesMax: batchBytesMax }),
     ...businessKeyRoutes(deps),
+    ...webhookRoutes(deps),
     ...operationsRoutes(deps),
     openApiRoute(server),
   ];
