@@ -238,18 +238,9 @@ export const WaitsFor = z
     transactionId: z.string(),
     messageId: z.string(),
     sequence: z.int(),
-    state: StateName.describe('Of its transaction; a parked one holds up the key until it is resolved'),
-  })
-  .meta({ id: 'WaitsFor' });
-export type WaitsFor = z.infer<typeof WaitsFor>;
-
-/** What a message must let go first, because both have one topic and ordering key. */
-export const WaitsFor = z
-  .object({
-    transactionId: z.string(),
-    messageId: z.string(),
-    sequence: z.int(),
-    state: StateName.describe('Of its transaction; a parked one holds up the key until it is resolved'),
+    state: StateName.describe(
+      'Of its transaction; a parked one holds up the key until it is resolved',
+    ),
   })
   .meta({ id: 'WaitsFor' });
 export type WaitsFor = z.infer<typeof WaitsFor>;
@@ -290,16 +281,6 @@ export const TransactionView = TransactionSummary.extend({
       contentType: z.string().describe('Empty while the data is still to come'),
       bytes: z.int(),
       dataAtCommit: z.boolean().optional().describe('True while the data is still to come'),
-      ordering: z
-        .object({
-          key: z.string(),
-          sequence: z
-            .int()
-            .optional()
-            .describe('Given by the commit, and shown until the message has left'),
-          waitsFor: WaitsFor.optional(),
-        })
-        .optional(),
       ordering: z
         .object({
           key: z.string(),

@@ -1,4 +1,5 @@
-import { messageIdOf, messageIdOf, type StateName, type WaitsFor, messageIdOf, type StateName, type StateName, type WaitsFor, type WaitsFor } from '@escrowmq/protocol';
+import { messageIdOf, type StateName, type WaitsFor } from '@escrowmq/protocol';
+import type { OrderedMessage, Place } from '../domain/ordering.js';
 import { hasMessage, type MessageMask } from '../domain/transaction.js';
 import { type Dialect, idBytes, idText, marks, type Sql } from './sql.js';
 

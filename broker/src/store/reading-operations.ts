@@ -9,13 +9,11 @@ import { messageIdOf, STATES, Topic } from '@escrowmq/protocol';
 import { dueAtOf, isDelayed } from '../domain/delivery-time.js';
 import { standingsOf } from '../domain/group-standing.js';
 import { anyOrdered } from '../domain/ordering.js';
-import { anyOrdered } from '../domain/ordering.js';
 import { bodyOf, contentTypeOf } from '../domain/outgoing.js';
 import type { StoreCounts } from '../domain/ports.js';
 import { hasMessage } from '../domain/transaction.js';
 import { compensationsOf, countOwed } from './compensation-operations.js';
 import { historyOf, receiptsOf } from './history.js';
-import { linesShown } from './ordering-operations.js';
 import { linesShown } from './ordering-operations.js';
 import { decisionOf, parseDetails, STATE_COLUMNS, type StateRow } from './rows.js';
 import { type Database, idBytes, idText, NEVER, type SqlValue } from './sql.js';
@@ -70,7 +68,6 @@ export async function view(database: Database, id: string): Promise<TransactionV
   const receipts = (await receiptsOf(database, [id], database.dialect)).get(id) ?? [];
   const messages = JSON.parse(row.messages) as Message[];
   const lines = anyOrdered(messages) ? await linesShown(database, database.dialect, id) : new Map();
-  const lines = anyOrdered(messages) ? await linesShown(database, database.dialect, id) : new Map();
   return {
     ...summaryOf(row),
     businessKeys: businessKeys ?? [],
@@ -89,9 +86,6 @@ export async function view(database: Database, id: string): Promise<TransactionV
         ? { contentType: '', bytes: 0, dataAtCommit: true }
         : { contentType: contentTypeOf(message), bytes: bodyOf(message).length }),
       state: messageState(row, number),
-      ...(message.orderingKey === undefined
-        ? {}
-        : { ordering: { key: message.orderingKey, ...lines.get(number) } }),
       ...(message.orderingKey === undefined
         ? {}
         : { ordering: { key: message.orderingKey, ...lines.get(number) } }),
