@@ -7,6 +7,7 @@ import {
   withoutMessages,
 } from '../domain/transaction.js';
 import { historyRows } from './history.js';
+import { leaveLines, lockLinesOf } from './ordering-operations.js';
 import { decisionOf, parseDetails, STATE_COLUMNS, type StateRow } from './rows.js';
 import { type Database, type Dialect, idBytes, NEVER, type Sql } from './sql.js';
 
@@ -82,6 +83,8 @@ export function cancel(
 ): Promise<CancelResult> {
   const { dialect } = database;
   return database.transaction(async (sql): Promise<CancelResult> => {
+    // Keys before rows, as everywhere: see ordering-operations.ts.
+    const places = await lockLinesOf(sql, dialect, id);
     const row = await lockedRow(sql, id, dialect);
     if (row === undefined) return tombstoneResult(sql, id, producerGroup);
     if (producerGroup !== undefined && row.producer_group !== producerGroup) {
@@ -106,6 +109,8 @@ export function cancel(
       const values = [mask, mask, wanted, idBytes(id), mask, mask, beforeAt];
       // Nobody else holds the row, so only time can have passed meanwhile: then the next look says so.
       if ((await sql.run(takeBack(dialect.now, dialect.byId, more), values)) === 0) continue;
+      // What stood behind them in the lines of their keys need not wait for them any more.
+      if (places.length > 0) await leaveLines(sql, dialect, [{ id, places, done: mask }]);
       const taken = messages.flatMap((_, number) => (hasMessage(mask, number) ? [number] : []));
       const detail = { messages: taken, by, reason };
       await sql.insertRows(
