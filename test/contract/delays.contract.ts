@@ -306,6 +306,24 @@ export function delaysContract(opened: () => OpenStore): void {
       expect(await settled(id)).toBe(true);
     });
 
+    test('nobody is waited for because of what was cancelled', async () => {
+      const { store } = opened();
+      const key = `order:${newId()}`;
+      const id = await committed([message(), later()], { expects, businessKeys: [key] });
+      await consume(id, 0, ['phone-index']);
+      const waitingFor = async () => {
+        const [one] = (await store.unsettledOn([key])).get(key) ?? [];
+        expect((await store.unsettled([id])).get(id)).toEqual(one);
+        const groups = (await store.view(id))?.groups ?? [];
+        const waiting = groups.filter(({ state }) => state === 'waiting');
+        expect(waiting.map(({ consumerGroup }) => consumerGroup)).toEqual(one?.waitingFor);
+        return one?.waitingFor;
+      };
+      expect(await waitingFor()).toEqual(expects);
+      await store.cancel(cancelOf(id));
+      expect(await waitingFor()).toEqual(['email-index']);
+    });
+
     test('with all of its messages gone there is nobody to wait for', async () => {
       const { store } = opened();
       const id = await committed([later(), later()], { expects });

@@ -15,6 +15,7 @@ export interface KeptReceipt {
  * What became of a transaction in each group that it expects: a group has consumed it when it has
  * consumed every message, and has failed when it gave up on one.
  *
+ * @param messageCount how many messages there are to consume, without those that were cancelled
  * @param receipts by number of their messages
  */
 export function standingsOf(

@@ -12,6 +12,11 @@ export const allMessages = (count: number): MessageMask => (count >= 32 ? 2 ** 3
 export const messageBit = (number: number): MessageMask => 2 ** number;
 export const hasMessage = (mask: MessageMask, number: number): boolean =>
   Math.floor(mask / 2 ** number) % 2 === 1;
+export const countOfMessages = (mask: MessageMask): number => {
+  let count = 0;
+  for (let rest = mask; rest > 0; rest = Math.floor(rest / 2)) count += rest % 2;
+  return count;
+};
 /** `mask` without the bits of `cleared`, unsigned. */
 export const withoutMessages = (mask: MessageMask, cleared: MessageMask): MessageMask =>
   (mask & ~cleared) >>> 0;

@@ -1,6 +1,7 @@
 import { cancelMessages } from '../domain/cancelling.js';
 import type { Cancel, CancelResult } from '../domain/ports.js';
 import {
+  countOfMessages,
   hasMessage,
   type Message,
   type MessageMask,
@@ -68,9 +69,6 @@ async function isSettledWith(
   return consumed?.value === wanted;
 }
 
-const countOf = (mask: MessageMask, messages: readonly Message[]): number =>
-  messages.filter((_, number) => hasMessage(mask, number)).length;
-
 async function timeOf(sql: Sql, { now }: Dialect): Promise<number> {
   const [row] = await sql.all<{ now: number }>(`select ${now} as now`);
   if (row === undefined) throw new Error('the database did not tell its time');
@@ -102,7 +100,7 @@ export function cancel(
       const { mask, beforeAt } = ruling;
       const left = withoutMessages(pending, mask);
       const groups = parseDetails(row.details).expects?.length ?? 0;
-      const wanted = row.receipts_wanted - groups * countOf(mask, messages);
+      const wanted = row.receipts_wanted - groups * countOfMessages(mask);
       const settles =
         row.settled_at === NEVER && (await isSettledWith(sql, row, { wanted, pending: left }));
       const more = `${left === 0 ? FINISHED(dialect.now) : ''}${settles ? `, settled_at = ${dialect.now}` : ''}`;

@@ -11,7 +11,7 @@ import { standingsOf } from '../domain/group-standing.js';
 import { anyOrdered } from '../domain/ordering.js';
 import { bodyOf, contentTypeOf } from '../domain/outgoing.js';
 import type { StoreCounts } from '../domain/ports.js';
-import { hasMessage } from '../domain/transaction.js';
+import { countOfMessages, hasMessage } from '../domain/transaction.js';
 import { compensationsOf, countOwed } from './compensation-operations.js';
 import { historyOf, receiptsOf } from './history.js';
 import { linesShown } from './ordering-operations.js';
@@ -91,7 +91,7 @@ export async function view(database: Database, id: string): Promise<TransactionV
         : { ordering: { key: message.orderingKey, ...lines.get(number) } }),
       ...dueAtShown(row, message, number),
     })),
-    groups: standingsOf(expects ?? [], messages.length, receipts),
+    groups: standingsOf(expects ?? [], messages.length - countOfMessages(row.cancelled), receipts),
     receipts,
     compensations: await compensationsOf(database, id),
     history: await historyOf(database, id),

@@ -1,7 +1,7 @@
 import { type ConsumerReceipt, parseMessageId, type StateName } from '@escrowmq/protocol';
 import { standingsOf } from '../domain/group-standing.js';
 import type { ReceiptsSaved, Unsettled } from '../domain/ports.js';
-import { hasMessage } from '../domain/transaction.js';
+import { countOfMessages, hasMessage } from '../domain/transaction.js';
 import { compensate } from './compensation-operations.js';
 import { receiptsOf } from './history.js';
 import { parseDetails } from './rows.js';
@@ -148,10 +148,11 @@ interface UnsettledRow {
   producer_group: string;
   state: StateName;
   message_count: number;
+  cancelled: number;
   details: string | null;
 }
 
-const UNSETTLED_COLUMNS = 'id, producer_group, state, message_count, details';
+const UNSETTLED_COLUMNS = 'id, producer_group, state, message_count, cancelled, details';
 
 async function withGroups<Row extends UnsettledRow>(
   database: Database,
@@ -162,7 +163,8 @@ async function withGroups<Row extends UnsettledRow>(
   return rows.map((row) => {
     const id = idText(row.id);
     const expects = parseDetails(row.details).expects ?? [];
-    const groups = standingsOf(expects, row.message_count, receipts.get(id) ?? []);
+    const wanted = row.message_count - countOfMessages(row.cancelled);
+    const groups = standingsOf(expects, wanted, receipts.get(id) ?? []);
     const those = (state: 'waiting' | 'failed') =>
       groups.filter((group) => group.state === state).map(({ consumerGroup }) => consumerGroup);
     const unsettled = {
@@ -206,7 +208,8 @@ export async function unsettledOn(
   if (businessKeys.length === 0) return answer;
   const rows = await database.all<UnsettledRow & { business_key: Uint8Array }>(
     `select business_key, ${UNSETTLED_COLUMNS} from (
-       select k.business_key, t.id, t.producer_group, t.state, t.message_count, t.details,
+       select k.business_key, t.id, t.producer_group, t.state, t.message_count, t.cancelled,
+         t.details,
          row_number() over (partition by k.business_key order by t.id) as place
        from escrow_business_key k join escrow_transaction t on t.id = k.transaction_id
        where k.business_key in (${marks(businessKeys.length)}) and t.settled_at = ${NEVER}
