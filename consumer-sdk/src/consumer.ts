@@ -5,6 +5,7 @@ import { subscribeToEach } from './delivery/consume-one.js';
 import type { RunningSubscription, Shared } from './delivery/subscription.js';
 import { logTo } from './events.js';
 import { type ConsumerOptions, parseConsumerOptions, parseSubscribeOptions } from './options.js';
+import { subscribeInOrder } from './ordered/subscribe-in-order.js';
 import { keepConnection, unreachable } from './rabbit/connection.js';
 import type { KeptOpen } from './rabbit/keep-open.js';
 import { createPublisher } from './rabbit/publisher.js';
@@ -103,7 +104,12 @@ export function createConsumer(options: ConsumerOptions): Consumer {
   return {
     async subscribe(subscribeOptions, handler) {
       const settings = parseSubscribeOptions(subscribeOptions);
-      return run((shared) => subscribeToEach(settings, handler, shared));
+      const { ordered } = settings;
+      return run((shared) =>
+        ordered === undefined
+          ? subscribeToEach(settings, handler, shared)
+          : subscribeInOrder({ ...settings, ordered }, handler, shared),
+      );
     },
     pause: () => all('pause'),
     resume: () => all('resume'),

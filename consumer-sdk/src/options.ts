@@ -7,6 +7,13 @@ import {
   Topic,
 } from '@escrowmq/protocol';
 import type { Log } from './events.js';
+import {
+  ORDERED_RETRY_DELAYS_MS_DEFAULT,
+  type OrderedOptions,
+  type OrderedSettings,
+  orderedProblems,
+  orderedSettings,
+} from './ordered/options.js';
 import type { Tracing } from './tracing.js';
 
 export interface ConsumerOptions {
@@ -48,13 +55,24 @@ export interface SubscribeOptions {
   handlerTimeoutMs?: number;
   /** How long `close` waits for handlers that run, in ms. @default 30000 */
   drainTimeoutMs?: number;
+  /**
+   * Handles the messages of one ordering key one at a time, in the order of their sequence. A
+   * message that fails is retried in its place, and its key waits: `retryDelaysMs` is then 1 s
+   * growing to 2 min by default, 8 attempts in all, and may take 25 min with the handler's time. A
+   * message that was given up is a dead letter, and its key goes on with the next. `concurrency` is
+   * the number of handlers that run for messages with a key, and as many again for those without.
+   * @default without order
+   */
+  ordered?: OrderedOptions;
 }
 
 export type ConsumerSettings = Omit<Required<ConsumerOptions>, 'logger' | 'tracing'> & {
   logger: Log | undefined;
   tracing: Tracing | undefined;
 };
-export type SubscribeSettings = Required<SubscribeOptions>;
+export type SubscribeSettings = Required<Omit<SubscribeOptions, 'ordered'>> & {
+  ordered: OrderedSettings | undefined;
+};
 
 /** Sixteen handlers keep a database pool of usual size busy and no more. */
 const CONCURRENCY_DEFAULT = 16;
@@ -106,6 +124,7 @@ const SUBSCRIBE_FIELDS = [
   'retryDelaysMs',
   'handlerTimeoutMs',
   'drainTimeoutMs',
+  'ordered',
 ];
 
 /** @throws EscrowError INVALID_NAME, INVALID_CONFIGURATION or UNKNOWN_FIELD */
@@ -116,9 +135,12 @@ export function parseSubscribeOptions(options: SubscribeOptions): SubscribeSetti
     group: parse(ConsumerGroupName, options.group, 'group'),
     routingKeys: options.routingKeys ?? ['#'],
     concurrency: options.concurrency ?? CONCURRENCY_DEFAULT,
-    retryDelaysMs: options.retryDelaysMs ?? RETRY_DELAYS_MS_DEFAULT,
+    retryDelaysMs:
+      options.retryDelaysMs ??
+      (options.ordered === undefined ? RETRY_DELAYS_MS_DEFAULT : ORDERED_RETRY_DELAYS_MS_DEFAULT),
     handlerTimeoutMs: options.handlerTimeoutMs ?? HANDLER_TIMEOUT_MS_DEFAULT,
     drainTimeoutMs: options.drainTimeoutMs ?? DRAIN_TIMEOUT_MS_DEFAULT,
+    ordered: options.ordered ? orderedSettings(options.ordered) : undefined,
   };
   const { concurrency, handlerTimeoutMs, drainTimeoutMs } = settings;
   refuse(
@@ -128,6 +150,7 @@ export function parseSubscribeOptions(options: SubscribeOptions): SubscribeSetti
       ...integer('drainTimeoutMs', drainTimeoutMs, { min: 0, max: WAIT_MS_MAX }),
       ...routingKeyProblems(settings.routingKeys),
       ...retryDelayProblems(settings.retryDelaysMs),
+      ...(options.ordered === undefined ? [] : orderedProblems(options.ordered, settings)),
     ],
     'subscribe',
   );

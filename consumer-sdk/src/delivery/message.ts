@@ -225,6 +225,12 @@ export function attemptsOf(headers: Readonly<Record<string, unknown>>, group: st
   return Number.isSafeInteger(attempts) && Number(attempts) > 0 ? Number(attempts) : 0;
 }
 
+/** Also of what is not a message of ours: one without a key is alone with its like. */
+export function orderingKeyOf(delivery: ConsumeMessage): string {
+  const key: unknown = delivery.properties.headers?.[HEADERS.orderingKey];
+  return typeof key === 'string' ? key : '';
+}
+
 /** Deliveries that RabbitMQ counts in a quorum queue: absent at the first. */
 export function deliveryCountOf(delivery: ConsumeMessage): number {
   const count: unknown = delivery.properties.headers?.['x-delivery-count'];
