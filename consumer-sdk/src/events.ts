@@ -21,6 +21,8 @@ export type ConsumerEvent =
   | { event: 'resumed'; topic: string; group: string }
   | { event: 'publishingLost'; cause: string; retryInMs: number }
   | ({ event: 'retryScheduled'; attempts: number; delayMs: number; cause: string } & OnMessage)
+  /** A handler threw `RetryLater`, or the message is on its way through several retry queues. */
+  | ({ event: 'postponed'; postponed: number; delayMs: number; cause: string } & OnMessage)
   | ({ event: 'deadLettered'; reason: DeadReason; attempts: number; cause: string } & OnMessage)
   /** The retry copy, dead letter or `failed` receipt was not confirmed: the original stays. */
   | ({ event: 'settlingFailed'; cause: string; requeueInMs: number } & OnMessage)

@@ -13,4 +13,5 @@ export { type OnceMessage, once } from './once.js';
 export type { ConsumerOptions, SubscribeOptions } from './options.js';
 export type { DeadReason } from './settle/next-step.js';
 export { PermanentError } from './settle/permanent-error.js';
+export { RetryLater } from './settle/retry-later.js';
 export type { Tracing } from './tracing.js';

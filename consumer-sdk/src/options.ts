@@ -51,6 +51,11 @@ export interface SubscribeOptions {
    * distinct delay is a queue in RabbitMQ. @default 1 s growing to 5 min, 10 attempts in all
    */
   retryDelaysMs?: readonly number[];
+  /**
+   * The part by which a retry delay may be shorter, 0 to 1: what fails together comes back spread
+   * over that part, by one instance evenly, and never later than the delay. @default 0.2
+   */
+  retryJitter?: number;
   /** A handler that takes longer has failed. It is told by `message.signal`. @default 60000 */
   handlerTimeoutMs?: number;
   /** How long `close` waits for handlers that run, in ms. @default 30000 */
@@ -82,18 +87,20 @@ const CONCURRENCY_MAX = 2_000;
 const RETRY_DELAYS_MS_DEFAULT = [
   1_000, 5_000, 15_000, 30_000, 60_000, 120_000, 120_000, 300_000, 300_000,
 ];
+/** A fifth: enough to take the edge off a return, and the delays still mean what they say. */
+const RETRY_JITTER_DEFAULT = 0.2;
 /** Each distinct delay costs a quorum queue. */
 const RETRY_DELAYS_MAX = 32;
 /** A message that waits longer than a day belongs into a schedule and not into a retry queue. */
 const RETRY_DELAY_MS_MAX = 24 * 60 * 60 * 1000;
-const HANDLER_TIMEOUT_MS_DEFAULT = 60_000;
+export const HANDLER_TIMEOUT_MS_DEFAULT = 60_000;
 /** RabbitMQ closes the channel of a delivery that is not settled after 30 minutes. */
-const HANDLER_TIMEOUT_MS_MAX = 25 * 60 * 1000;
+export const HANDLER_TIMEOUT_MS_MAX = 25 * 60 * 1000;
 const START_TIMEOUT_MS_DEFAULT = 30_000;
 /** Kubernetes sends SIGKILL 30 s after SIGTERM unless told otherwise. */
-const DRAIN_TIMEOUT_MS_DEFAULT = 30_000;
+export const DRAIN_TIMEOUT_MS_DEFAULT = 30_000;
 /** A timer of Node holds at most 2^31-1 ms; an hour is long enough for anybody. */
-const WAIT_MS_MAX = 60 * 60 * 1000;
+export const WAIT_MS_MAX = 60 * 60 * 1000;
 /** One `queue.bind` each on every connect. */
 const ROUTING_KEYS_MAX = 100;
 
@@ -122,6 +129,7 @@ const SUBSCRIBE_FIELDS = [
   'routingKeys',
   'concurrency',
   'retryDelaysMs',
+  'retryJitter',
   'handlerTimeoutMs',
   'drainTimeoutMs',
   'ordered',
@@ -138,6 +146,7 @@ export function parseSubscribeOptions(options: SubscribeOptions): SubscribeSetti
     retryDelaysMs:
       options.retryDelaysMs ??
       (options.ordered === undefined ? RETRY_DELAYS_MS_DEFAULT : ORDERED_RETRY_DELAYS_MS_DEFAULT),
+    retryJitter: options.retryJitter ?? RETRY_JITTER_DEFAULT,
     handlerTimeoutMs: options.handlerTimeoutMs ?? HANDLER_TIMEOUT_MS_DEFAULT,
     drainTimeoutMs: options.drainTimeoutMs ?? DRAIN_TIMEOUT_MS_DEFAULT,
     ordered: options.ordered ? orderedSettings(options.ordered) : undefined,
@@ -150,6 +159,7 @@ export function parseSubscribeOptions(options: SubscribeOptions): SubscribeSetti
       ...integer('drainTimeoutMs', drainTimeoutMs, { min: 0, max: WAIT_MS_MAX }),
       ...routingKeyProblems(settings.routingKeys),
       ...retryDelayProblems(settings.retryDelaysMs),
+      ...retryJitterProblems(settings.retryJitter),
       ...(options.ordered === undefined ? [] : orderedProblems(options.ordered, settings)),
     ],
     'subscribe',
@@ -163,7 +173,8 @@ export function parseSubscribeOptions(options: SubscribeOptions): SubscribeSetti
   };
 }
 
-function routingKeyProblems(routingKeys: unknown): FieldError[] {
+/** What is wrong with a list of patterns, but for the patterns themselves. */
+export function routingKeyProblems(routingKeys: unknown): FieldError[] {
   const fits =
     Array.isArray(routingKeys) && routingKeys.length > 0 && routingKeys.length <= ROUTING_KEYS_MAX;
   if (fits) return [];
@@ -183,7 +194,17 @@ function retryDelayProblems(retryDelaysMs: unknown): FieldError[] {
   return problems;
 }
 
-function integer(path: string, value: unknown, range: { min: number; max: number }): FieldError[] {
+function retryJitterProblems(retryJitter: unknown): FieldError[] {
+  if (typeof retryJitter === 'number' && retryJitter >= 0 && retryJitter <= 1) return [];
+  const message = `must be a number from 0 to 1, got ${String(retryJitter)}`;
+  return [{ path: 'retryJitter', message }];
+}
+
+export function integer(
+  path: string,
+  value: unknown,
+  range: { min: number; max: number },
+): FieldError[] {
   const { min, max } = range;
   if (Number.isInteger(value) && Number(value) >= min && Number(value) <= max) return [];
   return [{ path, message: `must be a whole number from ${min} to ${max}, got ${String(value)}` }];
@@ -195,7 +216,8 @@ function isAmqpUrl(value: unknown): boolean {
   return (protocol === 'amqp:' || protocol === 'amqps:') && hostname !== '';
 }
 
-function refuseUnknown(options: object, known: readonly string[], where: string): void {
+/** @throws EscrowError UNKNOWN_FIELD */
+export function refuseUnknown(options: object, known: readonly string[], where: string): void {
   const unknown = Object.keys(options).filter((name) => !known.includes(name));
   if (unknown.length === 0) return;
   throw new EscrowError(
@@ -205,7 +227,8 @@ function refuseUnknown(options: object, known: readonly string[], where: string)
   );
 }
 
-function refuse(problems: FieldError[], where: string): void {
+/** @throws EscrowError INVALID_CONFIGURATION, when there are any problems */
+export function refuse(problems: FieldError[], where: string): void {
   if (problems.length === 0) return;
   const said = problems.map(({ path, message }) => `${path} ${message}`).join('; ');
   throw new EscrowError('INVALID_CONFIGURATION', `${where}: ${said}`, { fields: problems });

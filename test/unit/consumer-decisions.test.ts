@@ -5,7 +5,15 @@ import { causeOf } from '../../consumer-sdk/src/cause.js';
 import { parseDelivery } from '../../consumer-sdk/src/delivery/message.js';
 import { queuesOf } from '../../consumer-sdk/src/rabbit/topology.js';
 import { copyProperties } from '../../consumer-sdk/src/settle/copy.js';
-import { afterFailure, requeuePauseMs } from '../../consumer-sdk/src/settle/next-step.js';
+import {
+  afterError,
+  beforeItsTime,
+  type RetryPolicy,
+  requeuePauseMs,
+} from '../../consumer-sdk/src/settle/next-step.js';
+import { PermanentError } from '../../consumer-sdk/src/settle/permanent-error.js';
+import { RetryLater } from '../../consumer-sdk/src/settle/retry-later.js';
+import { Spread } from '../../consumer-sdk/src/settle/spread.js';
 import { amqpProperties, bodyOf, type TestMessage } from '../support/publish.js';
 
 /** A delivery as amqplib hands it over. */
@@ -15,23 +23,105 @@ function delivery(message: TestMessage, changes: Record<string, unknown> = {}): 
   return { content: bodyOf(message), fields, properties } as unknown as ConsumeMessage;
 }
 
+const NOW = 1_000_000;
+/** A policy that takes nothing off a delay. */
+const policy = (...retryDelaysMs: number[]): RetryPolicy => ({
+  retryDelaysMs,
+  shortened: (delayMs) => delayMs,
+  now: () => NOW,
+});
+const tries = (attempts: number, postponed = 0) => ({ attempts, postponed });
+
 test('each failure takes the next delay, and after the last one comes the dead letter', () => {
-  const delays = [10, 20];
-  expect(afterFailure(0, false, delays)).toEqual({ step: 'retry', delayMs: 10, attempts: 1 });
-  expect(afterFailure(1, false, delays)).toEqual({ step: 'retry', delayMs: 20, attempts: 2 });
-  expect(afterFailure(2, false, delays)).toEqual({
+  const after = (attempts: number) =>
+    afterError(new Error('no'), tries(attempts, 3), policy(10, 20));
+  const retry = { step: 'retry', postponed: 3 };
+  expect(after(0)).toEqual({ ...retry, queueMs: 10, inMs: 10, attempts: 1 });
+  expect(after(1)).toEqual({ ...retry, queueMs: 20, inMs: 20, attempts: 2 });
+  expect(after(2)).toEqual({
     step: 'deadLetter',
     reason: 'exhausted',
     attempts: 3,
+    postponed: 3,
   });
 });
 
 test('a message from the dead-letter queue with all attempts spent gets one more', () => {
-  expect(afterFailure(9, false, [10])).toMatchObject({ reason: 'exhausted', attempts: 10 });
+  const next = afterError(new Error('no'), tries(9), policy(10));
+  expect(next).toMatchObject({ reason: 'exhausted', attempts: 10 });
 });
 
 test('a permanent failure is a dead letter whatever delays are left', () => {
-  expect(afterFailure(0, true, [10])).toMatchObject({ step: 'deadLetter', reason: 'permanent' });
+  const next = afterError(new PermanentError('no'), tries(0), policy(10));
+  expect(next).toMatchObject({ step: 'deadLetter', reason: 'permanent', attempts: 1 });
+});
+
+test('a message asked for later waits in the smallest queue that is long enough, and spends no attempt', () => {
+  const later = (ms: number) => afterError(new RetryLater(ms), tries(1, 4), policy(10, 20, 50));
+  const postpone = { step: 'postpone', attempts: 1, postponed: 5 };
+  expect(later(5)).toEqual({ ...postpone, queueMs: 10, inMs: 5 });
+  expect(later(10)).toEqual({ ...postpone, queueMs: 10, inMs: 10 });
+  expect(later(10.5)).toEqual({ ...postpone, queueMs: 20, inMs: 11 });
+  expect(later(51)).toEqual({ ...postpone, queueMs: 50, inMs: 50, notBefore: NOW + 51 });
+});
+
+test('a message asked for later 100 times fails from then on', () => {
+  const later = (postponed: number) =>
+    afterError(new RetryLater(5), tries(1, postponed), policy(10, 20));
+  expect(later(99)).toMatchObject({ step: 'postpone', postponed: 100 });
+  expect(later(100)).toMatchObject({ step: 'retry', queueMs: 20, attempts: 2, postponed: 100 });
+});
+
+test('asking for later where there is no retry queue is a failure', () => {
+  expect(afterError(new RetryLater(5), tries(0), policy())).toMatchObject({ reason: 'exhausted' });
+});
+
+test('on its way through several retry queues a message waits for what remains', () => {
+  const at = (notBefore: number) => beforeItsTime(notBefore, tries(1, 2), policy(10, 50));
+  const postpone = { step: 'postpone', attempts: 1, postponed: 2 };
+  expect(at(NOW + 80)).toEqual({ ...postpone, queueMs: 50, inMs: 50, notBefore: NOW + 80 });
+  expect(at(NOW + 7)).toEqual({ ...postpone, queueMs: 10, inMs: 7 });
+  expect(at(NOW)).toBeUndefined();
+});
+
+test.each([0, -1, Number.NaN, 86_400_001, '5' as unknown as number])(
+  'RetryLater refuses %p',
+  (ms) => {
+    expect(() => new RetryLater(ms)).toThrow('RetryLater takes 1 to 86400000 ms');
+  },
+);
+
+test('RetryLater tells its cause', () => {
+  expect(new RetryLater(5, 'not paid').message).toBe('again in 5 ms: not paid');
+  const cause = new TypeError('no lock');
+  expect(new RetryLater(5, cause)).toMatchObject({
+    message: 'again in 5 ms: TypeError: no lock',
+    cause,
+  });
+});
+
+test('messages that fail together come back evenly over the part, and never after the delay', () => {
+  const spread = new Spread(0.2, 100);
+  let seed = 1;
+  const random = () => {
+    seed = (seed * 48_271) % 2_147_483_647;
+    return seed / 2_147_483_647;
+  };
+  const waits = Array.from({ length: 100 }, () => spread.next(1000, NOW, random()));
+  const tenths = Array.from({ length: 4 }, (_, n) => {
+    return waits.filter((wait) => wait > 800 + n * 50 && wait <= 850 + n * 50).length;
+  });
+  // 25 each, if it were perfect.
+  for (const count of tenths) expect(count).toBeGreaterThan(15);
+  // They leave a queue in the order in which they came into it.
+  expect(waits).toEqual([...waits].sort((a, b) => a - b));
+  for (let n = 0; n < 500; n += 1)
+    expect(spread.next(1000, NOW, random())).toBeLessThanOrEqual(1000);
+  // Later ones, and those of another delay, begin again.
+  expect(spread.next(1000, NOW + 5000, 0)).toBe(800);
+  expect(spread.next(50, NOW, 0)).toBe(40);
+  expect(new Spread(0, 16).next(1000, NOW, 0.9)).toBe(1000);
+  expect(new Spread(1, 16).next(1, NOW, 0)).toBe(1);
 });
 
 test('the pause before a requeue grows from a second to half a minute', () => {
@@ -48,7 +138,7 @@ test('a copy keeps what the producer sent and drops what RabbitMQ would act on',
     'x-delivery-count': 3,
     [HEADERS.deadReason]: 'exhausted',
   });
-  const step = { step: 'retry', delayMs: 10, attempts: 2 } as const;
+  const step = { step: 'retry', queueMs: 10, inMs: 10, attempts: 2, postponed: 0 } as const;
   const copy = copyProperties(original, step, { group: 'g', cause: 'Error: no', now: 5000 });
   const { messageId, timestamp } = original.properties;
   expect(copy).toMatchObject({
@@ -76,13 +166,34 @@ test('a copy of a copy remembers the first failure', () => {
   const original = delivery({ topic: 't', headers: {} });
   original.properties.headers![HEADERS.firstFailedAt] = 1000;
   original.properties.headers![HEADERS.consumerGroup] = 'g';
-  const step = { step: 'deadLetter', reason: 'exhausted', attempts: 2 } as const;
+  const step = { step: 'deadLetter', reason: 'exhausted', attempts: 2, postponed: 0 } as const;
   const { headers } = copyProperties(original, step, { group: 'g', cause: 'x', now: 9000 });
   expect(headers).toMatchObject({
     [HEADERS.firstFailedAt]: 1000,
     [HEADERS.lastFailedAt]: 9000,
     [HEADERS.deadReason]: 'exhausted',
   });
+});
+
+test('a postponed copy tells when and how often, and nothing of a failure', () => {
+  const original = delivery({ topic: 't' });
+  Object.assign(original.properties.headers!, {
+    [HEADERS.consumerGroup]: 'other',
+    [HEADERS.attempts]: 9,
+    [HEADERS.cause]: 'of the other',
+    [HEADERS.notBefore]: 3,
+  });
+  const about = { group: 'g', cause: 'not yet', now: 9000 };
+  const step = { step: 'postpone', queueMs: 10, attempts: 0, postponed: 2 } as const;
+  const copy = copyProperties(original, { ...step, inMs: 4 }, about);
+  expect(copy.expiration).toBe(4);
+  expect(copy.headers).toMatchObject({ [HEADERS.attempts]: 0, [HEADERS.postponed]: 2 });
+  for (const name of [HEADERS.notBefore, HEADERS.cause, HEADERS.lastFailedAt]) {
+    expect(copy.headers).not.toHaveProperty([name]);
+  }
+  const hop = copyProperties(original, { ...step, inMs: 10, notBefore: 9050 }, about);
+  expect(hop).not.toHaveProperty('expiration');
+  expect(hop.headers).toHaveProperty([HEADERS.notBefore], 9050);
 });
 
 test.each([

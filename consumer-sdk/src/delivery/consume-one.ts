@@ -2,14 +2,14 @@ import { queueName } from '@escrowmq/protocol';
 import { causeOf } from '../cause.js';
 import type { SubscribeSettings } from '../options.js';
 import { declareTopology } from '../rabbit/topology.js';
-import { afterFailure } from '../settle/next-step.js';
-import { isPermanentError } from '../settle/permanent-error.js';
+import { afterError, type RetryPolicy } from '../settle/next-step.js';
 import {
   type Failure,
   type SettleContext,
   settleConsumed,
   settleFailed,
 } from '../settle/settle.js';
+import { retryPolicy } from '../settle/spread.js';
 import { tracedHandler } from '../tracing.js';
 import type { Delivery } from './delivery.js';
 import { examine } from './examine.js';
@@ -25,6 +25,7 @@ export interface ConsumeContext extends SettleContext {
   settings: SubscribeSettings;
   handler: Handler<never>;
   limits: TimeLimits;
+  policy: RetryPolicy;
 }
 
 /** Calls the handler with one message at a time, as many of them side by side as are out. */
@@ -40,6 +41,7 @@ export function subscribeToEach(
     settings,
     handler: tracedHandler(handler, tracing),
     limits: new TimeLimits(settings.handlerTimeoutMs),
+    policy: retryPolicy(settings),
     publisher,
     receipts,
     log,
@@ -68,7 +70,7 @@ export function consumeOne(delivery: Delivery, context: ConsumeContext): void {
   const { original, abandoned } = delivery;
   const { handler, limits } = context;
   const { group } = context.settings;
-  const examined = examine(original, group);
+  const examined = examine(original, group, context.policy);
   if (examined.kind === 'refused') {
     void settleFailed(delivery, examined, context);
     return;
@@ -89,7 +91,8 @@ export function consumeOne(delivery: Delivery, context: ConsumeContext): void {
   });
 }
 
-function failureOf(error: unknown, envelope: Envelope, { settings }: ConsumeContext): Failure {
-  const next = afterFailure(envelope.attempts, isPermanentError(error), settings.retryDelaysMs);
+function failureOf(error: unknown, envelope: Envelope, { policy }: ConsumeContext): Failure {
+  const { attempts, postponed } = envelope;
+  const next = afterError(error, { attempts, postponed }, policy);
   return { next, cause: causeOf(error), envelope };
 }

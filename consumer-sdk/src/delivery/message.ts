@@ -3,6 +3,7 @@ import { crc32 } from 'node:zlib';
 import { HEADERS, isReceiptsQueue, parseMessageId } from '@escrowmq/protocol';
 import type { ConsumeMessage } from 'amqplib';
 import { causeOf } from '../cause.js';
+import type { Tries } from '../settle/next-step.js';
 import type { Stop } from './stop.js';
 
 /**
@@ -40,6 +41,8 @@ export interface Message<Data = unknown> {
   readonly sequence: number | undefined;
   /** Attempts of this group that have failed so far: 0 at the first. */
   readonly attempts: number;
+  /** How often a handler of this group has thrown `RetryLater` for it, spending no attempt. */
+  readonly postponed: number;
   /** RabbitMQ delivered it before and got no acknowledgement; a handler may have seen it. */
   readonly redelivered: boolean;
   /**
@@ -66,6 +69,9 @@ export interface Envelope {
   orderingKey: string | undefined;
   sequence: number | undefined;
   attempts: number;
+  postponed: number;
+  /** UTC milliseconds of a consumer: still on its way through retry queues until then. */
+  notBefore: number | undefined;
   /** The queue for this group's receipt; absent when nobody waits for it. */
   receiptsQueue: string | undefined;
 }
@@ -148,7 +154,8 @@ function parseEnvelope(delivery: ConsumeMessage, group: string): Envelope | stri
     dueAt: typeof dueAt === 'number' ? dueAt : undefined,
     orderingKey: typeof orderingKey === 'string' ? orderingKey : undefined,
     sequence: typeof sequence === 'number' ? sequence : undefined,
-    attempts: attemptsOf(headers, group),
+    ...triesOf(headers, group),
+    notBefore: notBeforeOf(headers, group),
     receiptsQueue: isReceiptsQueue(replyTo) && isExpected(headers, group) ? replyTo : undefined,
   };
 }
@@ -176,6 +183,7 @@ export class ReceivedMessage implements Message<never> {
   readonly orderingKey: string | undefined;
   readonly sequence: number | undefined;
   readonly attempts: number;
+  readonly postponed: number;
   readonly redelivered: boolean;
   readonly #stop: Stop;
 
@@ -198,6 +206,7 @@ export class ReceivedMessage implements Message<never> {
     this.orderingKey = envelope.orderingKey;
     this.sequence = envelope.sequence;
     this.attempts = envelope.attempts;
+    this.postponed = envelope.postponed;
     this.redelivered = original.fields.redelivered;
     this.#stop = stop;
   }
@@ -216,13 +225,27 @@ export interface MessageParts {
 }
 
 /**
- * This group's attempts that failed so far; what is not a count is none. A dead letter that an
+ * What this group has tried so far; what is not a count is none. A dead letter that an
  * operator published to the topic again carries the attempts of the group that gave up on it.
  */
-export function attemptsOf(headers: Readonly<Record<string, unknown>>, group: string): number {
-  if (headers[HEADERS.consumerGroup] !== group) return 0;
-  const attempts = headers[HEADERS.attempts];
-  return Number.isSafeInteger(attempts) && Number(attempts) > 0 ? Number(attempts) : 0;
+export function triesOf(headers: Readonly<Record<string, unknown>>, group: string): Tries {
+  if (headers[HEADERS.consumerGroup] !== group) return NO_TRIES;
+  return {
+    attempts: countIn(headers[HEADERS.attempts]),
+    postponed: countIn(headers[HEADERS.postponed]),
+  };
+}
+
+const NO_TRIES: Tries = { attempts: 0, postponed: 0 };
+
+const countIn = (value: unknown): number =>
+  typeof value === 'number' && Number.isSafeInteger(value) && value > 0 ? value : 0;
+
+/** Another group's is not ours, and neither is what is no time. */
+function notBeforeOf(headers: Record<string, unknown>, group: string): number | undefined {
+  const notBefore = headers[HEADERS.notBefore];
+  if (typeof notBefore !== 'number' || headers[HEADERS.consumerGroup] !== group) return undefined;
+  return notBefore;
 }
 
 /** Also of what is not a message of ours: one without a key is alone with its like. */

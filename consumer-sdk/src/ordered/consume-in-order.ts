@@ -5,8 +5,7 @@ import { examine } from '../delivery/examine.js';
 import { type CallEnd, callHandler } from '../delivery/handler-call.js';
 import { type Envelope, ReceivedMessage } from '../delivery/message.js';
 import { Stop } from '../delivery/stop.js';
-import { afterFailure, requeuePauseMs } from '../settle/next-step.js';
-import { isPermanentError } from '../settle/permanent-error.js';
+import { afterError, type NextStep, requeuePauseMs } from '../settle/next-step.js';
 import {
   type Failure,
   putAside,
@@ -35,7 +34,7 @@ export async function consumeInOrder(
     delivery.giveUp();
     return;
   }
-  const examined = examine(delivery.original, context.settings.group);
+  const examined = examine(delivery.original, context.settings.group, context.policy);
   if (examined.kind === 'refused') {
     await putAway({ delivery, permit, context }, examined);
     return;
@@ -78,12 +77,13 @@ async function tryUntilSettled(inHand: InHand, content: Content): Promise<void> 
       break;
     }
     tellFailed(delivery, failure, context);
-    await permit.whileIn(pause(failure.next.delayMs, inHand));
+    await permit.whileIn(pause(waitOf(failure.next, context), inHand));
     if (isOver(delivery, context)) {
       delivery.giveUp();
       break;
     }
-    envelope = { ...envelope, attempts: failure.next.attempts };
+    const { attempts, postponed } = failure.next;
+    envelope = { ...envelope, attempts, postponed };
   }
 }
 
@@ -92,9 +92,15 @@ function failureOf(
   envelope: Envelope,
   { context, firstFailedAt }: { context: ConsumeContext; firstFailedAt: number },
 ): Failure {
-  const { retryDelaysMs } = context.settings;
-  const next = afterFailure(envelope.attempts, isPermanentError(error), retryDelaysMs);
+  const { attempts, postponed } = envelope;
+  const next = afterError(error, { attempts, postponed }, context.policy);
   return { next, cause: causeOf(error), envelope, firstFailedAt };
+}
+
+/** In its place a message waits in one go, where a retry queue may have to be entered again. */
+function waitOf(next: Exclude<NextStep, { step: 'deadLetter' }>, context: ConsumeContext): number {
+  const notBefore = next.step === 'postpone' ? next.notBefore : undefined;
+  return notBefore === undefined ? next.inMs : notBefore - context.now();
 }
 
 interface Call {

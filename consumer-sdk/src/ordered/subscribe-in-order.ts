@@ -9,6 +9,7 @@ import {
 import { TimeLimits } from '../delivery/time-limits.js';
 import type { ConsumerEvent } from '../events.js';
 import type { SubscribeSettings } from '../options.js';
+import { retryPolicy } from '../settle/spread.js';
 import { tracedHandler } from '../tracing.js';
 import { consumeInOrder } from './consume-in-order.js';
 import { Lanes } from './lanes.js';
@@ -150,7 +151,8 @@ function startPartitions(parts: Parts): RunningSubscription[] {
 function contextOf(parts: Parts, closing: AbortSignal): ConsumeContext {
   const { settings, handler, limits } = parts;
   const { publisher, receipts, log } = parts.shared;
-  return { settings, handler, limits, publisher, receipts, log, closing, now: Date.now };
+  const policy = retryPolicy(settings);
+  return { settings, handler, limits, policy, publisher, receipts, log, closing, now: Date.now };
 }
 
 function ofPartition(event: ConsumerEvent, partition: number): ConsumerEvent {

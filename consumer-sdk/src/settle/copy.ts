@@ -9,27 +9,31 @@ import type { NextStep } from './next-step.js';
 export function copyProperties(
   original: ConsumeMessage,
   step: NextStep,
-  failure: { group: string; cause: string; now: number; firstFailedAt?: number | undefined },
+  failure: CopiedFailure,
 ): Options.Publish {
   const { properties } = original;
   const before: Record<string, unknown> = properties.headers ?? {};
-  const failedHere = before[HEADERS.consumerGroup] === failure.group;
-  const earlier = failedHere ? before[HEADERS.firstFailedAt] : undefined;
-  const firstFailedAt = typeof earlier === 'number' ? earlier : failure.firstFailedAt;
   const headers: Record<string, unknown> = {
-    ...passedOn(before),
-    [HEADERS.attempts]: step.attempts,
-    // A message nobody tried has attempts 0 and still a time at which it was put away.
-    [HEADERS.firstFailedAt]: firstFailedAt ?? failure.now,
-    [HEADERS.lastFailedAt]: failure.now,
+    ...passedOn(before, failure.group),
     [HEADERS.consumerGroup]: failure.group,
-    [HEADERS.cause]: failure.cause,
+    [HEADERS.attempts]: step.attempts,
   };
+  if (step.postponed > 0) headers[HEADERS.postponed] = step.postponed;
+  if (step.step === 'postpone') {
+    if (step.notBefore !== undefined) headers[HEADERS.notBefore] = step.notBefore;
+  } else {
+    // A message nobody tried has attempts 0 and still a time at which it was put away.
+    headers[HEADERS.firstFailedAt] ??= failure.firstFailedAt ?? failure.now;
+    headers[HEADERS.lastFailedAt] = failure.now;
+    headers[HEADERS.cause] = failure.cause;
+  }
   if (step.step === 'deadLetter') headers[HEADERS.deadReason] = step.reason;
-  // Neither the user id, which closes the channel unless it is our own, nor an expiration, which
-  // would end the copy in its queue.
+  const isShorter = step.step !== 'deadLetter' && step.inMs < step.queueMs;
+  // Not the user id, which closes the channel unless it is our own; and no expiration but ours,
+  // which ends the stay in a retry queue before the queue's own delay does.
   return {
     headers,
+    ...(isShorter ? { expiration: step.inMs } : {}),
     messageId: properties.messageId,
     timestamp: properties.timestamp,
     type: properties.type,
@@ -42,15 +46,38 @@ export function copyProperties(
   };
 }
 
+/** Times in UTC milliseconds. */
+export interface CopiedFailure {
+  group: string;
+  cause: string;
+  now: number;
+  /** Of a message that was tried again in its place; else the headers say it. */
+  firstFailedAt?: number | undefined;
+}
+
+/** What was said of the message before; decided anew each time. */
+const SAID_BEFORE: ReadonlySet<string> = new Set([HEADERS.deadReason, HEADERS.notBefore]);
+/** What another group says of its own tries means nothing here. */
+const OF_ONE_GROUP: ReadonlySet<string> = new Set([
+  HEADERS.attempts,
+  HEADERS.postponed,
+  HEADERS.firstFailedAt,
+  HEADERS.lastFailedAt,
+  HEADERS.cause,
+]);
+
 /**
  * All but what RabbitMQ would act on: `CC` and `BCC` deliver further copies, and with the old
- * `x-death` it would take the way through the retry queues for a cycle and drop the message. The
- * reason for a dead letter is decided anew when an operator sends one round again.
+ * `x-death` it would take the way through the retry queues for a cycle and drop the message.
  */
-function passedOn(headers: Record<string, unknown>): Record<string, unknown> {
+function passedOn(headers: Record<string, unknown>, group: string): Record<string, unknown> {
+  const isOurs = headers[HEADERS.consumerGroup] === group;
   return Object.fromEntries(
     Object.entries(headers).filter(
-      ([name]) => !/^(x-|cc$|bcc$)/i.test(name) && name !== HEADERS.deadReason,
+      ([name]) =>
+        !/^(x-|cc$|bcc$)/i.test(name) &&
+        !SAID_BEFORE.has(name) &&
+        (isOurs || !OF_ONE_GROUP.has(name)),
     ),
   );
 }

@@ -1,3 +1,6 @@
+import { isPermanentError } from './permanent-error.js';
+import { POSTPONED_MAX, retryLaterMs } from './retry-later.js';
+
 /**
  * What becomes of a message that was not consumed: a pure decision, made before anything is
  * published. Carrying it out is settle.ts.
@@ -20,24 +23,78 @@ export type DeadReason =
   | 'unreadable'
   | 'redelivered';
 
-export type NextStep =
-  | { step: 'retry'; delayMs: number; attempts: number }
-  | { step: 'deadLetter'; reason: DeadReason; attempts: number };
+/** What has become of a message so far, in one consumer group. */
+export interface Tries {
+  /** Attempts that failed. */
+  attempts: number;
+  /** `RetryLater`s that spent no attempt. */
+  postponed: number;
+}
 
-/**
- * @param attemptsBefore attempts that failed before this one
- * @param retryDelaysMs the delay after the first failure, after the second, and so on
- */
-export function afterFailure(
-  attemptsBefore: number,
-  permanent: boolean,
-  retryDelaysMs: readonly number[],
-): NextStep {
-  const attempts = attemptsBefore + 1;
-  if (permanent) return { step: 'deadLetter', reason: 'permanent', attempts };
-  const delayMs = retryDelaysMs[attemptsBefore];
-  if (delayMs === undefined) return { step: 'deadLetter', reason: 'exhausted', attempts };
-  return { step: 'retry', delayMs, attempts };
+/** A stay in a retry queue. */
+export interface Stay {
+  /** Names the queue: its own delay. */
+  queueMs: number;
+  /** How long in it; at most `queueMs`. */
+  inMs: number;
+}
+
+export type NextStep =
+  | ({ step: 'retry' } & Stay & Tries)
+  /** `notBefore`, by the consumer's clock: it has further to go when this stay is over. */
+  | ({ step: 'postpone'; notBefore?: number } & Stay & Tries)
+  | ({ step: 'deadLetter'; reason: DeadReason } & Tries);
+
+export interface RetryPolicy {
+  /** The delay after the first failure, after the second, and so on, never shrinking. */
+  retryDelaysMs: readonly number[];
+  /** A delay less its jitter, in whole ms. */
+  shortened(delayMs: number): number;
+  /** UTC milliseconds of this consumer. */
+  now(): number;
+}
+
+/** @param tries before this one */
+export function afterError(error: unknown, tries: Tries, policy: RetryPolicy): NextStep {
+  const { retryDelaysMs } = policy;
+  const { postponed } = tries;
+  const laterMs = retryLaterMs(error);
+  const stay = laterMs === undefined ? undefined : stayFor(laterMs, policy);
+  if (stay !== undefined && postponed < POSTPONED_MAX) {
+    return { step: 'postpone', ...stay, attempts: tries.attempts, postponed: postponed + 1 };
+  }
+  const attempts = tries.attempts + 1;
+  if (isPermanentError(error)) {
+    return { step: 'deadLetter', reason: 'permanent', attempts, postponed };
+  }
+  const queueMs = retryDelaysMs[tries.attempts];
+  if (queueMs === undefined) {
+    return { step: 'deadLetter', reason: 'exhausted', attempts, postponed };
+  }
+  return { step: 'retry', queueMs, inMs: policy.shortened(queueMs), attempts, postponed };
+}
+
+/** For a message that arrives before its time, between two retry queues. */
+export function beforeItsTime(
+  notBefore: number,
+  tries: Tries,
+  policy: RetryPolicy,
+): NextStep | undefined {
+  const remainingMs = notBefore - policy.now();
+  const stay = remainingMs > 0 ? stayFor(remainingMs, policy) : undefined;
+  return stay && { step: 'postpone', ...stay, ...tries };
+}
+
+/** Where to wait that long: undefined without any retry queue. */
+function stayFor(
+  remainingMs: number,
+  { retryDelaysMs, now }: RetryPolicy,
+): (Stay & { notBefore?: number }) | undefined {
+  const queueMs = retryDelaysMs.find((delayMs) => delayMs >= remainingMs);
+  if (queueMs !== undefined) return { queueMs, inMs: remainingMs };
+  const largest = retryDelaysMs.at(-1);
+  if (largest === undefined) return undefined;
+  return { queueMs: largest, inMs: largest, notBefore: now() + remainingMs };
 }
 
 /** The pause before the first requeue. */

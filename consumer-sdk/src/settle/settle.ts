@@ -14,7 +14,7 @@ import type { Receipts } from './receipts.js';
  * How a delivery is settled, whoever handled it:
  *
  *   handler succeeded   receipt on its way (best effort) ─► acknowledge
- *   handler failed      copy to a retry queue, confirmed ─► acknowledge
+ *   failed, postponed   copy to a retry queue, confirmed ─► acknowledge
  *   given up            dead letter, confirmed ─► `failed` receipt, confirmed ─► acknowledge
  *   not confirmed       pause ─► put back into the queue
  *   abandoned           nothing: RabbitMQ has it, and delivers it again
@@ -100,11 +100,14 @@ export async function putAside(
 export function tellFailed(delivery: Delivery, failure: Failure, context: SettleContext): void {
   const { next, cause } = failure;
   const about = aboutOf(delivery.original, context);
+  const { attempts } = next;
   if (next.step === 'retry') {
-    const { delayMs, attempts } = next;
-    context.log({ event: 'retryScheduled', attempts, delayMs, cause, ...about });
+    context.log({ event: 'retryScheduled', attempts, delayMs: next.inMs, cause, ...about });
+  } else if (next.step === 'postpone') {
+    const { postponed, inMs: delayMs } = next;
+    context.log({ event: 'postponed', postponed, delayMs, cause, ...about });
   } else {
-    const { reason, attempts } = next;
+    const { reason } = next;
     context.log({ event: 'deadLettered', reason, attempts, cause, ...about });
   }
 }
@@ -133,8 +136,8 @@ async function publishInstead(
   const { topic, group } = context.settings;
   const now = context.now();
   const copy = copyProperties(original, next, { group, cause, now, firstFailedAt });
-  if (next.step === 'retry') {
-    const queue = retryQueueName(topic, group, next.delayMs);
+  if (next.step !== 'deadLetter') {
+    const queue = retryQueueName(topic, group, next.queueMs);
     await context.publisher.publish(queue, original.content, copy);
     return;
   }
