@@ -8,6 +8,7 @@ import type {
   Publisher,
   PublishOutcome,
 } from '../../broker/src/domain/ports.js';
+import type { WebhookAlert } from '../../broker/src/domain/webhook.js';
 import { allMessages, type Committed } from '../../broker/src/domain/transaction.js';
 import type { StoreClock } from '../../broker/src/engine/store-clock.js';
 import { type Deferred, deferred } from './ready.js';
@@ -19,7 +20,7 @@ export const NOW = Date.UTC(2026, 0, 1);
 export const clockAt = (now = NOW): StoreClock => ({ now: () => now, sync: async () => {} });
 
 export interface RecordingObserver extends Observer {
-  alerts: Alert[];
+  alerts: (Alert | WebhookAlert)[];
   failures: [what: string, error: unknown][];
   infos: [what: string, facts: Record<string, unknown> | undefined][];
   counts: [name: CounterName, labels: Record<string, string>, by: number][];
@@ -27,7 +28,7 @@ export interface RecordingObserver extends Observer {
 
 export function recordingObserver(): RecordingObserver {
   const recorded = {
-    alerts: [] as Alert[],
+    alerts: [] as (Alert | WebhookAlert)[],
     failures: [] as RecordingObserver['failures'],
     infos: [] as RecordingObserver['infos'],
     counts: [] as RecordingObserver['counts'],
