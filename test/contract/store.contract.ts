@@ -8,6 +8,7 @@ import { groupsContract } from './groups.contract.js';
 import { intakeContract } from './intake.contract.js';
 import { interleavingContract } from './interleaving.contract.js';
 import { openMessagesContract } from './open-messages.contract.js';
+import { orderingContract } from './ordering.contract.js';
 import { plansContract } from './plans.contract.js';
 import { readingContract } from './reading.contract.js';
 import { receiptsContract } from './receipts.contract.js';
@@ -40,6 +41,7 @@ export function storeContract(name: string, open: OpenForTest): void {
     checksContract(opened);
     forwardsContract(opened);
     delaysContract(opened);
+    orderingContract(opened);
     receiptsContract(opened);
     compensationsContract(opened);
     retentionContract(opened);

@@ -37,6 +37,8 @@ export const openMysqlForTest = (url: string): Promise<OpenStore> =>
 
 const TABLES = [
   'escrow_transaction',
+  'escrow_ordered_message',
+  'escrow_ordering_key',
   'escrow_business_key',
   'escrow_receipt',
   'escrow_compensation',

@@ -57,18 +57,22 @@ async function putOffBlocked(
   { read, now }: { read: readonly Committed[]; now: StoreTime },
 ): Promise<Set<string>> {
   const blocked = new Set<string>();
-  const byDelay = new Map<number, string[]>();
+  const byTime = new Map<StoreTime, string[]>();
   for (const row of read) {
     if (row.places === undefined) continue;
     const parts = splitPending(row, now);
     if (parts.ready !== 0 || parts.blocked === 0) continue;
     blocked.add(row.id);
-    const delayMs = (parts.nextDueAt ?? now + BLOCKED_LOOK_AGAIN_MS) - now;
-    const same = byDelay.get(delayMs);
-    if (same === undefined) byDelay.set(delayMs, [row.id]);
+    const dueAt = parts.nextDueAt ?? now + BLOCKED_LOOK_AGAIN_MS;
+    const same = byTime.get(dueAt);
+    if (same === undefined) byTime.set(dueAt, [row.id]);
     else same.push(row.id);
   }
-  for (const [leaseMs, ids] of byDelay) await leaseRows(sql, dialect, { ids, leaseMs });
+  for (const [dueAt, ids] of byTime) {
+    const { list, values } = dialect.inIds(ids);
+    const text = `update escrow_transaction ${dialect.byId} set due_at = ? where id ${list}`;
+    await sql.run(text, [dueAt, ...values]);
+  }
   return blocked;
 }
 

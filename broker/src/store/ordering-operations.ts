@@ -245,20 +245,25 @@ export async function leaveLines(
   leaving: readonly Leaving[],
 ): Promise<number> {
   await deletePlaces(sql, dialect, leaving);
-  /** Keys whose head may be another one now, and the transactions that waited themselves. */
-  const left = new Set<string>();
+  /** The lowest sequence that leaves each key, and the transactions that waited themselves. */
+  const left = new Map<string, number>();
   const waiting = new Map<string, Set<string>>();
   for (const one of leaving) {
     for (const place of one.places) {
       const key = hex(place.keyId);
-      if (leaves(one, place)) left.add(key);
+      if (leaves(one, place))
+        left.set(key, Math.min(left.get(key) ?? place.sequence, place.sequence));
       else if (!place.isHead) waiting.set(key, (waiting.get(key) ?? new Set()).add(one.id));
     }
   }
   const keyIds = leaving.flatMap(({ places }) => places.map(({ keyId }) => keyId));
   const heads = await headsOf(sql, dialect, keyIds);
   const due = new Set<string>();
-  for (const [key, id] of heads) if (left.has(key) || waiting.get(key)?.has(id)) due.add(id);
+  for (const [key, { id, sequence }] of heads) {
+    // What left from the middle of a line had a head before it, which is in somebody's hand.
+    const isNew = (left.get(key) ?? sequence) < sequence;
+    if (isNew || waiting.get(key)?.has(id)) due.add(id);
+  }
   return wake(sql, dialect, [...due]);
 }
 
@@ -267,16 +272,19 @@ async function headsOf(
   sql: Sql,
   { byKey }: Dialect,
   keyIds: readonly Buffer[],
-): Promise<Map<string, string>> {
-  const heads = new Map<string, string>();
+): Promise<Map<string, { id: string; sequence: number }>> {
+  const heads = new Map<string, { id: string; sequence: number }>();
   for (const some of pieces(distinctKeys(keyIds))) {
     const { list, values } = inKeys(some);
-    const rows = await sql.all<{ key_id: Uint8Array; head: Uint8Array | null }>(
-      `select key_id, ${HEAD('transaction_id', 'line.key_id')} as head
+    const rows = await sql.all<{ key_id: Uint8Array; id: Uint8Array | null; sequence: number }>(
+      `select key_id, ${HEAD('transaction_id', 'line.key_id')} as id,
+              ${HEAD('sequence', 'line.key_id')} as sequence
        from escrow_ordering_key line ${byKey} where key_id ${list}`,
       values,
     );
-    for (const { key_id, head } of rows) if (head !== null) heads.set(hex(key_id), idText(head));
+    for (const { key_id, id, sequence } of rows) {
+      if (id !== null) heads.set(hex(key_id), { id: idText(id), sequence });
+    }
   }
   return heads;
 }
