@@ -101,6 +101,8 @@ test('a subscription takes the settings of its webhook', async () => {
       group: 'billing',
       routingKeys: ['paid'],
       concurrency: 7,
+      retryDelaysMs: [1, 2],
+      retryJitter: 0.2,
     }),
   ]);
   // Nothing ends a handler before its gate and its call have ended by themselves.

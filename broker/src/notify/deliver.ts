@@ -1,9 +1,8 @@
-import { type Message, PermanentError } from '@escrowmq/consumer';
+import { type Message, PermanentError, RetryLater } from '@escrowmq/consumer';
 import type { Observer } from '../domain/ports.js';
 import type { Webhook } from '../domain/webhook.js';
 import type { Gate } from './gate.js';
 import type { Outcome } from './outcome.js';
-import { postpone } from './postpone.js';
 
 /*
  * One message of a webhook, as a consumer of its group: at most one call, and what is thrown says
@@ -54,7 +53,7 @@ export async function deliver(message: Message, deps: DeliverDeps): Promise<void
   }
   function later(afterMs: number, detail: string): never {
     count('postponed');
-    throw postpone(afterMs, detail);
+    throw new RetryLater(afterMs, detail);
   }
 
   const entry = await gate.enter({ impatient: tooOld, signal: message.signal });

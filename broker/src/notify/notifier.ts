@@ -85,6 +85,7 @@ function subscribeOptions({ topic, consumerGroup, settings }: Webhook): Subscrib
     routingKeys: settings.routingKeys,
     concurrency: settings.concurrency,
     retryDelaysMs: settings.retry.delaysMs,
+    retryJitter: settings.retry.jitter,
     handlerTimeoutMs: WAIT_MS_MAX + settings.timeoutMs + HANDLER_MARGIN_MS,
     drainTimeoutMs: DRAIN_TIMEOUT_MS,
   };
