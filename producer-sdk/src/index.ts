@@ -10,6 +10,7 @@ export type {
 } from '@escrowmq/database';
 export {
   type BusinessKeyAnswer,
+  type CompensationRequest,
   EscrowError,
   isEscrowError,
   type MessageInput,
@@ -46,6 +47,24 @@ export {
 } from './checks/check-poller.js';
 export type { SigningSecret, SigningSecretSource } from './checks/check-signature.js';
 export type { PrepareOptions, SendOptions } from './client/operation-json.js';
+export {
+  type CompensationHandler,
+  type CompensationHandlerOptions,
+  createCompensationHandler,
+  type TransactionIn,
+} from './compensation/compensation-handler.js';
+export {
+  expressCompensationHandler,
+  type FastifyCompensationOptions,
+  fastifyCompensationPlugin,
+  fetchCompensationHandler,
+  nestCompensationMiddleware,
+  nodeCompensationListener,
+} from './compensation/compensation-mounts.js';
+export {
+  COMPENSATION_TABLE_SQL,
+  ensureCompensationTable,
+} from './compensation/compensation-table.js';
 export { BARRIER_TABLE_SQL, ensureBarrierTable, purgeBarrier } from './local/barrier.js';
 export type { EnlistedTransaction, SettleResult } from './local/enlist.js';
 export type { SupplyData } from './local/supplied-data.js';

@@ -84,8 +84,15 @@ export interface Producer {
    * await producer.cancel(id, { reason: 'paid in time' });
    */
   cancel(id: string, options: CancelOptions): Promise<CancelAnswer>;
-  /** State, decision, checks and receipts. @throws {EscrowError} TRANSACTION_NOT_FOUND, BROKER_UNREACHABLE */
-  query(id: string): Promise<TransactionView>;
+  /**
+   * State, decision, checks, receipts and compensations, and what became of it in each expected
+   * group. With `waitMs` it waits until the transaction has settled, is parked, or only misses groups
+   * that gave up, or until that long has passed; look at `settled` and at `groups`.
+   *
+   * @param options.waitMs milliseconds, any number of long polls @default 0: answers at once
+   * @throws {EscrowError} TRANSACTION_NOT_FOUND, BROKER_UNREACHABLE
+   */
+  query(id: string, options?: { waitMs?: number }): Promise<TransactionView>;
   /** Sends messages that hang on no local transaction: prepare and commit in one step. */
   send(options: SendOptions): Promise<TransactionAnswer>;
   /**

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { LocalDatabase, LocalTransaction, Mysql2Pool } from '@escrowmq/database';
-import { Deadline, databaseOf, transactionOf, within } from '@escrowmq/database';
+import { databaseOf, transactionOf, within } from '@escrowmq/database';
 import {
   BusinessKey,
   BusinessKeyAnswer,
@@ -9,6 +9,7 @@ import {
   LIMITS,
   type MessageInput,
   maySettle,
+  mayStillSettle,
   ProducerGroupAnswer,
   ProducerGroupRequest,
   parse,
@@ -17,6 +18,7 @@ import {
 import { uuidv7 } from 'uuidv7';
 import { writeCheckContext } from './checks/check-context.js';
 import { createBrokerHttp } from './client/broker-http.js';
+import { waitFor } from './client/long-polls.js';
 import {
   idOf,
   type Operation,
@@ -32,16 +34,11 @@ import { type EnlistedTransaction, enlistIn } from './local/enlist.js';
 import { escrow } from './local/escrow.js';
 import type { HeldMessages } from './local/held-messages.js';
 import { type LocalWork, runTransaction, type TransactionResult } from './local/transaction.js';
-import { type ProducerOptions, parseLimit, parseProducerOptions } from './options.js';
+import { type ProducerOptions, parseProducerOptions } from './options.js';
 import { outbox } from './outbox/outbox.js';
 import { linkOutbox } from './outbox/outbox-link.js';
 import { createOutboxSender } from './outbox/outbox-sender.js';
 import type { Producer, TransactionOptions } from './producer-api.js';
-
-/** A long poll is answered a little after its wait: the broker reads the state once more. */
-const LONG_POLL_SLACK_MS = 2_000;
-/** Between polls that came back early, so that a broker which can't wait is not flooded. */
-const POLL_PAUSE_MS = 200;
 
 /**
  * A producer's connection to the broker; make one per process and producer group.
@@ -160,24 +157,22 @@ export function createProducer(options: ProducerOptions): Producer {
     return enlistIn(telling(!commitInBackground), transaction, messages);
   }
 
-  async function waitForBusinessKey(key: string, waitMs: number): Promise<BusinessKeyAnswer> {
-    const path = `/v1/business-keys/${encodeURIComponent(parse(BusinessKey, key, 'key'))}`;
-    const deadline = new Deadline(parseLimit('waitMs', waitMs));
-    for (;;) {
-      const pollMs = Math.min(LIMITS.waitMsMax, Math.ceil(deadline.leftMs));
-      const limitMs = pollMs + LONG_POLL_SLACK_MS;
-      const answer = await http.call(
-        {
-          method: 'GET',
-          path: `${path}?waitMs=${pollMs}`,
-          read: (value) => BusinessKeyAnswer.parse(value),
-          longPollMs: limitMs,
-        },
-        Math.max(limitMs, requestTimeoutMs),
-      );
-      const more = answer.transactions.some(maySettle);
-      if (!more || !(await deadline.pause(POLL_PAUSE_MS))) return answer;
-    }
+  const waitForBusinessKey = (key: string, waitMs: number): Promise<BusinessKeyAnswer> =>
+    waitFor(
+      http,
+      {
+        path: `/v1/business-keys/${encodeURIComponent(parse(BusinessKey, key, 'key'))}`,
+        read: (value) => BusinessKeyAnswer.parse(value),
+        mayChange: ({ transactions }) => transactions.some(maySettle),
+      },
+      { waitMs, requestTimeoutMs },
+    );
+
+  function query(id: string, waitMs: number): Promise<TransactionView> {
+    const path = `/v1/transactions/${idOf(id)}`;
+    const read = (value: unknown) => TransactionView.parse(value);
+    if (waitMs === 0) return http.call({ method: 'GET', path, read }, requestTimeoutMs);
+    return waitFor(http, { path, read, mayChange: mayStillSettle }, { waitMs, requestTimeoutMs });
   }
 
   const producer: Producer = {
@@ -197,17 +192,7 @@ export function createProducer(options: ProducerOptions): Producer {
           requestTimeoutMs,
         ),
       ),
-    query: (id) =>
-      start(async () =>
-        http.call(
-          {
-            method: 'GET',
-            path: `/v1/transactions/${idOf(id)}`,
-            read: (value) => TransactionView.parse(value),
-          },
-          requestTimeoutMs,
-        ),
-      ),
+    query: (id, { waitMs = 0 } = {}) => start(async () => query(id, waitMs)),
     send: (request) =>
       start(() => {
         const { messages, trace } = request;
@@ -215,7 +200,7 @@ export function createProducer(options: ProducerOptions): Producer {
         return traced.run(operation, { timeoutMs: requestTimeoutMs, messages, trace });
       }),
     waitForBusinessKey: (key, { waitMs = LIMITS.waitMsMax } = {}) =>
-      start(() => waitForBusinessKey(key, waitMs)),
+      start(async () => waitForBusinessKey(key, waitMs)),
     registerGroup: (request) =>
       start(async () => {
         const parsed = parse(ProducerGroupRequest, request, 'the producer group');

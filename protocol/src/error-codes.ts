@@ -116,6 +116,11 @@ export const ERRORS = {
     retryable: true,
     title: 'The check endpoint can not answer',
   },
+  COMPENSATION_NOT_DONE: {
+    status: 503,
+    retryable: true,
+    title: 'The compensation is not done, or not known to be',
+  },
 } as const satisfies Record<string, { status: number; retryable: boolean; title: string }>;
 
 export type ErrorCode = keyof typeof ERRORS;

@@ -1,6 +1,7 @@
 import { createCheckHandler, type SigningSecretSource } from '@escrowmq/producer';
 import { afterEach, expect, jest, test } from '@jest/globals';
 import { newSigningSecret, signatureHeaders } from '../../broker/src/callback/signature.js';
+import { CHECK } from '../../producer-sdk/src/checks/callback-handler.js';
 import { createSecrets, SECRETS_KEPT_MS } from '../../producer-sdk/src/checks/check-signature.js';
 import { recordingLogger } from '../support/producer-database.js';
 
@@ -94,8 +95,9 @@ test('a source is asked once in a while, however many checks come, and after a f
       asked += 1;
       return stored();
     },
+    CHECK,
     () => now,
-  );
+  ).now;
   await Promise.all(Array.from({ length: 100 }, secrets));
   now = SECRETS_KEPT_MS - 1;
   await secrets();

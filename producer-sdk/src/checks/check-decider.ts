@@ -39,7 +39,16 @@ export interface CheckDecider {
   readonly logger: Logger;
   /** Never rejects, and never takes longer than `limitMs` milliseconds. */
   decide(check: CheckRequest, limitMs: number): Promise<CheckAnswer>;
+  /** Where it may be decided: the database that the transaction was prepared in. Never rejects. */
+  locate(prepared: Prepared, limitMs: number): Promise<Located>;
 }
+
+/** What a call of the broker tells of the transaction that it is about. */
+export type Prepared = Pick<CheckRequest, 'id' | 'checkContext' | 'preparedAt'>;
+
+export type Located =
+  | { kind: 'here'; database: LocalDatabase<unknown> }
+  | { kind: 'nowhere'; reason: string; cause?: unknown };
 
 const ANSWER_TIMEOUT_MS = 2_500;
 
@@ -80,22 +89,29 @@ export function createCheckDecider(options: CheckDecisionOptions): CheckDecider 
     }
   }
 
+  async function locate(prepared: Prepared, limitMs: number): Promise<Located> {
+    if (Date.now() - prepared.preparedAt > ageMsMax) {
+      return { kind: 'nowhere', reason: 'prepared longer ago than barrier rows are kept' };
+    }
+    const context = readCheckContext(prepared.checkContext);
+    const database = named(context.database);
+    if (database === undefined) {
+      const name = context.database ?? '(none named)';
+      return { kind: 'nowhere', reason: `no database is known here as ${name}` };
+    }
+    const elsewhere = await isElsewhere(database, context, limitMs);
+    return elsewhere === undefined ? { kind: 'here', database } : { kind: 'nowhere', ...elsewhere };
+  }
+
   return {
     answerTimeoutMs,
     logger,
+    locate,
     async decide(check, limitMs) {
-      if (Date.now() - check.preparedAt > ageMsMax) {
-        return unknown(check, 'prepared longer ago than barrier rows are kept');
-      }
-      const context = readCheckContext(check.checkContext);
-      const database = named(context.database);
-      if (database === undefined) {
-        return unknown(check, `no database is known here as ${context.database ?? '(none named)'}`);
-      }
       const deadline = new Deadline(limitMs);
-      const elsewhere = await isElsewhere(database, context, limitMs);
-      if (elsewhere !== undefined) return unknown(check, elsewhere.reason, elsewhere.cause);
-      const outcome = await decideOutcome(database, check.id, deadline.leftMs);
+      const located = await locate(check, limitMs);
+      if (located.kind === 'nowhere') return unknown(check, located.reason, located.cause);
+      const outcome = await decideOutcome(located.database, check.id, deadline.leftMs);
       if (outcome.decision === 'unknown') return unknown(check, outcome.reason, outcome.cause);
       // With the data of its messages, where prepare left it open.
       return { id: check.id, ...outcome };

@@ -1,7 +1,14 @@
 import type { IncomingMessage } from 'node:http';
+import { CHECK } from './callback-handler.js';
 import type { CheckHandler } from './check-handler.js';
-import { answerMounted, type CheckMountOptions, parseMount, readStream } from './check-mount.js';
-import type { CheckHeaders } from './check-signature.js';
+import {
+  answerMounted,
+  type CallbackMount,
+  type CheckMountOptions,
+  parseMount,
+  readStream,
+} from './check-mount.js';
+import type { CallbackHeaders } from './check-signature.js';
 
 /** As much of a Fastify instance as the plugin uses, so that others need not install Fastify. */
 export interface FastifyScope {
@@ -22,7 +29,7 @@ export interface FastifyScope {
 
 export interface FastifyCheckRequest {
   method: string;
-  headers: CheckHeaders;
+  headers: CallbackHeaders;
   body: unknown;
 }
 
@@ -52,17 +59,20 @@ export async function fastifyCheckPlugin(
   scope: FastifyScope,
   options: FastifyCheckOptions,
 ): Promise<void> {
-  const mount = parseMount(options.check, options);
+  servePath(scope, parseMount(CHECK, options.check, options), options.path ?? PATH);
+}
+
+export function servePath(scope: FastifyScope, mount: CallbackMount, path: string): void {
   scope.removeAllContentTypeParsers();
   // The handler reads the stream itself, within its own limits.
   scope.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
-  scope.post(options.path ?? PATH, async (request, reply) => {
+  scope.post(path, async (request, reply) => {
     const { answer, isBodyRead } = await answerMounted(mount, {
       method: request.method,
       headers: request.headers,
       readRawBody: async () =>
         // Without a content type and a length there is no body, and no parser was asked.
-        request.body === undefined ? '' : readStream(request.body as IncomingMessage),
+        request.body === undefined ? '' : readStream(request.body as IncomingMessage, mount.kind),
     });
     if (!isBodyRead) reply.header('connection', 'close');
     reply.code(answer.status);

@@ -1,6 +1,17 @@
 import { EscrowError } from '@escrowmq/protocol';
-import { bodyTooLarge, CHECK_BODY_BYTES_MAX, type CheckHandler } from './check-handler.js';
-import { answerMounted, type CheckMountOptions, parseMount } from './check-mount.js';
+import {
+  bodyTooLarge,
+  CALLBACK_BODY_BYTES_MAX,
+  type CallbackKind,
+  CHECK,
+} from './callback-handler.js';
+import type { CheckHandler } from './check-handler.js';
+import {
+  answerMounted,
+  type CallbackMount,
+  type CheckMountOptions,
+  parseMount,
+} from './check-mount.js';
 
 /**
  * Serves a check handler wherever a route takes a `Request` and returns a `Response`: route
@@ -17,9 +28,12 @@ export function fetchCheckHandler(
   check: CheckHandler,
   options: CheckMountOptions = {},
 ): (request: Request) => Promise<Response> {
-  const mount = parseMount(check, options);
+  return fetchListener(parseMount(CHECK, check, options));
+}
+
+export function fetchListener(mount: CallbackMount): (request: Request) => Promise<Response> {
   return async (request) => {
-    const body = bodyOf(request);
+    const body = bodyOf(request, mount.kind);
     try {
       const { answer } = await answerMounted(mount, {
         method: request.method,
@@ -34,19 +48,19 @@ export function fetchCheckHandler(
 }
 
 /** The body as a stream that is read at most once and can be left at any point. */
-function bodyOf(request: Request) {
+function bodyOf(request: Request, kind: CallbackKind) {
   let reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
   return {
-    /** @throws {EscrowError} CHECK_NOT_ANSWERED, BODY_TOO_LARGE */
+    /** @throws {EscrowError} `notAnswered`, BODY_TOO_LARGE */
     async read(): Promise<Uint8Array> {
       if (request.bodyUsed || request.body?.locked === true) {
         throw new EscrowError(
-          'CHECK_NOT_ANSWERED',
-          'the body of the check was read before, and the signature covers its raw bytes: give the check handler the request unread, or a clone of it',
+          kind.notAnswered,
+          `the body of the ${kind.name} was read before, and the signature covers its raw bytes: give the ${kind.name} handler the request unread, or a clone of it`,
         );
       }
       reader = request.body?.getReader();
-      return reader === undefined ? new Uint8Array() : readAll(reader);
+      return reader === undefined ? new Uint8Array() : readAll(reader, kind);
     },
     /** Ends what nobody waits for any more; nothing when the body was read to its end. */
     giveUp(): void {
@@ -56,13 +70,16 @@ function bodyOf(request: Request) {
   };
 }
 
-async function readAll(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<Uint8Array> {
-  const bytes = new Uint8Array(CHECK_BODY_BYTES_MAX);
+async function readAll(
+  reader: ReadableStreamDefaultReader<Uint8Array>,
+  kind: CallbackKind,
+): Promise<Uint8Array> {
+  const bytes = new Uint8Array(CALLBACK_BODY_BYTES_MAX);
   let length = 0;
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return bytes.subarray(0, length);
-    if (length + value.length > CHECK_BODY_BYTES_MAX) throw bodyTooLarge();
+    if (length + value.length > CALLBACK_BODY_BYTES_MAX) throw bodyTooLarge(kind);
     bytes.set(value, length);
     length += value.length;
   }

@@ -5,28 +5,30 @@ import { consoleLogger, type Logger } from '../logger.js';
 import { parseLimit } from '../options.js';
 import {
   bodyTooLarge,
-  CHECK_BODY_BYTES_MAX,
-  type CheckHandler,
-  type CheckResponse,
+  CALLBACK_BODY_BYTES_MAX,
+  type CallbackHandler,
+  type CallbackKind,
+  type CallbackResponse,
   problemResponse,
-} from './check-handler.js';
-import type { CheckHeaders } from './check-signature.js';
+} from './callback-handler.js';
+import type { CallbackHeaders } from './check-signature.js';
 
 /*
- * What every way to mount a check handler has in common: only a POST is a check, its raw body is
+ * What every way to mount a handler of the broker's calls has in common: only a POST is one, its raw body is
  * read up to a limit of bytes and of time, and whatever keeps the body from being read is a problem
  * document. The ways differ in where the body comes from and how the answer is written.
  */
 export interface CheckMountOptions {
-  /** Limit for reading one body, in milliseconds. @default 2000: a check is a few KiB */
+  /** Limit for reading one body, in milliseconds. @default 2000: a call is a few KiB */
   bodyTimeoutMs?: number;
   /** @default the console */
   logger?: Logger;
 }
 
 /** The options as parsed. */
-export interface CheckMount {
-  check: CheckHandler;
+export interface CallbackMount {
+  kind: CallbackKind;
+  handler: CallbackHandler;
   bodyTimeoutMs: number;
   logger: Logger;
 }
@@ -34,9 +36,14 @@ export interface CheckMount {
 const BODY_TIMEOUT_MS = 2_000;
 
 /** @throws {EscrowError} INVALID_CONFIGURATION */
-export function parseMount(check: CheckHandler, options: CheckMountOptions): CheckMount {
+export function parseMount(
+  kind: CallbackKind,
+  handler: CallbackHandler,
+  options: CheckMountOptions,
+): CallbackMount {
   return {
-    check,
+    kind,
+    handler,
     bodyTimeoutMs: parseLimit('bodyTimeoutMs', options.bodyTimeoutMs ?? BODY_TIMEOUT_MS),
     logger: options.logger ?? consoleLogger,
   };
@@ -44,7 +51,7 @@ export function parseMount(check: CheckHandler, options: CheckMountOptions): Che
 
 export interface MountedRequest {
   method: string | undefined;
-  headers: CheckHeaders;
+  headers: CallbackHeaders;
   /** Called once, for a POST. May reject with an EscrowError, which becomes the answer. */
   readRawBody(): Promise<string | Uint8Array>;
 }
@@ -55,17 +62,17 @@ export interface MountedRequest {
  * @throws what reading the body threw, when the connection is lost
  */
 export async function answerMounted(
-  { check, bodyTimeoutMs, logger }: CheckMount,
+  { kind, handler, bodyTimeoutMs, logger }: CallbackMount,
   request: MountedRequest,
-): Promise<{ answer: CheckResponse; isBodyRead: boolean }> {
+): Promise<{ answer: CallbackResponse; isBodyRead: boolean }> {
   try {
     if (request.method !== 'POST') {
-      throw new EscrowError('ROUTE_NOT_FOUND', `a check is a POST, not a ${request.method}`);
+      throw new EscrowError('ROUTE_NOT_FOUND', `a ${kind.name} is a POST, not a ${request.method}`);
     }
     const rawBody = await within(request.readRawBody(), bodyTimeoutMs, {
-      error: () => new EscrowError('REQUEST_TIMEOUT', 'the body of the check took too long'),
+      error: () => new EscrowError('REQUEST_TIMEOUT', `the body of the ${kind.name} took too long`),
     });
-    return { answer: await check(request.headers, rawBody), isBodyRead: true };
+    return { answer: await handler(request.headers, rawBody), isBodyRead: true };
   } catch (error) {
     if (!isEscrowError(error)) throw error;
     if (error.status >= 500) logger.error({ error }, error.message);
@@ -74,15 +81,15 @@ export async function answerMounted(
 }
 
 /** By events and not by `for await`, which closes the socket when it is left early. */
-export function readStream(stream: IncomingMessage): Promise<Buffer> {
+export function readStream(stream: IncomingMessage, kind: CallbackKind): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let bytes = 0;
     stream.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
-      if (bytes <= CHECK_BODY_BYTES_MAX) chunks.push(chunk);
+      if (bytes <= CALLBACK_BODY_BYTES_MAX) chunks.push(chunk);
       // Reading goes on, into nothing: a sender whose bytes are refused unread may never see why.
-      else reject(bodyTooLarge());
+      else reject(bodyTooLarge(kind));
     });
     stream.on('end', () => resolve(Buffer.concat(chunks)));
     stream.on('error', reject);

@@ -1,9 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { EscrowError } from '@escrowmq/protocol';
+import { type CallbackKind, CHECK } from './callback-handler.js';
 import type { CheckHandler } from './check-handler.js';
 import {
   answerMounted,
-  type CheckMount,
+  type CallbackMount,
   type CheckMountOptions,
   parseMount,
   readStream,
@@ -27,7 +28,7 @@ export function nodeCheckListener(
   check: CheckHandler,
   options: CheckMountOptions = {},
 ): NodeCheckListener {
-  return listener(parseMount(check, options));
+  return nodeListener(parseMount(CHECK, check, options));
 }
 
 /**
@@ -44,7 +45,7 @@ export function expressCheckHandler(
   check: CheckHandler,
   options: CheckMountOptions = {},
 ): NodeCheckListener {
-  return listener(parseMount(check, options));
+  return nodeListener(parseMount(CHECK, check, options));
 }
 
 /**
@@ -63,27 +64,27 @@ export function nestCheckMiddleware(
   check: CheckHandler,
   options: CheckMountOptions = {},
 ): NodeCheckListener {
-  return listener(parseMount(check, options));
+  return nodeListener(parseMount(CHECK, check, options));
 }
 
-function listener(mount: CheckMount): NodeCheckListener {
+export function nodeListener(mount: CallbackMount): NodeCheckListener {
   return (request, response) => {
     respond(mount, request, response).catch((error: unknown) => {
-      mount.logger.error({ error }, 'a check could not be answered');
+      mount.logger.error({ error }, `a ${mount.kind.name} could not be answered`);
       response.destroy();
     });
   };
 }
 
 async function respond(
-  mount: CheckMount,
+  mount: CallbackMount,
   request: CheckIncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
   const { answer, isBodyRead } = await answerMounted(mount, {
     method: request.method,
     headers: request.headers,
-    readRawBody: () => readRawBody(request),
+    readRawBody: () => readRawBody(request, mount.kind),
   });
   if (!isBodyRead) {
     response.setHeader('connection', 'close');
@@ -92,15 +93,18 @@ async function respond(
   response.writeHead(answer.status, answer.headers).end(answer.body);
 }
 
-/** @throws {EscrowError} CHECK_NOT_ANSWERED when others have read the stream and kept no bytes; BODY_TOO_LARGE */
-async function readRawBody(request: CheckIncomingMessage): Promise<string | Uint8Array> {
+/** @throws {EscrowError} `notAnswered` when others have read the stream and kept no bytes; BODY_TOO_LARGE */
+async function readRawBody(
+  request: CheckIncomingMessage,
+  kind: CallbackKind,
+): Promise<string | Uint8Array> {
   const kept = [request.rawBody, request.body].find(
     (body) => typeof body === 'string' || body instanceof Uint8Array,
   );
   if (kept !== undefined) return kept;
-  if (!request.readableDidRead) return readStream(request);
+  if (!request.readableDidRead) return readStream(request, kind);
   throw new EscrowError(
-    'CHECK_NOT_ANSWERED',
-    'a body parser took the body of the check, and the signature covers its raw bytes: mount the check handler before the parser, or keep the bytes as request.rawBody (express.json: its option `verify`; Nest: `rawBody: true`)',
+    kind.notAnswered,
+    `a body parser took the body of the ${kind.name}, and the signature covers its raw bytes: mount the ${kind.name} handler before the parser, or keep the bytes as request.rawBody (express.json: its option \`verify\`; Nest: \`rawBody: true\`)`,
   );
 }

@@ -1,6 +1,7 @@
 import { within } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
 import { Webhook } from 'standardwebhooks';
+import type { CallbackKind } from './callback-handler.js';
 
 /** One `whsec_…` secret, or several while one is being rotated. */
 export type SigningSecret = string | string[];
@@ -9,39 +10,47 @@ export type SigningSecret = string | string[];
 export type SigningSecretSource = SigningSecret | (() => SigningSecret | Promise<SigningSecret>);
 
 /** Names in lower case, as Node gives them. */
-export type CheckHeaders = Record<string, string | string[] | undefined>;
+export type CallbackHeaders = Record<string, string | string[] | undefined>;
 
 /**
- * How long fetched secrets are used. Longer than a moment, so that a flood of forged checks does
+ * How long fetched secrets are used. Longer than a moment, so that a flood of forged calls does
  * not become a flood of questions to a secret store; and far below the day for which the broker
  * signs with the old secret and the new one, so that nobody notices a rotation.
  */
 export const SECRETS_KEPT_MS = 30_000;
 
-/** The secrets as they are now. */
-export type Secrets = () => Promise<Webhook[]>;
+/** The secrets as they are now, and what they sign. */
+export interface Secrets {
+  kind: CallbackKind;
+  now(): Promise<Webhook[]>;
+}
 
 /**
  * @param now monotonic milliseconds
  * @throws {EscrowError} INVALID_CONFIGURATION: given secrets that are none
  */
-export function createSecrets(source: SigningSecretSource, now = () => performance.now()): Secrets {
+export function createSecrets(
+  source: SigningSecretSource,
+  kind: CallbackKind,
+  now = () => performance.now(),
+): Secrets {
   if (typeof source !== 'function') {
     const given = parseSecrets(source);
-    return async () => given;
+    return { kind, now: async () => given };
   }
   let kept: { secrets: Promise<Webhook[]>; until: number } | undefined;
-  return () => {
+  const current = (): Promise<Webhook[]> => {
     if (kept !== undefined && now() < kept.until) return kept.secrets;
     const fetched = fetchSecrets(source);
     const mine = { secrets: fetched, until: now() + SECRETS_KEPT_MS };
     kept = mine;
-    // A failure is for those who wait now; the next check asks anew.
+    // A failure is for those who wait now; the next call asks anew.
     fetched.catch(() => {
       if (kept === mine) kept = undefined;
     });
     return fetched;
   };
+  return { kind, now: current };
 }
 
 async function fetchSecrets(source: () => SigningSecret | Promise<SigningSecret>) {
@@ -70,11 +79,11 @@ function parseSecrets(signingSecret: SigningSecret): Webhook[] {
  * Any of the secrets will do for any of the signatures; the signed time may be five minutes off
  * (standardwebhooks).
  *
- * @throws {EscrowError} INVALID_SIGNATURE; CHECK_NOT_ANSWERED when the secrets can't be had
+ * @throws {EscrowError} INVALID_SIGNATURE; the kind's `notAnswered` when the secrets can't be had
  */
 export async function verifySignature(
   secrets: Secrets,
-  signed: { headers: CheckHeaders; text: string },
+  signed: { headers: CallbackHeaders; text: string },
   limitMs: number,
 ): Promise<void> {
   const webhooks = await secretsWithin(secrets, limitMs);
@@ -93,18 +102,24 @@ export async function verifySignature(
     }
   }
   const said = cause instanceof Error ? cause.message : 'no secret';
-  throw new EscrowError('INVALID_SIGNATURE', `the check is not signed as it must be: ${said}`, {
-    cause,
-  });
+  throw new EscrowError(
+    'INVALID_SIGNATURE',
+    `the ${secrets.kind.name} is not signed as it must be: ${said}`,
+    {
+      cause,
+    },
+  );
 }
 
 async function secretsWithin(secrets: Secrets, limitMs: number): Promise<Webhook[]> {
   try {
-    return await within(secrets(), limitMs, {
+    return await within(secrets.now(), limitMs, {
       error: () => new Error(`signingSecret() gave nothing within ${Math.round(limitMs)} ms`),
     });
   } catch (cause) {
     // What it said stays in the log: the answer goes to somebody who has proved nothing yet.
-    throw new EscrowError('CHECK_NOT_ANSWERED', 'the signing secrets can not be had', { cause });
+    throw new EscrowError(secrets.kind.notAnswered, 'the signing secrets can not be had', {
+      cause,
+    });
   }
 }
