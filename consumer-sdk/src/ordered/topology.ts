@@ -136,10 +136,10 @@ async function declareOrderedExchange(channel: Channel, topology: OrderedTopolog
     if (!isEscrowError(error) || !error.message.includes('alternate-exchange')) throw error;
     throw new EscrowError(
       'INVALID_CONFIGURATION',
-      `group ${group} has topic ${topic} in another number of partitions than ${partitions} ` +
-        `(${error.message}). To change it, stop what is sent to the topic, let the group consume ` +
-        `what it has, close its instances, delete exchange ${name} and the group's partition ` +
-        'queues, and subscribe again',
+      `group ${group} has topic ${topic} in another number of partitions than ${partitions}: see ` +
+        `the names of its queues, ${queueName(topic, group)}:p0of<partitions>. To change it, stop ` +
+        'what is sent to the topic, let the group consume what it has, close its instances, ' +
+        `delete exchange ${name} and the partition queues, and subscribe again`,
       { cause: error },
     );
   }
