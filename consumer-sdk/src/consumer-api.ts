@@ -1,4 +1,5 @@
 import type { Handler } from './delivery/consume-one.js';
+import type { EphemeralHandler, EphemeralOptions } from './ephemeral/options.js';
 import type { SubscribeOptions } from './options.js';
 
 export interface Subscription {
@@ -33,6 +34,30 @@ export interface Consumer {
   subscribe<Data = unknown>(
     options: SubscribeOptions,
     handler: Handler<Data>,
+  ): Promise<Subscription>;
+  /**
+   * Consumes a topic for this very instance, as long as it lives: for a cache, or for whoever is
+   * connected to it. Every instance gets every message from now on, in the order of the queue and
+   * one after the other; nothing is kept for one that is away.
+   *
+   * Messages may be missed, and `onGap` says when: after every loss of the connection or channel,
+   * and when more waited than `queueMessagesMax`. A handler that throws or takes too long is told
+   * to the logger (`messageDropped`), and its message is gone: no attempt follows, no dead letter
+   * and no receipt. `pause` gives the queue up as well, and `resume` begins with a gap.
+   *
+   * For RabbitMQ its queue is one like any other: a message on a topic that has no other counts as
+   * forwarded. What must not get lost needs a consumer group.
+   *
+   * @throws EscrowError like `subscribe`
+   * @example
+   * const options = { topic: 'price', routingKeys: ['#.changed'], onGap: () => prices.clear() };
+   * await consumer.subscribeEphemeral<{ sku: string }>(options, (message) => {
+   *   prices.delete(message.data.sku);
+   * });
+   */
+  subscribeEphemeral<Data = unknown>(
+    options: EphemeralOptions,
+    handler: EphemeralHandler<Data>,
   ): Promise<Subscription>;
   /** Pauses every subscription that there is now; those made later are not paused. */
   pause(): Promise<void>;

@@ -3,6 +3,8 @@ import type { ChannelModel } from 'amqplib';
 import type { Consumer, Subscription } from './consumer-api.js';
 import { subscribeToEach } from './delivery/consume-one.js';
 import type { RunningSubscription, Shared } from './delivery/subscription.js';
+import { parseEphemeralOptions } from './ephemeral/options.js';
+import { subscribeEphemeral } from './ephemeral/subscription.js';
 import { logTo } from './events.js';
 import { type ConsumerOptions, parseConsumerOptions, parseSubscribeOptions } from './options.js';
 import { subscribeInOrder } from './ordered/subscribe-in-order.js';
@@ -110,6 +112,10 @@ export function createConsumer(options: ConsumerOptions): Consumer {
           ? subscribeToEach(settings, handler, shared)
           : subscribeInOrder({ ...settings, ordered }, handler, shared),
       );
+    },
+    async subscribeEphemeral(ephemeralOptions, handler) {
+      const settings = parseEphemeralOptions(ephemeralOptions);
+      return run((shared) => subscribeEphemeral(settings, handler, shared));
     },
     pause: () => all('pause'),
     resume: () => all('resume'),

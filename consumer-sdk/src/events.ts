@@ -1,3 +1,4 @@
+import type { GapReason } from './ephemeral/options.js';
 import type { DeadReason } from './settle/next-step.js';
 
 /** Which of the consumer's two connections: see connection.ts for why there are two. */
@@ -26,6 +27,12 @@ export type ConsumerEvent =
   | ({ event: 'deadLettered'; reason: DeadReason; attempts: number; cause: string } & OnMessage)
   /** The retry copy, dead letter or `failed` receipt was not confirmed: the original stays. */
   | ({ event: 'settlingFailed'; cause: string; requeueInMs: number } & OnMessage)
+  /** Messages of an ephemeral subscription may be missing: its `onGap` is called. */
+  | { event: 'gap'; topic: string; reason: GapReason }
+  /** `onGap` threw or took too long: it is called again, with a new queue. */
+  | { event: 'gapFailed'; topic: string; reason: GapReason; cause: string }
+  /** The handler of an ephemeral subscription failed, or the message was unfit for it. */
+  | ({ event: 'messageDropped'; cause: string } & OnMessage)
   /** The channel died before the message was acknowledged: RabbitMQ delivers it again. */
   | ({ event: 'deliveryLost' } & OnMessage)
   /** `consumed` receipts that did not reach RabbitMQ. Only what the broker displays suffers. */

@@ -8,6 +8,12 @@ export { createConsumer } from './consumer.js';
 export type { Consumer, Subscription } from './consumer-api.js';
 export type { Handler } from './delivery/consume-one.js';
 export type { Message } from './delivery/message.js';
+export type {
+  EphemeralHandler,
+  EphemeralMessage,
+  EphemeralOptions,
+  GapReason,
+} from './ephemeral/options.js';
 export type { ConnectionName, ConsumerEvent, OnMessage } from './events.js';
 export { type OnceMessage, once } from './once.js';
 export type { ConsumerOptions, SubscribeOptions } from './options.js';

@@ -28,7 +28,10 @@ export function watchChannel(channel: Channel): WatchedChannel {
       return isOpen;
     },
     async close() {
-      if (isOpen) await closed(channel.close(), lost);
+      if (!isOpen) return;
+      // From now on amqplib throws at whoever acknowledges something.
+      isOpen = false;
+      await closed(channel.close(), lost);
     },
   };
 }
