@@ -1,3 +1,4 @@
+import type { BatchHandler, BatchOptions } from './batch/options.js';
 import type { Handler } from './delivery/consume-one.js';
 import type { EphemeralHandler, EphemeralOptions } from './ephemeral/options.js';
 import type { SubscribeOptions } from './options.js';
@@ -25,8 +26,8 @@ export interface Consumer {
    *
    * The message is acknowledged after `handler` has resolved. When it throws or takes too long, the
    * message comes again after the next of `retryDelaysMs`, and at last goes to the dead-letter
-   * queue with the cause; after a `PermanentError` it goes there at once. Delivery is at least
-   * once: see `once`.
+   * queue with the cause; after a `PermanentError` it goes there at once, and after a `RetryLater`
+   * it comes again when it was asked for. Delivery is at least once: see `once`.
    *
    * @throws EscrowError INVALID_NAME, UNKNOWN_FIELD, INVALID_CONFIGURATION (also when the queues
    *   exist with other properties), BROKER_UNREACHABLE, SHUTTING_DOWN after `close`
@@ -58,6 +59,28 @@ export interface Consumer {
   subscribeEphemeral<Data = unknown>(
     options: EphemeralOptions,
     handler: EphemeralHandler<Data>,
+  ): Promise<Subscription>;
+  /**
+   * Like `subscribe`, with many messages in one call: for work that is cheaper together, such as
+   * one database transaction. One batch is handled at a time.
+   *
+   * When the handler resolves, all are consumed; it may return those that failed. When it throws or
+   * takes too long, all have failed, and each comes again by itself and is handled alone, so that
+   * one that spoils the batch takes no other along. What no handler may see never gets into a batch.
+   *
+   * @throws EscrowError like `subscribe`
+   * @example
+   * await consumer.subscribeBatch<Order>({ topic: 'order', group: 'index' }, async (messages) => {
+   *   const results = await index.bulk(messages.map(({ data }) => data));
+   *   const failed = messages.flatMap((message, n) =>
+   *     results[n].error ? [{ message, error: results[n].error }] : [],
+   *   );
+   *   return { failed };
+   * });
+   */
+  subscribeBatch<Data = unknown>(
+    options: BatchOptions,
+    handler: BatchHandler<Data>,
   ): Promise<Subscription>;
   /** Pauses every subscription that there is now; those made later are not paused. */
   pause(): Promise<void>;

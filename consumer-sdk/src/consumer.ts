@@ -1,5 +1,7 @@
 import { EscrowError, isEscrowError } from '@escrowmq/protocol';
 import type { ChannelModel } from 'amqplib';
+import { subscribeToBatches } from './batch/consume-batches.js';
+import { parseBatchOptions } from './batch/options.js';
 import type { Consumer, Subscription } from './consumer-api.js';
 import { subscribeToEach } from './delivery/consume-one.js';
 import type { RunningSubscription, Shared } from './delivery/subscription.js';
@@ -112,6 +114,10 @@ export function createConsumer(options: ConsumerOptions): Consumer {
           ? subscribeToEach(settings, handler, shared)
           : subscribeInOrder({ ...settings, ordered }, handler, shared),
       );
+    },
+    async subscribeBatch(batchOptions, handler) {
+      const settings = parseBatchOptions(batchOptions);
+      return run((shared) => subscribeToBatches(settings, handler, shared));
     },
     async subscribeEphemeral(ephemeralOptions, handler) {
       const settings = parseEphemeralOptions(ephemeralOptions);

@@ -4,6 +4,7 @@ export {
   isEscrowError,
 } from '@escrowmq/protocol';
 export { CONSUMED_TABLE_SQL, ensureConsumedTable, purgeConsumed } from './consumed-table.js';
+export type { BatchHandler, BatchOptions, BatchOutcome } from './batch/options.js';
 export { createConsumer } from './consumer.js';
 export type { Consumer, Subscription } from './consumer-api.js';
 export type { Handler } from './delivery/consume-one.js';

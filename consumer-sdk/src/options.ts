@@ -136,8 +136,12 @@ const SUBSCRIBE_FIELDS = [
 ];
 
 /** @throws EscrowError INVALID_NAME, INVALID_CONFIGURATION or UNKNOWN_FIELD */
-export function parseSubscribeOptions(options: SubscribeOptions): SubscribeSettings {
-  refuseUnknown(options, SUBSCRIBE_FIELDS, 'subscribe');
+export function parseSubscribeOptions(
+  options: SubscribeOptions,
+  where: 'subscribe' | 'subscribeBatch' = 'subscribe',
+): SubscribeSettings {
+  const known = SUBSCRIBE_FIELDS.filter((name) => where === 'subscribe' || name !== 'ordered');
+  refuseUnknown(options, known, where);
   const settings: SubscribeSettings = {
     topic: parse(Topic, options.topic, 'topic'),
     group: parse(ConsumerGroupName, options.group, 'group'),
@@ -162,7 +166,7 @@ export function parseSubscribeOptions(options: SubscribeOptions): SubscribeSetti
       ...retryJitterProblems(settings.retryJitter),
       ...(options.ordered === undefined ? [] : orderedProblems(options.ordered, settings)),
     ],
-    'subscribe',
+    where,
   );
   for (const key of settings.routingKeys) parse(RoutingKey, key, 'a routing key');
   // Copies: the caller's arrays may change while the subscription lives.

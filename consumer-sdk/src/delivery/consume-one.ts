@@ -1,31 +1,20 @@
-import { queueName } from '@escrowmq/protocol';
 import { causeOf } from '../cause.js';
 import type { SubscribeSettings } from '../options.js';
-import { declareTopology } from '../rabbit/topology.js';
-import { afterError, type RetryPolicy } from '../settle/next-step.js';
-import {
-  type Failure,
-  type SettleContext,
-  settleConsumed,
-  settleFailed,
-} from '../settle/settle.js';
-import { retryPolicy } from '../settle/spread.js';
+import { afterError } from '../settle/next-step.js';
+import { type Failure, settleConsumed, settleFailed } from '../settle/settle.js';
 import { tracedHandler } from '../tracing.js';
 import type { Delivery } from './delivery.js';
 import { examine } from './examine.js';
+import { type GroupContext, subscribeGroup } from './group-subscription.js';
 import { callHandler } from './handler-call.js';
 import { type Envelope, type Message, ReceivedMessage } from './message.js';
 import { Stop } from './stop.js';
-import { type RunningSubscription, type Shared, startSubscription } from './subscription.js';
-import { TimeLimits } from './time-limits.js';
+import type { RunningSubscription, Shared } from './subscription.js';
 
 export type Handler<Data> = (message: Message<Data>) => unknown;
 
-export interface ConsumeContext extends SettleContext {
-  settings: SubscribeSettings;
+export interface ConsumeContext extends GroupContext {
   handler: Handler<never>;
-  limits: TimeLimits;
-  policy: RetryPolicy;
 }
 
 /** Calls the handler with one message at a time, as many of them side by side as are out. */
@@ -34,31 +23,9 @@ export function subscribeToEach(
   handler: Handler<never>,
   shared: Shared,
 ): RunningSubscription {
-  const { topic, group, concurrency, drainTimeoutMs } = settings;
-  const { connection, publisher, receipts, log, tracing } = shared;
-  const closing = new AbortController();
-  const context: ConsumeContext = {
-    settings,
-    handler: tracedHandler(handler, tracing),
-    limits: new TimeLimits(settings.handlerTimeoutMs),
-    policy: retryPolicy(settings),
-    publisher,
-    receipts,
-    log,
-    closing: closing.signal,
-    now: Date.now,
-  };
-  return startSubscription({
-    topic,
-    group,
-    queue: queueName(topic, group),
-    prefetch: concurrency,
-    drainTimeoutMs,
-    declare: (channel) => declareTopology(channel, settings),
-    take: (delivery) => consumeOne(delivery, context),
-    closing,
-    connection,
-    log,
+  return subscribeGroup(settings, shared, (group) => {
+    const context: ConsumeContext = { ...group, handler: tracedHandler(handler, shared.tracing) };
+    return (delivery) => consumeOne(delivery, context);
   });
 }
 

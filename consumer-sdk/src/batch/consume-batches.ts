@@ -1,0 +1,152 @@
+import { causeOf } from '../cause.js';
+import type { Delivery } from '../delivery/delivery.js';
+import { examine } from '../delivery/examine.js';
+import { type GroupContext, subscribeGroup } from '../delivery/group-subscription.js';
+import { type CallEnd, callHandler } from '../delivery/handler-call.js';
+import {
+  deliveryCountOf,
+  type Envelope,
+  type Message,
+  ReceivedMessage,
+} from '../delivery/message.js';
+import { Stop } from '../delivery/stop.js';
+import type { RunningSubscription, Shared } from '../delivery/subscription.js';
+import { afterError } from '../settle/next-step.js';
+import { settleAbandoned, settleConsumed, settleFailed } from '../settle/settle.js';
+import type { Tracing } from '../tracing.js';
+import { Batches, type Gathered } from './batches.js';
+import type { BatchHandler, BatchOutcome, BatchSettings } from './options.js';
+
+/** A message that waits for its batch, or is in it. */
+interface Item extends Gathered {
+  delivery: Delivery;
+  envelope: Envelope;
+  data: unknown;
+}
+
+/**
+ * What came back unsettled this often is handled alone. A lost connection brings everything back
+ * once; a message that kills its process brings it back again and again.
+ */
+const ALONE_AFTER_REDELIVERIES = 3;
+
+/**
+ * Calls the handler with many messages at a time, one batch after the other. Each delivery is
+ * examined when it arrives and settled by itself, as it would be alone; a batch is only the way
+ * between the two.
+ */
+export function subscribeToBatches(
+  settings: BatchSettings,
+  handler: BatchHandler<never>,
+  shared: Shared,
+): RunningSubscription {
+  const { batchMax, batchWaitMs } = settings;
+  return subscribeGroup(settings.subscribe, shared, (context) => {
+    const call = tracedBatchHandler(handler, shared.tracing);
+    const batches = new Batches<Item>({
+      batchMax,
+      waitMs: batchWaitMs,
+      handle: (batch) => handleBatch(batch, call, context),
+    });
+    context.closing.addEventListener('abort', () => {
+      // Untouched, they go back when the channel is closed.
+      for (const { delivery } of batches.end()) delivery.giveUp();
+    });
+    return (delivery) => gather(delivery, batches, context);
+  });
+}
+
+function tracedBatchHandler(
+  handler: BatchHandler<never>,
+  tracing: Tracing | undefined,
+): (messages: ReceivedMessage[]) => unknown {
+  if (tracing === undefined) return handler;
+  return (messages) => tracing.span(messages, () => handler(messages));
+}
+
+function gather(delivery: Delivery, batches: Batches<Item>, context: GroupContext): void {
+  const { original, abandoned } = delivery;
+  const examined = examine(original, context.settings.group, context.policy);
+  if (examined.kind === 'refused') {
+    void settleFailed(delivery, examined, context);
+    return;
+  }
+  const { envelope, data } = examined;
+  const isAlone = envelope.attempts > 0 || deliveryCountOf(original) >= ALONE_AFTER_REDELIVERIES;
+  const item = { delivery, envelope, data, isAlone };
+  // Until its batch begins; then the batch listens.
+  abandoned.onStop(() => {
+    batches.remove(item);
+    settleAbandoned(delivery, context);
+  });
+  batches.add(item);
+}
+
+/** Resolves when the handler has ended; the settling of those that failed goes on. */
+function handleBatch(
+  batch: Item[],
+  call: (messages: ReceivedMessage[]) => unknown,
+  context: GroupContext,
+): Promise<void> {
+  const { group } = context.settings;
+  const stop = new Stop();
+  for (const { delivery } of batch) delivery.abandoned.onStop(undefined);
+  const messages = batch.map(
+    ({ delivery, envelope, data }) =>
+      new ReceivedMessage(delivery.original, { envelope, data, group, stop }),
+  );
+  return new Promise((resolve) => {
+    callHandler({
+      call: () => call(messages),
+      stop,
+      // All of a batch are out on one channel, and are lost together.
+      abandoned: batch[0]?.delivery.abandoned ?? new Stop(),
+      limits: context.limits,
+      ended(end) {
+        settleBatch(batch, errorsOf(end, messages), context);
+        resolve();
+      },
+    });
+  });
+}
+
+/** The error of each message in turn, `undefined` for those that were consumed. */
+type Errors = ({ error: unknown } | undefined)[];
+
+function errorsOf(end: CallEnd, messages: readonly Message[]): Errors {
+  if ('error' in end) return messages.map(() => end);
+  const failed = failedOf(end.result);
+  if (failed === undefined) return messages.map(() => undefined);
+  const errors: Errors = messages.map(() => undefined);
+  for (const { message, error } of failed) {
+    const index = messages.indexOf(message);
+    if (index === -1) {
+      // Which one was meant nobody knows, so none of them counts as consumed.
+      const id = String(message?.id);
+      const problem = new Error(`the handler returned ${id} as failed, which is not of its batch`);
+      return messages.map(() => ({ error: problem }));
+    }
+    errors[index] = { error };
+  }
+  return errors;
+}
+
+function failedOf(result: unknown): BatchOutcome['failed'] | undefined {
+  if (typeof result !== 'object' || result === null || !('failed' in result)) return undefined;
+  return (result as BatchOutcome).failed;
+}
+
+function settleBatch(batch: readonly Item[], errors: Errors, context: GroupContext): void {
+  const isAbandoned = batch.some(({ delivery }) => delivery.abandoned.isStopped);
+  batch.forEach(({ delivery, envelope }, index) => {
+    const failed = errors[index];
+    if (isAbandoned) settleAbandoned(delivery, context);
+    else if (failed === undefined) settleConsumed(delivery, envelope, context);
+    else {
+      const { attempts, postponed } = envelope;
+      const next = afterError(failed.error, { attempts, postponed }, context.policy);
+      const failure = { next, cause: causeOf(failed.error), envelope };
+      void settleFailed(delivery, failure, context);
+    }
+  });
+}
