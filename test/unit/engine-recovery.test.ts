@@ -97,7 +97,7 @@ describe('recovery', () => {
     expect(await forwarder.recoverOnce()).toBe(0);
     expect(claims).toEqual([
       { limit: 7, leaseMs: 30_000 },
-      { limit: 200, leaseMs: 30_000 },
+      { limit: 500, leaseMs: 30_000 },
     ]);
   });
 

@@ -72,7 +72,12 @@ export interface Forwarder {
 const LEASE_MS = 30_000;
 /** Nothing is begun this close to the end of its lease: a confirm may take its full limit. */
 const LEASE_MARGIN_MS = 12_000;
-const CLAIM_ROWS_MAX = 200;
+/**
+ * Delayed messages come due together, and each pass costs the database a sync: of 40,000 due at
+ * once, MariaDB let 2,400 to 4,300 go in a second by 200, 5,000 to 6,700 by 500, and no more by
+ * 1,000. SQLite let 5,100 to 5,900 go either way.
+ */
+const CLAIM_ROWS_MAX = 500;
 const CLAIM_BYTES_MAX = 8 * 1024 * 1024;
 const SAVE_ROWS_MAX = 500;
 /** Bounded by the publish window; this only guards against a mistake of ours. */
