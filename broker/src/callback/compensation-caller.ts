@@ -21,7 +21,9 @@ export function createCompensationCaller(
     ...calls,
     async compensate(group, request, trace) {
       const outcome = await calls.call(group, compensationQuestion(request, trace));
-      return outcome.kind === 'unanswered' ? outcome : { ...outcome, kind: 'acknowledged' };
+      if (outcome.kind === 'unanswered') return outcome;
+      const { endpoint, tookMs } = outcome;
+      return { kind: 'acknowledged', endpoint, tookMs };
     },
   };
 }
