@@ -14,6 +14,7 @@ import {
   tellFailed,
   tellSettlingFailed,
 } from '../settle/settle.js';
+import { IN_PLACE_MS_MAX } from './options.js';
 import type { Permit } from './semaphore.js';
 
 /*
@@ -34,7 +35,8 @@ export async function consumeInOrder(
     delivery.giveUp();
     return;
   }
-  const examined = examine(delivery.original, context.settings.group, context.policy);
+  // Without the policy: nothing goes from here into a retry queue to wait for its time.
+  const examined = examine(delivery.original, context.settings.group);
   if (examined.kind === 'refused') {
     await putAway({ delivery, permit, context }, examined);
     return;
@@ -58,6 +60,7 @@ async function tryUntilSettled(inHand: InHand, content: Content): Promise<void> 
   const { delivery, permit, context } = inHand;
   let { envelope } = content;
   let firstFailedAt: number | undefined;
+  const since = performance.now();
   for (;;) {
     const { end, left } = await tryOnce(inHand, { ...content, envelope });
     if ('result' in end) {
@@ -71,34 +74,56 @@ async function tryUntilSettled(inHand: InHand, content: Content): Promise<void> 
       break;
     }
     firstFailedAt ??= context.now();
-    const failure = failureOf(end.error, envelope, { context, firstFailedAt });
-    if (failure.next.step === 'deadLetter') {
+    const elapsedMs = performance.now() - since;
+    const { next, error } = nextInPlace(end.error, envelope, { context, elapsedMs });
+    const failure: Failure = { next, cause: causeOf(error), envelope, firstFailedAt };
+    if (next.step === 'deadLetter') {
       await putAway(inHand, failure);
       break;
     }
     tellFailed(delivery, failure, context);
-    await permit.whileIn(pause(waitOf(failure.next, context), inHand));
+    await permit.whileIn(pause(waitOf(next, context), inHand));
     if (isOver(delivery, context)) {
       delivery.giveUp();
       break;
     }
-    const { attempts, postponed } = failure.next;
+    const { attempts, postponed } = next;
     envelope = { ...envelope, attempts, postponed };
   }
 }
 
-function failureOf(
-  error: unknown,
-  envelope: Envelope,
-  { context, firstFailedAt }: { context: ConsumeContext; firstFailedAt: number },
-): Failure {
-  const { attempts, postponed } = envelope;
-  const next = afterError(error, { attempts, postponed }, context.policy);
-  return { next, cause: causeOf(error), envelope, firstFailedAt };
+interface InTime {
+  context: ConsumeContext;
+  /** Since the first attempt. */
+  elapsedMs: number;
 }
 
+/**
+ * What is next, when it must not take longer than a delivery may be out: a wait that a handler asks
+ * for and that does not fit in is a failure, and a message without time is given up.
+ */
+function nextInPlace(error: unknown, envelope: Envelope, inTime: InTime) {
+  const { attempts, postponed } = envelope;
+  const { policy } = inTime.context;
+  const asked = { next: afterError(error, { attempts, postponed }, policy), error };
+  if (asked.next.step === 'deadLetter' || fits(asked.next, inTime)) return asked;
+  const tooLong = new Error(`${causeOf(error)} (no time for that in an ordered group)`);
+  const failed = { next: afterError(tooLong, { attempts, postponed }, policy), error: tooLong };
+  if (failed.next.step === 'deadLetter' || fits(failed.next, inTime)) return failed;
+  const spent = { attempts: failed.next.attempts, postponed };
+  const givenUp: NextStep = { step: 'deadLetter', reason: 'exhausted', ...spent };
+  return { next: givenUp, error: tooLong };
+}
+
+function fits(next: Wait, { context, elapsedMs }: InTime): boolean {
+  const { handlerTimeoutMs } = context.settings;
+  return elapsedMs + waitOf(next, context) + handlerTimeoutMs <= IN_PLACE_MS_MAX;
+}
+
+type Wait = Exclude<NextStep, { step: 'deadLetter' }>;
+
 /** In its place a message waits in one go, where a retry queue may have to be entered again. */
-function waitOf(next: Exclude<NextStep, { step: 'deadLetter' }>, context: ConsumeContext): number {
+function waitOf(next: Wait, context: ConsumeContext): number {
   const notBefore = next.step === 'postpone' ? next.notBefore : undefined;
   return notBefore === undefined ? next.inMs : notBefore - context.now();
 }

@@ -28,7 +28,7 @@ export const ORDERED_RETRY_DELAYS_MS_DEFAULT = [
  * A message that is retried in its place stays unacknowledged all the time, and after 30 minutes
  * RabbitMQ closes the channel over it; the rest is for the dead letter.
  */
-const IN_PLACE_MS_MAX = 25 * 60 * 1000;
+export const IN_PLACE_MS_MAX = 25 * 60 * 1000;
 
 export function orderedSettings(options: OrderedOptions): OrderedSettings {
   return { partitions: options.partitions ?? PARTITIONS_DEFAULT };
