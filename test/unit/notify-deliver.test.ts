@@ -106,7 +106,7 @@ test('an endpoint that is gone is disabled, and the message goes back, however o
     const { thrown, disabled, closed } = await tryOne({ outcome: { kind: 'gone' }, message });
     expect(disabled).toEqual(['the endpoint answered HTTP 410']);
     expect(closed).toBe(true);
-    expect(thrown).toEqual(new RetryLater(5_000, 'HTTP 410: the webhook is disabled'));
+    expect(thrown).toEqual(new RetryLater(1_000, 'HTTP 410: the webhook is disabled'));
   }
 });
 

@@ -86,6 +86,20 @@ test("a producer's own headers do not speak for the broker", () => {
   for (const name of Object.keys(headers)) expect(sent).not.toHaveProperty(name);
 });
 
+test('a message that is a CloudEvent is one over HTTP too', () => {
+  const headers = {
+    'cloudEvents:specversion': '1.0',
+    'cloudEvents:subject': 'a 100 % "中"',
+    'cloudEvents:id': 7,
+  };
+  const sent = requestHeaders(delivered({ headers }));
+  expect(sent).toMatchObject({
+    'ce-specversion': '1.0',
+    'ce-subject': 'a%20100%20%25%20%22%E4%B8%AD%22',
+  });
+  expect(Object.keys(sent).filter((name) => /cloud|ce-id/.test(name))).toEqual([]);
+});
+
 test('what no header can hold is percent-encoded', () => {
   const sent = requestHeaders(
     delivered({ routingKey: 'a b.中\u0000', contentType: 'text/plain\r\nx: 1' }),

@@ -30,7 +30,7 @@ export interface DeliverDeps {
 }
 
 /** How soon a message comes back for a webhook that is being disabled: then it stays in its queue. */
-const GONE_MS = 5_000;
+const GONE_MS = 1_000;
 
 /** Since when an endpoint could have taken it: a message that waits for its time grows no older. */
 function ageMs(message: Pick<Message, 'preparedAt' | 'dueAt'>, webhook: Webhook, now: number) {

@@ -1,4 +1,4 @@
-import { HEADERS } from '@escrowmq/protocol';
+import { CLOUD_EVENTS_PREFIX, HEADERS } from '@escrowmq/protocol';
 
 /** What of a message goes into the headers of its request. */
 export interface Notified {
@@ -10,7 +10,7 @@ export interface Notified {
   contentType: string;
   producerGroup: string;
   preparedAt: number;
-  /** The message's own headers and trace context; of these only the trace is passed on. */
+  /** The message's own; of these the trace context and the attributes of CloudEvents go along. */
   headers: Readonly<Record<string, unknown>>;
   /** Attempts that have failed so far. */
   attempts: number;
@@ -37,14 +37,28 @@ export function requestHeaders(message: Notified): Record<string, string> {
     [HEADERS.preparedAt]: String(message.preparedAt),
     [PRODUCER_GROUP]: message.producerGroup,
     [ATTEMPT]: String(message.attempts + 1),
+    ...cloudEventsHeaders(message.headers),
     ...(typeof traceparent === 'string' ? { traceparent: headerText(traceparent) } : {}),
     ...(typeof tracestate === 'string' ? { tracestate: headerText(tracestate) } : {}),
   };
 }
 
-/** A header holds visible ASCII; the bytes of everything else are percent-encoded. */
-function headerText(text: string): string {
-  return text.replace(/[^\x20-\x7e]+/gu, (others) =>
+/** As the HTTP binding of CloudEvents has them, in binary mode. */
+function cloudEventsHeaders(headers: Notified['headers']): Record<string, string> {
+  const attributes = Object.entries(headers).flatMap(([name, value]) =>
+    name.startsWith(CLOUD_EVENTS_PREFIX) && typeof value === 'string'
+      ? [[`ce-${name.slice(CLOUD_EVENTS_PREFIX.length)}`, escaped(value, /[^\x21-\x7e]+|["%]/gu)]]
+      : [],
+  );
+  return Object.fromEntries(attributes);
+}
+
+/** A header holds printable ASCII. */
+const headerText = (text: string): string => escaped(text, /[^\x20-\x7e]+/gu);
+
+/** The bytes of these characters are percent-encoded. */
+function escaped(text: string, characters: RegExp): string {
+  return text.replace(characters, (others) =>
     [...Buffer.from(others)]
       .map((byte) => `%${byte.toString(16).toUpperCase().padStart(2, '0')}`)
       .join(''),
