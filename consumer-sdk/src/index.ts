@@ -3,7 +3,21 @@ export {
   EscrowError,
   isEscrowError,
 } from '@escrowmq/protocol';
-export { CONSUMED_TABLE_SQL, ensureConsumedTable, purgeConsumed } from './consumed-table.js';
+export type { ApplyOptions, OnceMessage } from './apply/apply-options.js';
+export {
+  CONSUMED_TABLE_SQL,
+  ensureConsumedTable,
+  purgeConsumed,
+} from './apply/consumed-table.js';
+export {
+  createDuplicateFront,
+  type DuplicateFront,
+  type DuplicateFrontOptions,
+} from './apply/duplicate-front.js';
+export { type LatestOptions, type LatestResult, latest } from './apply/latest.js';
+export { ensureLatestTable, LATEST_TABLE_SQL } from './apply/latest-table.js';
+export { once } from './apply/once.js';
+export { type BatchResult, onceBatch } from './apply/once-batch.js';
 export type { BatchHandler, BatchOptions, BatchOutcome } from './batch/options.js';
 export { createConsumer } from './consumer.js';
 export type { Consumer, Subscription } from './consumer-api.js';
@@ -16,7 +30,6 @@ export type {
   GapReason,
 } from './ephemeral/options.js';
 export type { ConnectionName, ConsumerEvent, OnMessage } from './events.js';
-export { type OnceMessage, once } from './once.js';
 export type { ConsumerOptions, SubscribeOptions } from './options.js';
 export type { DeadReason } from './settle/next-step.js';
 export { PermanentError } from './settle/permanent-error.js';

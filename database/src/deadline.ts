@@ -5,6 +5,8 @@ export interface Late<T> {
   error(): Error;
   /** Receives what arrives after the limit, so that it can be given back. */
   giveBack?(value: T): void;
+  /** Ends the wait as the limit does; its reason is thrown. */
+  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -12,23 +14,38 @@ export interface Late<T> {
  * and its late error is dropped, because the one who waited has already been told.
  */
 export function within<T>(work: Promise<T>, limitMs: number, late: Late<T>): Promise<T> {
+  const { signal } = late;
   return new Promise<T>((resolve, reject) => {
     let isOver = false;
-    const timer = setTimeout(() => {
+    const endWait = () => {
       isOver = true;
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+    };
+    const onAbort = () => {
+      endWait();
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      endWait();
       reject(late.error());
     }, limitMs);
     work.then(
       (value) => {
-        clearTimeout(timer);
-        if (isOver) late.giveBack?.(value);
-        else resolve(value);
+        if (isOver) {
+          late.giveBack?.(value);
+          return;
+        }
+        endWait();
+        resolve(value);
       },
       (error: unknown) => {
-        clearTimeout(timer);
+        endWait();
         reject(error);
       },
     );
+    if (signal?.aborted) onAbort();
+    else signal?.addEventListener('abort', onAbort);
   });
 }
 

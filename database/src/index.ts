@@ -5,6 +5,7 @@ export type {
   Mysql2Queryable,
   Mysql2Transaction,
 } from './adapters/mysql2-shape.js';
+export { type CallbackRules, callInside, ENDINGS } from './call-inside.js';
 export type {
   Dialect,
   Executor,

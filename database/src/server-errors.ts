@@ -9,6 +9,8 @@ export type Meaning =
   /** Somebody else holds the lock: a transaction that is still open. */
   | 'locked'
   | 'deadlock'
+  /** Somebody else changed what this transaction had read before: PostgreSQL above READ COMMITTED. */
+  | 'not serializable'
   /** Of a savepoint, or of anything else that needs an open transaction. */
   | 'no open transaction'
   | 'read-only'
@@ -81,6 +83,7 @@ const POSTGRES: Record<string, Meaning> = {
   '42P01': 'no such table',
   '55P03': 'locked',
   '40P01': 'deadlock',
+  '40001': 'not serializable',
   '25P01': 'no open transaction',
   '25P02': 'no open transaction',
   '3B001': 'no open transaction',

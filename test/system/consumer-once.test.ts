@@ -1,20 +1,35 @@
-import { setTimeout as pause } from 'node:timers/promises';
-import { ensureConsumedTable, once, purgeConsumed } from '@escrowmq/consumer';
+import {
+  ensureConsumedTable,
+  ensureLatestTable,
+  latest,
+  once,
+  onceBatch,
+} from '@escrowmq/consumer';
 import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals';
 import { createPool, type Pool, type PoolConnection, type RowDataPacket } from 'mysql2/promise';
 import { openBench } from '../support/consumer-bench.js';
 import { newTransactionId, publish } from '../support/publish.js';
+import { deferred } from '../support/ready.js';
 import { freshMysqlDatabase, rabbitmqUrl } from '../support/servers.js';
 import { until } from '../support/until.js';
 
+/*
+ * What does not depend on the data layer, and what a pool of mysql2 shows of itself; what holds for
+ * every layer is in consumer-database-suite.ts.
+ */
+
+let uri: string;
 let pool: Pool;
 const group = 'phone-index';
 const newMessage = () => ({ id: `${newTransactionId()}-0`, group });
+const CONNECTIONS = 3;
 
 beforeAll(async () => {
-  // Three connections: one that is not given back stops the tests soon.
-  pool = createPool({ uri: await freshMysqlDatabase(), connectionLimit: 3 });
+  // Few connections: one that is not given back stops the tests soon.
+  uri = await freshMysqlDatabase();
+  pool = createPool({ uri, connectionLimit: CONNECTIONS });
   await ensureConsumedTable(pool);
+  await ensureLatestTable(pool);
   await pool.query('create table accounts (id int primary key, balance int not null)');
 });
 afterAll(() => pool.end());
@@ -24,7 +39,9 @@ beforeEach(async () => {
   await pool.query('insert into accounts values (1, 0), (2, 0)');
 });
 
-const add = (on: Pool | PoolConnection, id: number, sum = 1) =>
+type Tx = Pick<PoolConnection, 'execute' | 'query'>;
+
+const add = (on: Tx, id: number, sum = 1) =>
   on.execute('update accounts set balance = balance + ? where id = ?', [sum, id]);
 
 async function balance(id: number): Promise<number> {
@@ -34,17 +51,11 @@ async function balance(id: number): Promise<number> {
   return rows[0]!.balance;
 }
 
-async function consumedRows(messageId: string): Promise<number> {
-  const [rows] = await pool.query<RowDataPacket[]>(
-    'select * from escrow_consumed where consumer_group = ? and message_id = ?',
-    [group, messageId],
-  );
-  return rows.length;
-}
-
 /** The pool gives back what it was given: no transaction is open on any connection. */
 async function expectCleanPool(): Promise<void> {
-  const connections = await Promise.all([1, 2, 3].map(() => pool.getConnection()));
+  const connections = await Promise.all(
+    Array.from({ length: CONNECTIONS }, () => pool.getConnection()),
+  );
   try {
     for (const connection of connections) {
       const [rows] = await connection.query<RowDataPacket[]>(
@@ -58,132 +69,52 @@ async function expectCleanPool(): Promise<void> {
   }
 }
 
-test('work is applied once, and a second time is a duplicate', async () => {
+test('whatever becomes of a message, its connection is clean afterwards', async () => {
   const message = newMessage();
   expect(await once(pool, message, (tx) => add(tx, 1))).toBe('applied');
   await expectCleanPool();
   expect(await once(pool, message, (tx) => add(tx, 1))).toBe('duplicate');
-  expect(await balance(1)).toBe(1);
   await expectCleanPool();
-});
-
-test('two groups apply the same message each for itself', async () => {
-  const message = newMessage();
-  await once(pool, message, (tx) => add(tx, 1));
-  expect(await once(pool, { ...message, group: 'other' }, (tx) => add(tx, 1))).toBe('applied');
-  expect(await once(pool, { ...message, group: 'Other' }, (tx) => add(tx, 1))).toBe('applied');
-  expect(await balance(1)).toBe(3);
-});
-
-test('of two instances with the same message one waits and finds a duplicate', async () => {
-  const message = newMessage();
-  let running = 0;
-  const work = async (tx: PoolConnection) => {
-    running += 1;
-    expect(running).toBe(1);
-    await add(tx, 1);
-    // Gives the other one every chance to come in.
-    await pause(100);
-    running -= 1;
-  };
-  const results = await Promise.all([once(pool, message, work), once(pool, message, work)]);
-  expect(results.sort()).toEqual(['applied', 'duplicate']);
-  expect(await balance(1)).toBe(1);
-});
-
-test('when the first of two instances fails, the waiting one applies the message', async () => {
-  const message = newMessage();
-  let calls = 0;
-  const work = async (tx: PoolConnection) => {
-    calls += 1;
-    await add(tx, 1);
-    await pause(100);
-    if (calls === 1) throw new Error('the first fails');
-  };
-  const results = await Promise.allSettled([once(pool, message, work), once(pool, message, work)]);
-  expect(results.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
-  expect(await balance(1)).toBe(1);
-  expect(await consumedRows(message.id)).toBe(1);
-});
-
-test('work that throws leaves nothing behind, and the next attempt applies it', async () => {
-  const message = newMessage();
-  const failing = once(pool, message, async (tx) => {
+  const failing = once(pool, newMessage(), async (tx) => {
     await add(tx, 1);
     throw new TypeError('broken');
   });
   await expect(failing).rejects.toThrow(new TypeError('broken'));
-  expect(await balance(1)).toBe(0);
-  expect(await consumedRows(message.id)).toBe(0);
   await expectCleanPool();
-  expect(await once(pool, message, (tx) => add(tx, 1))).toBe('applied');
+  const ended = once(pool, newMessage(), (tx) => tx.query('create table if not exists t (n int)'));
+  await expect(ended).rejects.toMatchObject({ code: 'TRANSACTION_MISUSED' });
+  await expectCleanPool();
+  expect(await balance(1)).toBe(1);
 });
 
-/** Makes `tx` the victim of a deadlock with a heavier transaction, and returns its error. */
-async function deadlock(tx: PoolConnection): Promise<unknown> {
-  const rival = await pool.getConnection();
-  try {
-    await rival.beginTransaction();
-    // InnoDB rolls back the transaction that changed fewer rows.
-    await rival.query('insert into accounts values (11, 0), (12, 0), (13, 0), (14, 0), (15, 0)');
-    await add(rival, 2);
-    await add(tx, 1);
-    const rivalWaits = add(rival, 1);
-    const error = await add(tx, 2).then(
-      () => undefined,
-      (reason) => reason,
-    );
-    await rivalWaits;
-    await rival.rollback();
-    return error;
-  } finally {
-    rival.destroy();
-  }
-}
-
-test('a deadlock that the work lets pass is thrown, and nothing was applied', async () => {
-  const message = newMessage();
-  const failing = once(pool, message, async (tx) => {
-    throw await deadlock(tx);
-  });
-  await expect(failing).rejects.toMatchObject({ errno: 1213 });
-  expect(await consumedRows(message.id)).toBe(0);
-  await expectCleanPool();
-});
-
-test('work that swallowed a deadlock and went on is rolled back to the last statement', async () => {
-  const message = newMessage();
-  const swallowing = once(pool, message, async (tx) => {
-    expect(await deadlock(tx)).toMatchObject({ errno: 1213 });
-    await add(tx, 2, 10);
-  });
-  await expect(swallowing).rejects.toMatchObject({ code: 'TRANSACTION_MISUSED' });
-  expect([await balance(1), await balance(2)]).toEqual([0, 0]);
-  expect(await consumedRows(message.id)).toBe(0);
-  await expectCleanPool();
-});
-
-test.each([
-  ['commits', (tx: PoolConnection) => tx.commit()],
-  ['rolls back', (tx: PoolConnection) => tx.rollback()],
-  ['begins another transaction', (tx: PoolConnection) => tx.beginTransaction()],
-  ['changes the schema', (tx: PoolConnection) => tx.query('create table if not exists t (n int)')],
-])('work that %s by itself is refused', async (_does, misuse) => {
-  const refused = once(pool, newMessage(), async (tx) => {
-    await misuse(tx);
-    await add(tx, 2);
-  });
-  await expect(refused).rejects.toMatchObject({ code: 'TRANSACTION_MISUSED' });
-  expect(await balance(2)).toBe(0);
-  await expectCleanPool();
+test('a transaction of once is four statements: begin, the note, the work, commit', async () => {
+  const sent: string[] = [];
+  const watched: Pick<Pool, 'getConnection'> = {
+    async getConnection() {
+      const connection = await pool.getConnection();
+      return new Proxy(connection, {
+        get(target, name) {
+          const value: unknown = Reflect.get(target, name, target);
+          if (typeof value !== 'function') return value;
+          return (...args: unknown[]) => {
+            if (name === 'query' || name === 'execute') sent.push(String(args[0]).slice(0, 17));
+            return Reflect.apply(value, target, args);
+          };
+        },
+      });
+    },
+  };
+  await once(watched, newMessage(), (tx) => add(tx, 1));
+  expect(sent).toEqual(['start transaction', 'insert into escro', 'update accounts s', 'commit']);
 });
 
 test('a connection that dies during the work is not given back to the pool', async () => {
   const message = newMessage();
-  for (let round = 0; round < 4; round += 1) {
+  for (let round = 0; round < CONNECTIONS + 1; round += 1) {
     const failing = once(pool, message, async (tx) => {
       await add(tx, 1);
-      await pool.query('kill ?', [tx.threadId]);
+      const [rows] = await tx.query<RowDataPacket[]>('select connection_id() as id');
+      await pool.query('kill ?', [rows[0]!.id]);
       await add(tx, 1);
     });
     await expect(failing).rejects.toThrow();
@@ -193,56 +124,112 @@ test('a connection that dies during the work is not given back to the pool', asy
   await expectCleanPool();
 });
 
-test('when the answer to COMMIT is lost the outcome is unknown, and the next attempt is told', async () => {
+test('without a free connection nothing is applied, and one that comes late is given back', async () => {
+  const held = await Promise.all(Array.from({ length: CONNECTIONS }, () => pool.getConnection()));
   const message = newMessage();
-  const lost = once(pool, message, async (tx) => {
-    await add(tx, 1);
-    const query = tx.query.bind(tx);
-    // The wire, cut after COMMIT has arrived and before its answer is read.
-    tx.query = (async (sql: string) => {
-      const result = await query(sql);
-      if (sql === 'commit') {
-        tx.destroy();
-        throw Object.assign(new Error('Connection lost'), { code: 'PROTOCOL_CONNECTION_LOST' });
-      }
-      return result;
-    }) as typeof tx.query;
-  });
-  await expect(lost).rejects.toMatchObject({ code: 'OUTCOME_UNKNOWN' });
-  expect(await once(pool, message, (tx) => add(tx, 1))).toBe('duplicate');
-  expect(await balance(1)).toBe(1);
-});
-
-test('work that ends after its handler ran out of time is rolled back', async () => {
-  const controller = new AbortController();
-  const message = { ...newMessage(), signal: controller.signal };
-  const late = once(pool, message, async (tx) => {
-    await add(tx, 1);
-    controller.abort(new Error('too late'));
-  });
-  await expect(late).rejects.toThrow('too late');
-  expect(await balance(1)).toBe(0);
-  await expect(once(pool, message, (tx) => add(tx, 1))).rejects.toThrow('too late');
+  const late = once(pool, message, (tx) => add(tx, 1), { connectionTimeoutMs: 50 });
+  await expect(late).rejects.toMatchObject({ code: 'DATABASE_UNAVAILABLE' });
+  for (const connection of held) connection.release();
   await expectCleanPool();
+  expect(await once(pool, message, (tx) => add(tx, 1))).toBe('applied');
 });
 
-test('an id that is not a message id is refused before anything is touched', async () => {
-  const refused = once(pool, { id: 'order-7', group }, (tx) => add(tx, 1));
-  await expect(refused).rejects.toMatchObject({ code: 'INVALID_ID' });
+test.each(['read committed', 'repeatable read', 'serializable', 'read uncommitted'])(
+  'under %s ten instances with one message, one object and one batch apply each once',
+  async (isolation) => {
+    const own = createPool({ uri, connectionLimit: 10 });
+    own.on('connection', (connection) => {
+      connection.query(`set session transaction isolation level ${isolation}`);
+    });
+    try {
+      const message = newMessage();
+      const batch = [newMessage(), newMessage(), newMessage()];
+      const key = message.id;
+      const all = Array.from({ length: 10 }, async (_, n) => [
+        await once(own, message, (tx) => add(tx, 1)),
+        await latest(own, newMessage(), { key, at: n }, (tx) =>
+          tx.query('update accounts set balance = ? where id = 2', [n]),
+        ),
+        await onceBatch(own, n % 2 === 0 ? batch : [...batch].reverse(), (tx, fresh) =>
+          add(tx, 1, 10 * fresh.length),
+        ),
+      ]);
+      await Promise.all(all);
+      expect([await balance(1), await balance(2)]).toEqual([31, 9]);
+    } finally {
+      await own.end();
+    }
+  },
+);
+
+test.each([
+  [
+    'an id that is not a message id',
+    () => once(pool, { id: 'order-7', group }, add1),
+    'INVALID_ID',
+  ],
+  ['a name of no group', () => once(pool, { ...newMessage(), group: 'a b' }, add1), 'INVALID_NAME'],
+  [
+    'a timeout of 0',
+    () => once(pool, newMessage(), add1, { commitTimeoutMs: 0 }),
+    'INVALID_CONFIGURATION',
+  ],
+  ['an empty key', () => latest(pool, newMessage(), { key: '', at: 1 }, add1), 'INVALID_REQUEST'],
+  [
+    'a key of 256 bytes',
+    () => latest(pool, newMessage(), { key: 'ä'.repeat(128), at: 1 }, add1),
+    'INVALID_REQUEST',
+  ],
+  [
+    'half a character',
+    () => latest(pool, newMessage(), { key: '\ud800', at: 1 }, add1),
+    'INVALID_REQUEST',
+  ],
+  [
+    'a fraction of a time',
+    () => latest(pool, newMessage(), { key: 'a', at: 0.5 }, add1),
+    'INVALID_REQUEST',
+  ],
+  [
+    'a date',
+    () => latest(pool, newMessage(), { key: 'a', at: new Date() as never }, add1),
+    'INVALID_REQUEST',
+  ],
+  [
+    'a batch of two groups',
+    () => onceBatch(pool, [newMessage(), { ...newMessage(), group: 'other' }], add1),
+    'INVALID_REQUEST',
+  ],
+])('%s is refused before anything is touched', async (_what, call, code) => {
+  await expect(call()).rejects.toMatchObject({ code });
+  expect(await balance(1)).toBe(0);
 });
 
-test('purging deletes what is older than that and nothing else', async () => {
-  const message = newMessage();
-  await once(pool, message, (tx) => add(tx, 1));
-  const dayAgo = Date.now() - 24 * 3_600_000;
-  const old = Array.from({ length: 2500 }, (_, n) => [group, `old-${n}`, dayAgo]);
-  await pool.query('insert into escrow_consumed values ?', [old]);
-  expect(await purgeConsumed(pool)).toBe(0);
-  expect(await purgeConsumed(pool, 3_600_000)).toBe(2500);
-  expect(await consumedRows(message.id)).toBe(1);
-  await expect(purgeConsumed(pool, Number.NaN)).rejects.toMatchObject({
-    code: 'INVALID_CONFIGURATION',
+const add1 = (tx: Tx) => add(tx, 1);
+
+test('a key of 255 bytes is one', async () => {
+  const key = 'x'.repeat(255);
+  expect(await latest(pool, newMessage(), { key, at: 1 }, add1)).toBe('applied');
+});
+
+test('a batch of nothing is applied without a connection', async () => {
+  expect(await onceBatch(pool, [], add1)).toEqual({ applied: [], duplicates: [] });
+});
+
+test('a batch is given up when one of its signals aborts', async () => {
+  const controllers = [new AbortController(), new AbortController()];
+  const messages = controllers.map(({ signal }) => ({ ...newMessage(), signal }));
+  const begun = deferred();
+  const hanging = onceBatch(pool, messages, async (tx) => {
+    await add(tx, 1);
+    begun.resolve();
+    await new Promise(() => {});
   });
+  await begun.promise;
+  controllers[1]!.abort(new Error('out of time'));
+  await expect(hanging).rejects.toThrow('out of time');
+  expect(await balance(1)).toBe(0);
+  await expectCleanPool();
 });
 
 test('a message delivered twice to a subscription is applied once and acknowledged twice', async () => {

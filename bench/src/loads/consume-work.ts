@@ -36,7 +36,7 @@ export async function openWorker(
   };
 }
 
-async function insertParcel(tx: PoolConnection): Promise<void> {
+async function insertParcel(tx: Pick<PoolConnection, 'execute'>): Promise<void> {
   await tx.execute('insert into parcels (note) values (?)', ['packed by hand']);
 }
 

@@ -1,5 +1,6 @@
 import type { Executor, Row, SqlValue } from '../database.js';
 import type { Mysql2Queryable } from './mysql2-shape.js';
+import { answersRows } from './rows.js';
 
 /** SERVER_STATUS_IN_TRANS and SERVER_STATUS_AUTOCOMMIT of MySQL's protocol. */
 const IN_TRANSACTION = 0x0001;
@@ -32,7 +33,10 @@ export async function run(
   sql: string,
   values: readonly SqlValue[] = [],
 ): Promise<unknown> {
-  const [result] = await connection.query({ sql, ...AS_OBJECTS }, [...values]);
+  // mysql2 takes options apart for longer than the rest of its work takes it.
+  const [result] = answersRows(sql)
+    ? await connection.query({ sql, ...AS_OBJECTS }, [...values])
+    : await connection.query(sql, [...values]);
   return result;
 }
 

@@ -3,6 +3,7 @@
  * against this package, and one with it keeps the overloads of its own version.
  */
 export interface Mysql2Queryable {
+  query(sql: string, values?: (string | number | null)[]): Promise<[unknown, unknown]>;
   query(
     options: { sql: string; [option: string]: unknown },
     values?: (string | number | null)[],

@@ -1,5 +1,5 @@
 import type { LocalDatabase, OpenTransaction } from '@escrowmq/database';
-import { Deadline, meaningOf, within } from '@escrowmq/database';
+import { callInside, Deadline, ENDINGS, meaningOf, within } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
 import type { ProducerLimits } from '../options.js';
 import type { Outcome } from './decide-outcome.js';
@@ -184,21 +184,14 @@ async function callBack<Tx, T>(run: Run<Tx, T>, open: OpenTransaction<Tx>): Prom
     if (failure !== undefined) statements?.refuse(() => failure);
   });
   const info: TransactionInfo = { id, supplyData: supplied.supply };
-  try {
-    const value = await within((async () => run.callback(open.tx, info))(), run.deadline.leftMs, {
-      error: () => tookTooLong(run),
-    });
-    if (statements === undefined) return value;
-    if (statements.unanswered > 0) throw misused(run, NOT_AWAITED);
-    if (statements.sent === 0) throw misused(run, NOTHING_SENT);
-    return value;
-  } finally {
-    statements?.refuse(() => misused(run, 'a statement was sent after the callback had ended'));
-  }
+  const value = await callInside(open, (tx) => run.callback(tx, info), {
+    inTime: (called) => within(called, run.deadline.leftMs, { error: () => tookTooLong(run) }),
+    misused: (mistake) => misused(run, mistake),
+  });
+  if (statements?.sent === 0) throw misused(run, NOTHING_SENT);
+  return value;
 }
 
-const NOT_AWAITED =
-  'its callback ended while a statement was still under way; await every statement inside it';
 const NOTHING_SENT =
   'its callback sent nothing through its tx; what it did on another connection is not part of the transaction. Use tx, or producer.send for messages that hang on no local change';
 
@@ -281,9 +274,6 @@ function misused<Tx, T>({ id }: Run<Tx, T>, mistake: string): EscrowError {
   });
 }
 
-const MISTAKES =
-  'a deadlock or another error that ended it and that the callback swallowed, a DDL statement (it commits on MySQL), or a COMMIT, ROLLBACK or BEGIN of its own';
-
 const CONSEQUENCES: Record<'commit' | 'rollback', string> = {
   commit: 'what it wrote until then is committed, and so are its messages',
   rollback:
@@ -296,7 +286,7 @@ function endedInside<Tx, T>(run: Run<Tx, T>, outcome: Outcome, cause?: unknown):
   const consequence = decision === 'unknown' ? messages.whileUnknown : CONSEQUENCES[decision];
   return new EscrowError(
     'TRANSACTION_MISUSED',
-    `local transaction ${id} ended inside its callback: ${MISTAKES}; ${consequence}`,
+    `local transaction ${id} ended inside its callback: ${ENDINGS}; ${consequence}`,
     { cause, details: { id, outcome: decision } },
   );
 }

@@ -121,7 +121,16 @@ export interface Deadlock {
   untangle(): Promise<void>;
 }
 
-export async function beginDeadlock<Tx>({ engine, layer }: Bench<Tx>, tx: Tx): Promise<Deadlock> {
+/** What a deadlock needs of a suite. */
+export interface DeadlockBench<Tx> {
+  readonly engine: Engine;
+  readonly layer: Pick<OpenLayer<Tx>, 'run'>;
+}
+
+export async function beginDeadlock<Tx>(
+  { engine, layer }: DeadlockBench<Tx>,
+  tx: Tx,
+): Promise<Deadlock> {
   const values = ROWS.map((id) => `(${id})`).join(', ');
   await engine.query(`insert into account (id) values ${values}`);
   const other = await engine.connect();
@@ -143,7 +152,7 @@ export async function beginDeadlock<Tx>({ engine, layer }: Bench<Tx>, tx: Tx): P
 }
 
 /** Ends with the statement of `tx` as the victim of a deadlock. */
-export async function deadlock<Tx>(bench: Bench<Tx>, tx: Tx): Promise<void> {
+export async function deadlock<Tx>(bench: DeadlockBench<Tx>, tx: Tx): Promise<void> {
   const { mine, untangle } = await beginDeadlock(bench, tx);
   try {
     await mine;

@@ -1,0 +1,155 @@
+import type { Dialect, Executor } from '@escrowmq/database';
+import { type DatabaseInput, databaseOf } from '@escrowmq/database';
+import { EscrowError } from '@escrowmq/protocol';
+import { createTable, INTEGER, NOW_MS, TABLE_LIMITS, TEXT, times } from './tables.js';
+
+/**
+ * The table behind `once`, in the consumer's own database: which messages each consumer group has
+ * applied.
+ *
+ * Ids are ASCII and compared byte by byte: under a common collation `abc` and `ABC` would be one
+ * message, and the second would be lost as a duplicate. The primary key grows at its end, because
+ * message ids begin with the time. Times are UTC milliseconds of the database: one clock for
+ * writing and for purging.
+ */
+const CREATE: Record<Dialect, readonly string[]> = {
+  mysql: [
+    `create table if not exists escrow_consumed (
+  consumer_group varchar(64) character set ascii collate ascii_bin not null,
+  message_id varchar(64) character set ascii collate ascii_bin not null,
+  consumed_at bigint not null comment 'UTC milliseconds of this database',
+  primary key (consumer_group, message_id),
+  key escrow_consumed_by_time (consumed_at)
+) engine = InnoDB`,
+  ],
+  postgres: [
+    `create table if not exists escrow_consumed (
+  consumer_group text collate "C" not null,
+  message_id text collate "C" not null,
+  consumed_at bigint not null,
+  primary key (consumer_group, message_id)
+)`,
+    'create index if not exists escrow_consumed_by_time on escrow_consumed (consumed_at)',
+  ],
+  sqlite: [
+    `create table if not exists escrow_consumed (
+  consumer_group text not null,
+  message_id text not null,
+  consumed_at integer not null,
+  primary key (consumer_group, message_id)
+) without rowid`,
+    'create index if not exists escrow_consumed_by_time on escrow_consumed (consumed_at)',
+  ],
+};
+
+/**
+ * The statements that create the table of `once`, by dialect, for a migration. It must stand in the
+ * database (on PostgreSQL: in the schema that the search path finds first) that the work writes to.
+ */
+export const CONSUMED_TABLE_SQL: Readonly<Record<Dialect, string>> = {
+  mysql: CREATE.mysql.join(';\n'),
+  postgres: CREATE.postgres.join(';\n'),
+  sqlite: CREATE.sqlite.join(';\n'),
+};
+
+/** Of as many pairs of a group and an id. Plain: a duplicate is an error, and so is any other trouble. */
+export function insertConsumedSql(dialect: Dialect, count: number): string {
+  const row = `(${TEXT[dialect]}, ${TEXT[dialect]}, ${NOW_MS[dialect]})`;
+  return `insert into escrow_consumed (consumer_group, message_id, consumed_at) values ${times(count, row)}`;
+}
+
+/** Of a group and an id: what every message needs, made once. */
+export const INSERT_CONSUMED: Readonly<Record<Dialect, string>> = {
+  mysql: insertConsumedSql('mysql', 1),
+  postgres: insertConsumedSql('postgres', 1),
+  sqlite: insertConsumedSql('sqlite', 1),
+};
+
+/** Of a group and as many ids: those that are there. */
+export function selectConsumedSql(dialect: Dialect, count: number): string {
+  return `select message_id from escrow_consumed where consumer_group = ${TEXT[dialect]} and message_id in (${times(count, TEXT[dialect])})`;
+}
+
+/** The same, but waits for transactions that are still open, so that it shows what is durable. */
+export function lockConsumedSql(dialect: Dialect, count = 1): string {
+  const locking = dialect === 'sqlite' ? '' : ' for update';
+  return `${selectConsumedSql(dialect, count)}${locking}`;
+}
+
+/** Creates `escrow_consumed` where it is missing; changes nothing where it is not. */
+export async function ensureConsumedTable(database: DatabaseInput): Promise<void> {
+  await createTable(database, CREATE);
+}
+
+export function missingConsumedTable(cause: unknown): EscrowError {
+  return new EscrowError(
+    'INVALID_CONFIGURATION',
+    'the database has no table escrow_consumed; create it with ensureConsumedTable(database) or CONSUMED_TABLE_SQL',
+    { cause },
+  );
+}
+
+/**
+ * A message may come again for as long as its broker knows it: 30 days of tombstones after it was
+ * finished. A row that goes earlier lets a late repeat be applied twice; a week is the margin.
+ */
+const RETENTION_MS_DEFAULT = 37 * 24 * 60 * 60 * 1000;
+
+/** Rows per statement, so that a purge holds few locks and never for long. */
+const PURGE_ROWS_MAX = 1_000;
+
+const selectOldSql = (dialect: Dialect) =>
+  `select consumer_group, message_id from escrow_consumed where consumed_at < ${NOW_MS[dialect]} - ${INTEGER[dialect]} order by consumed_at limit ${PURGE_ROWS_MAX}`;
+
+/**
+ * Deletes the rows of messages applied longer ago than that, a thousand at a time. Call it now and
+ * then, from one instance or from many. Less than the broker's 30 days risks applying twice.
+ *
+ * @param database a pool of mysql2, or what one of the adapters made: `fromPg(pool)`
+ * @param olderThanMs by the database's clock @default 37 days
+ * @returns how many rows were found and deleted
+ * @throws {EscrowError} INVALID_CONFIGURATION when `olderThanMs` is not a whole number from 0 on
+ * @example setInterval(() => void purgeConsumed(pool), 3_600_000).unref();
+ */
+export async function purgeConsumed(
+  database: DatabaseInput,
+  olderThanMs: number = RETENTION_MS_DEFAULT,
+): Promise<number> {
+  if (!Number.isSafeInteger(olderThanMs) || olderThanMs < 0) {
+    throw new EscrowError(
+      'INVALID_CONFIGURATION',
+      `olderThanMs must be a whole number of ms from 0 on, got ${olderThanMs}`,
+    );
+  }
+  const found = databaseOf(database);
+  for (let purged = 0; ; ) {
+    const rows = await found.session(
+      (executor) => purgeOnce(executor, found.dialect, olderThanMs),
+      TABLE_LIMITS,
+    );
+    purged += rows;
+    if (rows < PURGE_ROWS_MAX) return purged;
+  }
+}
+
+async function purgeOnce(
+  executor: Executor,
+  dialect: Dialect,
+  olderThanMs: number,
+): Promise<number> {
+  const old = await executor.execute(selectOldSql(dialect), [String(olderThanMs)]);
+  const idsOf = new Map<string, string[]>();
+  for (const { consumer_group, message_id } of old) {
+    const group = String(consumer_group);
+    const ids = idsOf.get(group) ?? [];
+    idsOf.set(group, ids);
+    ids.push(String(message_id));
+  }
+  for (const [group, ids] of idsOf) {
+    await executor.execute(
+      `delete from escrow_consumed where consumer_group = ${TEXT[dialect]} and message_id in (${times(ids.length, TEXT[dialect])})`,
+      [group, ...ids],
+    );
+  }
+  return old.length;
+}

@@ -1,0 +1,96 @@
+import type {
+  LocalDatabase,
+  Mysql2Connection,
+  Mysql2Pool,
+  Mysql2Transaction,
+} from '@escrowmq/database';
+import { databaseOf, meaningOf } from '@escrowmq/database';
+import { applyInTransaction, type ClaimOn } from './apply-in-transaction.js';
+import { type ApplyOptions, checkMessage, limitsOf, type OnceMessage } from './apply-options.js';
+import { INSERT_CONSUMED, lockConsumedSql, missingConsumedTable } from './consumed-table.js';
+
+/**
+ * Applies a message once, however often it comes: `work` and the note that this consumer group has
+ * applied this message are one transaction of the consumer's database. The message is
+ * acknowledged outside of it, by returning from the handler, whichever the result.
+ *
+ * `work` does everything through `tx`, awaits it, and neither commits, rolls back nor changes the
+ * schema there: each of these ends the transaction. A failure in it, deadlocks included, rolls all
+ * of it back and is thrown: let it pass, and the subscription tries the message again.
+ *
+ * Needs the table of `ensureConsumedTable` in the database.
+ *
+ * @param database a pool of mysql2/promise, or what an adapter of @escrowmq/database makes
+ * @returns `'applied'`, or `'duplicate'` when it was applied before; `work` is not called then
+ * @throws whatever `work` or the database threw, or the reason of the message's signal when it was
+ *   aborted before COMMIT: nothing is applied then
+ * @throws {EscrowError} TRANSACTION_MISUSED when the transaction ended before `work` did, with
+ *   `outcome` in the details; OUTCOME_UNKNOWN when COMMIT got no answer (the message comes again,
+ *   and then the table tells); DATABASE_UNAVAILABLE without a connection; INVALID_ID and
+ *   INVALID_NAME for a message that is none; INVALID_CONFIGURATION for a missing table
+ * @example
+ * await once(fromPg(pool), message, async (tx) => {
+ *   await tx.query('update account set balance = balance + $1 where id = $2', [sum, id]);
+ * });
+ */
+export function once<C extends Mysql2Connection>(
+  database: Mysql2Pool<C>,
+  message: OnceMessage,
+  work: (tx: Mysql2Transaction<C>) => Promise<unknown>,
+  options?: ApplyOptions,
+): Promise<'applied' | 'duplicate'>;
+export function once<Tx>(
+  database: LocalDatabase<Tx>,
+  message: OnceMessage,
+  work: (tx: Tx) => Promise<unknown>,
+  options?: ApplyOptions,
+): Promise<'applied' | 'duplicate'>;
+export async function once<Tx>(
+  given: Mysql2Pool | LocalDatabase<Tx>,
+  message: OnceMessage,
+  work: (tx: Tx) => Promise<unknown>,
+  options: ApplyOptions = {},
+): Promise<'applied' | 'duplicate'> {
+  const limits = limitsOf(options);
+  checkMessage(message);
+  const database = databaseOf(given) as LocalDatabase<Tx>;
+  const { front } = options;
+  if (front?.isApplied(database, message)) return 'duplicate';
+  const { id, group, signal } = message;
+  const skipped = await applyInTransaction<Tx, 'duplicate'>({
+    database,
+    what: `message ${id}`,
+    signal,
+    limits,
+    claim: (on) => insertConsumed(on, group, id),
+    isClaimed: (on) => isConsumed(on, group, id),
+    missingTable: missingConsumedTable,
+    work,
+  });
+  // Either this COMMIT was answered, or that of the row that refused ours.
+  front?.noteApplied(database, message);
+  return skipped ?? 'applied';
+}
+
+async function insertConsumed(
+  { executor, dialect }: ClaimOn,
+  group: string,
+  id: string,
+): Promise<'duplicate' | undefined> {
+  try {
+    await executor.execute(INSERT_CONSUMED[dialect], [group, id]);
+    return undefined;
+  } catch (error) {
+    if (meaningOf(error) === 'duplicate key') return 'duplicate';
+    throw error;
+  }
+}
+
+export async function isConsumed(
+  { executor, dialect }: ClaimOn,
+  group: string,
+  id: string,
+): Promise<boolean> {
+  const rows = await executor.execute(lockConsumedSql(dialect), [group, id]);
+  return rows.length > 0;
+}

@@ -1,0 +1,38 @@
+import type { Dialect } from '@escrowmq/database';
+import { type DatabaseInput, databaseOf } from '@escrowmq/database';
+
+/** For what is done to a table beside the messages: nobody's handler waits for it. */
+export const TABLE_LIMITS = { connectionTimeoutMs: 10_000, commitTimeoutMs: 10_000 };
+
+export async function createTable(
+  database: DatabaseInput,
+  statements: Record<Dialect, readonly string[]>,
+): Promise<void> {
+  const found = databaseOf(database);
+  await found.session(async (executor) => {
+    for (const sql of statements[found.dialect]) await executor.execute(sql);
+  }, TABLE_LIMITS);
+}
+
+/** UTC milliseconds of the database. */
+export const NOW_MS: Record<Dialect, string> = {
+  mysql: 'cast(unix_timestamp(now(3)) * 1000 as signed)',
+  postgres: 'cast(extract(epoch from clock_timestamp()) * 1000 as bigint)',
+  sqlite: "cast((julianday('now') - 2440587.5) * 86400000 as integer)",
+};
+
+/** A text as a value; PostgreSQL is told its type, for layers that send every value as text. */
+export const TEXT: Record<Dialect, string> = {
+  mysql: '?',
+  postgres: 'cast(? as text)',
+  sqlite: '?',
+};
+
+/** A whole number, passed as text: some layers send a number as one of 32 bits. */
+export const INTEGER: Record<Dialect, string> = {
+  mysql: 'cast(? as signed)',
+  postgres: 'cast(cast(? as text) as bigint)',
+  sqlite: 'cast(? as integer)',
+};
+
+export const times = (count: number, part: string): string => Array(count).fill(part).join(', ');
