@@ -136,7 +136,7 @@ test('what a retry queue holds when its time is over waits for a main queue that
   await until('it came again', () => received.includes(id));
 });
 
-test('a message stays while its dead-letter queue is gone, and is put away when it is back', async () => {
+test('a message stays while its dead-letter queue is gone, and is put away when it is back (F69)', async () => {
   const deadLetters = deadLetterQueueName(bench.topic, bench.group);
   await bench.consumer.subscribe(names, () => {
     throw new PermanentError('no use');
@@ -180,6 +180,7 @@ test('receipts of consumed messages arrive in batches, and only where they are e
     messageId: expect.any(String),
     consumerGroup: bench.group,
     kind: 'consumed',
+    attempts: 0,
   });
 });
 
@@ -328,7 +329,7 @@ test('a message that was redelivered 50 times becomes a dead letter before a han
   expect(calls).toBe(0);
 }, 30_000);
 
-test("RabbitMQ's own delivery limit puts a message into the dead-letter queue too", async () => {
+test("RabbitMQ's own delivery limit puts a message into the dead-letter queue too (F71)", async () => {
   const subscription = await bench.consumer.subscribe(names, () => {});
   await subscription.close();
   const id = await publishAnew('x');

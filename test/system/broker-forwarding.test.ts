@@ -1,3 +1,4 @@
+import { crc32 } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { type BoundQueue, bindQueue } from '../support/bound-queue.js';
 import { call, registerGroup, view } from '../support/broker-client.js';
@@ -78,6 +79,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
       'escrow-message-count': 1,
       'escrow-topic': topic,
       'escrow-routing-key': 'registered',
+      'escrow-body-crc32': crc32(message?.content ?? ''),
     });
     await until('it is forwarded', async () => (await view(broker.url, id)).state === 'forwarded');
     expect(received(id)).toHaveLength(1);

@@ -112,7 +112,7 @@ test('a retried message keeps its id, routing key, headers and body', async () =
   expect(received[1]).toMatchObject({ ...first, attempts: 1 });
 });
 
-test('a message that fails after its last delay becomes a dead letter with its cause', async () => {
+test('a message that fails after its last delay becomes a dead letter with its cause (F68)', async () => {
   await bench.consumer.subscribe({ ...names, retryDelaysMs: [50], retryJitter: 0 }, () => {
     throw new TypeError('no such phone');
   });
@@ -151,7 +151,7 @@ test('a permanent error makes a dead letter at once', async () => {
   expect(calls).toBe(1);
 });
 
-test('a message of somebody else becomes a dead letter and no handler sees it', async () => {
+test('a message of somebody else becomes a dead letter and no handler sees it (F74)', async () => {
   let calls = 0;
   await bench.consumer.subscribe(names, () => {
     calls += 1;
@@ -209,7 +209,7 @@ test('a body that is not the JSON it says it is becomes a dead letter, byte for 
   expect(calls).toBe(0);
 });
 
-test('a handler that takes too long has failed, and its signal says so', async () => {
+test('a handler that takes too long has failed, and its signal says so (F70)', async () => {
   const signals: AbortSignal[] = [];
   const settings = { ...names, handlerTimeoutMs: 50, retryDelaysMs: [] };
   await bench.consumer.subscribe(settings, ({ signal }) => {
