@@ -9,9 +9,9 @@
  *   mode   prepared, or outbox
  */
 import { openSqlite } from '../../broker/dist/store/sqlite/driver.js';
-import { fromMysql2 } from '../../producer-sdk/dist/adapters/mysql2.js';
-import { fromPg } from '../../producer-sdk/dist/adapters/pg.js';
-import { fromSqlite } from '../../producer-sdk/dist/adapters/sqlite.js';
+import { fromMysql2 } from '../../database/dist/adapters/mysql2.js';
+import { fromPg } from '../../database/dist/adapters/pg.js';
+import { fromSqlite } from '../../database/dist/adapters/sqlite.js';
 import { createProducer } from '../../producer-sdk/dist/index.js';
 
 const [dialect, url, broker, end, mode] = process.argv.slice(2);
