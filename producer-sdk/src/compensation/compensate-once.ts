@@ -56,12 +56,14 @@ async function runInside<Tx>(
       inTime: (called) => inTime(compensating, called),
       misused: (mistake) => misused(compensating, mistake),
     });
+    // Whoever called was told that it is not done; the next call does it.
+    if (compensating.deadline.hasPassed) throw tooLate(compensating);
     if (await inTime(compensating, open.guard.holds())) return;
   } catch (error) {
     if (await open.guard.isUndone()) throw error;
     throw misused(
       compensating,
-      `it failed, and ${ENDINGS} may have made a part of it durable`,
+      `it failed, and its transaction was lost or had ended by then: ${ENDINGS} may have made a part of it durable`,
       error,
     );
   }
@@ -82,14 +84,17 @@ async function claim<Tx>(compensating: Compensating<Tx>, open: OpenTransaction<T
   }
 }
 
-function inTime<Tx, T>({ deadline }: Compensating<Tx>, work: Promise<T>): Promise<T> {
-  return within(work, Math.max(1, deadline.leftMs), {
-    error: () =>
-      new EscrowError(
-        'DATABASE_UNAVAILABLE',
-        `it did not end within ${deadline.limitMs} ms (answerTimeoutMs)`,
-      ),
+function inTime<Tx, T>(compensating: Compensating<Tx>, work: Promise<T>): Promise<T> {
+  return within(work, Math.max(1, compensating.deadline.leftMs), {
+    error: () => tooLate(compensating),
   });
+}
+
+function tooLate<Tx>({ deadline }: Compensating<Tx>): EscrowError {
+  return new EscrowError(
+    'DATABASE_UNAVAILABLE',
+    `it did not end within ${deadline.limitMs} ms (answerTimeoutMs)`,
+  );
 }
 
 function misused<Tx>({ request }: Compensating<Tx>, mistake: string, cause?: unknown): EscrowError {
