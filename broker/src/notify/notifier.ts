@@ -165,7 +165,7 @@ export function createNotifier<State>(deps: NotifierDeps<State>): Notifier {
         observer,
       });
     const subscribing = consumer.subscribe(subscribeOptions(webhook), handler);
-    const started = subscribing.then(
+    void subscribing.then(
       () => unbindLater(webhook, webhook.formerRoutingKeys),
       (error: unknown) => {
         // The next pass starts it again.
@@ -178,7 +178,6 @@ export function createNotifier<State>(deps: NotifierDeps<State>): Notifier {
     async function endOnce(): Promise<void> {
       here.ending = true;
       gate.close();
-      await started;
       try {
         await (await subscribing).close();
       } catch (error) {
