@@ -165,6 +165,34 @@ export function retentionContract(opened: () => OpenStore): void {
       expect([ahead, onTime].map((id) => found.get(id)?.kind)).toEqual(['row', 'tombstone']);
     });
 
+    test('what is over is found among more rows that are open than are looked at together', async () => {
+      const { store } = opened();
+      const now = await store.now();
+      const idAt = (place: number) => newId(now - 60_000 + place);
+      const count = 5_500;
+      const open = Array.from({ length: count }, (_, place) =>
+        newTransaction({ id: idAt(place + 1) }),
+      );
+      for (let start = 0; start < count; start += 500) {
+        await store.insert(open.slice(start, start + 500));
+      }
+      const [oldest, newest] = [
+        await forwardedTransaction(store, { id: idAt(0) }),
+        await forwardedTransaction(store, { id: idAt(count + 1) }),
+      ];
+      const one = { olderThanMs: 0, limit: 1 };
+      const isThere = async (id: string) => (await store.find([id])).get(id)?.kind === 'row';
+      expect(await store.purgeFinished(one)).toBe(1);
+      expect([await isThere(oldest), await isThere(newest)]).toEqual([false, true]);
+      expect(await store.purgeFinished(one)).toBe(1);
+      expect(await isThere(newest)).toBe(false);
+      expect(await store.purgeFinished(one)).toBe(0);
+      // Behind where the last batch ended: found once the search has come round.
+      await decide(store, open[7]!.id, 'rollback');
+      expect(await store.purgeFinished(one)).toBe(1);
+      expect(await isThere(open[7]!.id)).toBe(false);
+    });
+
     test('whoever purges batch after batch lets everybody else have a turn', async () => {
       const { store } = opened();
       const batch = Array.from({ length: 20 }, () => newTransaction());

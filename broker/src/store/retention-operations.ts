@@ -1,4 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Store } from '../domain/ports.js';
 import { type Database, type Dialect, idBytes, idText, type Sql } from './sql.js';
 
 interface FinishedRow {
@@ -24,13 +25,31 @@ const OWED = `select 1 from escrow_compensation
 
 /**
  * Walks the primary key from its old end, so no index is needed: what is finished there goes, and
- * only what is still open, or owes a compensation, stays in the way.
+ * what is still open, or owes a compensation, stays in the way.
  */
-const finishedRows = ({ now, byId, skipLocked }: Dialect) => `
+const IS_OVER = (now: string) => `state in ('forwarded', 'rolledBack')
+    and finished_at <= ${now} - ? and not exists (${OWED})`;
+
+/**
+ * Rows looked at in one statement. A million messages that wait for a day in a year stand in the way
+ * of every pass: as one statement that was four seconds in which SQLite did nothing else, and it
+ * began anew for every batch.
+ */
+const WINDOW_ROWS = 5_000;
+
+const windowEnd = (byId: string) => `
+  select id from escrow_transaction ${byId}
+  where id > ? and id < ? order by id limit 1 offset ${WINDOW_ROWS - 1}`;
+
+const overInWindow = ({ now, byId }: Dialect, isLast: boolean) => `
+  select id from escrow_transaction ${byId}
+  where id > ? and id ${isLast ? '<' : '<='} ? and ${IS_OVER(now)}
+  order by id limit ?`;
+
+/** Again, and locked: somebody else may purge at the same time. */
+const lockOver = ({ now, byId, skipLocked }: Dialect, list: string) => `
   select id, state from escrow_transaction ${byId}
-  where id < ? and state in ('forwarded', 'rolledBack') and finished_at <= ${now} - ?
-    and not exists (${OWED})
-  order by id limit ? ${skipLocked}`;
+  where id ${list} and ${IS_OVER(now)} order by id ${skipLocked}`;
 
 /**
  * An id has a tombstone already when it was used again, which takes a clock that jumped. The first
@@ -82,26 +101,53 @@ async function countPurged(sql: Sql, name: string, by: number): Promise<void> {
   await sql.run('update escrow_counter set value = value + ? where name = ?', [by, name]);
 }
 
+interface Search {
+  /** Ids up to this one are behind us. */
+  after: Uint8Array;
+  olderThanMs: number;
+  limit: number;
+}
+
 /**
- * Rows, their tombstones and the count of them change in one transaction: the sum always holds.
- *
- * SQLite answers at once, so whoever purges batch after batch would not let anything else of the
- * process have its turn: a million rows held up everything for eleven seconds.
+ * Ids of the next rows whose time is over, in the order of ids, and where the next search goes on:
+ * nowhere when there is nothing more.
  */
-export async function purgeFinished(
+async function nextOver(
   database: Database,
-  purge: { olderThanMs: number; limit: number },
-): Promise<number> {
+  { after, olderThanMs, limit }: Search,
+): Promise<{ ids: string[]; goOnAfter?: Uint8Array }> {
+  const { dialect } = database;
+  const [clock] = await database.all<{ now: number }>(`select ${dialect.now} as now`);
+  const bound = idAt((clock?.now ?? 0) - olderThanMs + IDS_AHEAD_MS);
+  const ids: string[] = [];
+  let start = after;
+  for (;;) {
+    await nextTurn();
+    const from = Buffer.from(start);
+    const [end] = await database.all<{ id: Uint8Array }>(windowEnd(dialect.byId), [from, bound]);
+    const found = await database.all<{ id: Uint8Array }>(overInWindow(dialect, end === undefined), [
+      from,
+      end === undefined ? bound : Buffer.from(end.id),
+      olderThanMs,
+      limit - ids.length,
+    ]);
+    ids.push(...found.map(({ id }) => idText(id)));
+    const last = found.at(-1);
+    if (ids.length >= limit && last !== undefined) return { ids, goOnAfter: last.id };
+    if (end === undefined) return { ids };
+    start = end.id;
+  }
+}
+
+/** Rows, their tombstones and the count of them change in one transaction: the sum always holds. */
+function purgeRows(database: Database, ids: readonly string[], olderThanMs: number) {
   const { dialect } = database;
   const { now, inIds } = dialect;
-  await nextTurn();
-  const [clock] = await database.all<{ now: number }>(`select ${now} as now`);
-  const bound = idAt((clock?.now ?? 0) - purge.olderThanMs + IDS_AHEAD_MS);
+  const asked = inIds(ids);
   return database.transaction(async (sql) => {
-    const found = await sql.all<FinishedRow>(finishedRows(dialect), [
-      bound,
-      purge.olderThanMs,
-      purge.limit,
+    const found = await sql.all<FinishedRow>(lockOver(dialect, asked.list), [
+      ...asked.values,
+      olderThanMs,
     ]);
     const rows = await withoutOwed(sql, dialect, found);
     if (rows.length === 0) return 0;
@@ -118,6 +164,23 @@ export async function purgeFinished(
   });
 }
 
+/** Before every id. */
+const START = Buffer.alloc(16);
+
+/**
+ * Purges batch after batch, each beginning where the one before it ended, and from the old end again
+ * after the newest. SQLite answers at once, so whoever purges batch after batch would not let
+ * anything else of the process have its turn: a million rows held up everything for eleven seconds.
+ */
+export function createPurge(database: Database): Store['purgeFinished'] {
+  let after: Uint8Array = START;
+  return async ({ olderThanMs, limit }) => {
+    const { ids, goOnAfter = START } = await nextOver(database, { after, olderThanMs, limit });
+    const purged = ids.length === 0 ? 0 : await purgeRows(database, ids, olderThanMs);
+    after = goOnAfter;
+    return purged;
+  };
+}
 export async function purgeTombstones(
   database: Database,
   purge: { olderThanMs: number; limit: number },

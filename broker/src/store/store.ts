@@ -19,7 +19,7 @@ import { find, insert } from './intake-operations.js';
 import { counts, search, view } from './reading-operations.js';
 import { saveReceipts, unsettled, unsettledOn } from './receipt-operations.js';
 import { resolve } from './resolve-operations.js';
-import { purgeFinished, purgeTombstones } from './retention-operations.js';
+import { createPurge, purgeTombstones } from './retention-operations.js';
 import type { Database } from './sql.js';
 import { decide } from './verdict-operations.js';
 import {
@@ -72,7 +72,7 @@ export function createStore(database: Database, id: string): Store {
     listWebhooks: () => listWebhooks(database),
     disableWebhook: (change) => disableWebhook(database, change),
     deleteWebhook: (name) => deleteWebhook(database, name),
-    purgeFinished: (purge) => purgeFinished(database, purge),
+    purgeFinished: createPurge(database),
     purgeTombstones: (purge) => purgeTombstones(database, purge),
     counts: () => counts(database),
     close: () => database.close(),
