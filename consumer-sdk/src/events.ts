@@ -17,7 +17,7 @@ export type ConsumerEvent =
   /** Deliveries flow: after `subscribe`, and again after every loss. */
   | ({ event: 'consuming' } & OnQueue)
   | ({ event: 'consumingLost'; cause: string; retryInMs: number } & OnQueue)
-  /** By `pause`: nothing new is delivered until `resume`, not even after a reconnect. */
+  /** Nothing new is delivered until `resume`: by `pause`, and again after every reconnect. */
   | { event: 'paused'; topic: string; group: string }
   | { event: 'resumed'; topic: string; group: string }
   | { event: 'publishingLost'; cause: string; retryInMs: number }

@@ -211,6 +211,7 @@ test('close waits for the batch that is handled and leaves what waits for the ne
   finish();
   await closing;
   expect(calls).toEqual([[0, 1, 2]]);
+  expect(bench.events.map(({ event }) => event)).not.toContain('drainTimedOut');
   const queue = queueName(bench.topic, bench.group);
   for (const data of [3, 4]) expect(String((await bench.take(queue)).content)).toBe(String(data));
   expect(await bench.channel.get(queue)).toBe(false);

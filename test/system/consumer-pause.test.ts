@@ -65,7 +65,7 @@ test('a pause outlives the connection, and so does a resume', async () => {
   const subscription = await bench.consumer.subscribe(names, ({ data }) => received.push(data));
   await subscription.pause();
   wire.breakAll();
-  await bench.event('connected', 4);
+  await bench.event('paused', 2);
   await publish(bench.channel, { ...names, data: 1 });
   await until('it waits', waitsInQueue);
   expect(received).toEqual([]);

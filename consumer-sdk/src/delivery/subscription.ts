@@ -106,7 +106,7 @@ export function startSubscription(parts: SubscriptionParts): RunningSubscription
       }
     },
     onOpen() {
-      if (!isPaused) log({ event: 'consuming', topic, group });
+      log({ event: isPaused ? 'paused' : 'consuming', topic, group });
     },
     onLost: (cause, retryInMs) =>
       log({ event: 'consumingLost', topic, group, cause: causeOf(cause), retryInMs }),
