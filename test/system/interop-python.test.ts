@@ -6,7 +6,6 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { crc32 } from 'node:zlib';
 import { createProducer, type Producer } from '@escrowmq/producer';
 import {
   messageIdOf,
@@ -46,6 +45,7 @@ async function installed(): Promise<string | undefined> {
     await run('python3', ['-m', 'pip', '--python', interpreter, ...install]);
     return interpreter;
   } catch (error) {
+    rmSync(folder, { recursive: true });
     process.stderr.write(
       `SKIPPED: the consumer in Python needs python3 with venv and pip 22.3 (Debian: apt-get install python3-venv python3-pip) and a package index with pika: ${String(error)}\n`,
     );
@@ -183,7 +183,7 @@ interface Line {
           subject: 'users/7',
           datacontenttype: 'application/json',
         },
-        checksum: expect.stringMatching(/^(verified|absent)$/),
+        checksum: 'verified',
         result: 'applied',
       },
     ]);
@@ -208,24 +208,23 @@ interface Line {
   });
 
   test('makes a dead letter of a body that is not what was sent, and applies nothing of it', async () => {
-    const body = Buffer.from('{"sum":100}');
-    const headers = { 'escrow-body-crc32': crc32(body) };
-    const intact = await publishRaw({ body, headers });
-    expect(await linesOf(intact)).toMatchObject([{ checksum: 'verified', result: 'applied' }]);
-    const altered = await publishRaw({ body: Buffer.from('{"sum":900}'), headers });
-    expect((await deadLetter()).properties.messageId).toBe(altered);
+    const properties = amqpProperties({ topic, data: { sum: 100 } });
+    const { messageId } = properties;
+    channel.publish(topic, 'registered', Buffer.from('{"sum":900}'), properties);
+    expect((await deadLetter()).properties.messageId).toBe(messageId);
     expect(complaints).toContain('checksum differs');
-    expect(written(altered)).toMatchObject({ applied: 0 });
-    expect(written(altered).events).not.toContain('{"sum":900}');
+    expect(written(messageId)).toMatchObject({ applied: 0 });
+    expect(written(messageId).events).not.toContain('{"sum":900}');
+    channel.publish(topic, 'registered', Buffer.from('{"sum":100}'), properties);
+    expect(await linesOf(messageId)).toMatchObject([{ checksum: 'verified', result: 'applied' }]);
   });
 
   test('says that it has given up, to whoever waits for it', async () => {
     const receipts = receiptsQueueName(uniqueName('tests'));
     await channel.assertQueue(receipts, { durable: true, arguments: RECEIPTS_QUEUE_ARGUMENTS });
-    const headers = { 'escrow-body-crc32': 1 };
-    const properties = amqpProperties({ topic, headers, expects: ['other', group] });
+    const properties = amqpProperties({ topic, data: 'sent', expects: ['other', group] });
     const published = { ...properties, replyTo: receipts };
-    channel.publish(topic, 'registered', Buffer.from('{}'), published);
+    channel.publish(topic, 'registered', Buffer.from('"altered"'), published);
     const { receipts: sent } = ReceiptBatch.parse(
       JSON.parse(String((await take(receipts)).content)),
     );
