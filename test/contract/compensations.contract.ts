@@ -1,6 +1,7 @@
 import { CheckPolicy, type ConsumerReceipt } from '@escrowmq/protocol';
 import { describe, expect, test } from '@jest/globals';
-import type { CompensationToSave, DueCompensation, Store } from '../../broker/src/domain/ports.js';
+import type { CompensationToSave, DueCompensation } from '../../broker/src/domain/compensations.js';
+import type { Store } from '../../broker/src/domain/ports.js';
 import {
   forwardedTransaction,
   message,

@@ -5,9 +5,8 @@ import type {
   CompensationOutcome,
   CompensationToSave,
   DueCompensation,
-  ProducerGroup,
-  ReceiptsSaved,
-} from '../../broker/src/domain/ports.js';
+} from '../../broker/src/domain/compensations.js';
+import type { ProducerGroup, ReceiptsSaved } from '../../broker/src/domain/ports.js';
 import { createCompensator } from '../../broker/src/engine/compensator.js';
 import {
   clockAt,

@@ -1,4 +1,4 @@
-import type { CompensationCaller } from '../domain/ports.js';
+import type { CompensationCaller } from '../domain/compensations.js';
 import { compensationQuestion } from './compensation-call.js';
 import { type CallerOptions, createProducerCalls } from './producer-calls.js';
 

@@ -10,11 +10,9 @@ import type {
   CompensationOutcome,
   CompensationToSave,
   DueCompensation,
-  Observer,
-  ProducerGroup,
   Reversed,
-  Store,
-} from '../domain/ports.js';
+} from '../domain/compensations.js';
+import type { Observer, ProducerGroup, Store } from '../domain/ports.js';
 import { backOffMs } from '../domain/schedule.js';
 import type { StoreClock } from './store-clock.js';
 

@@ -4,8 +4,8 @@ import type {
   CompensationToSave,
   DueCompensation,
   Reversed,
-  Store,
-} from '../domain/ports.js';
+} from '../domain/compensations.js';
+import type { Store } from '../domain/ports.js';
 import type { StoreTime } from '../domain/transaction.js';
 import { receiptsOf } from './history.js';
 import { parseDetails } from './rows.js';
