@@ -156,8 +156,7 @@ describe('an ephemeral subscription', () => {
     await subscribe(consumer, { handlerTimeoutMs: 50 });
     handle = ({ data }) => {
       if (data === 'throws') throw new Error('no such price');
-      if (data === 'hangs') return new Promise(() => {});
-      seen.push(data);
+      return data === 'hangs' ? new Promise(() => {}) : seen.push(data);
     };
     const thrown = await send('throws');
     const hung = await send('hangs');

@@ -99,13 +99,13 @@ interface Line {
   function written(id: string): { applied: number; events: string[] } {
     const opened = openSqlite(database);
     try {
-      const [count] = opened
-        .prepare('select count(*) as n from consumed where message_id = ?')
-        .all(id);
-      const rows = opened.prepare('select cast(body as text) as body from event').all();
+      const read = (sql: string, ...values: string[]) =>
+        opened.prepare(sql).all(...values) as { value: string | number }[];
+      const counted = 'select count(*) as value from consumed where message_id = ?';
+      const bodies = read('select cast(body as text) as value from event');
       return {
-        applied: Number(count?.n),
-        events: rows.map(({ body }) => String(body)),
+        applied: Number(read(counted, id)[0]?.value),
+        events: bodies.map(({ value }) => String(value)),
       };
     } finally {
       opened.close();
