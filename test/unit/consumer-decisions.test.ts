@@ -278,7 +278,7 @@ test("the failures of another group do not count as this group's", () => {
   });
   expect(parseDelivery(original, 'g')).toMatchObject({ envelope: { attempts: 0 } });
   expect(parseDelivery(original, 'other')).toMatchObject({ envelope: { attempts: 10 } });
-  const step = { step: 'retry', delayMs: 1, attempts: 1 } as const;
+  const step = { step: 'retry', queueMs: 1, inMs: 1, attempts: 1, postponed: 0 } as const;
   const { headers } = copyProperties(original, step, { group: 'g', cause: 'x', now: 9000 });
   expect(headers[HEADERS.firstFailedAt]).toBe(9000);
 });
