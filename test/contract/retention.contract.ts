@@ -184,6 +184,11 @@ export function retentionContract(opened: () => OpenStore): void {
       const isThere = async (id: string) => (await store.find([id])).get(id)?.kind === 'row';
       expect(await store.purgeFinished(one)).toBe(1);
       expect([await isThere(oldest), await isThere(newest)]).toEqual([false, true]);
+      // The last of those that the next search looks at first.
+      const { id: last } = open[4_999]!;
+      await decide(store, last, 'rollback');
+      expect(await store.purgeFinished(one)).toBe(1);
+      expect([await isThere(last), await isThere(newest)]).toEqual([false, true]);
       expect(await store.purgeFinished(one)).toBe(1);
       expect(await isThere(newest)).toBe(false);
       expect(await store.purgeFinished(one)).toBe(0);
