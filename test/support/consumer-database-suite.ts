@@ -18,7 +18,7 @@ export function describeConsumerLayer<Tx>(layer: ConsumerLayer<Tx>, isDriver = f
   describe.each(layer.engines.map((name) => [name]))(
     `a consumer by ${layer.name} on %s`,
     (name) => {
-      const bench = useBench(layer, name);
+      const bench = useBench(layer, name, isDriver);
       describe('once', () => describeOnce(bench));
       describe('once, used wrongly', () => describeMisuse(bench));
       describe('latest', () => describeLatest(bench));

@@ -197,8 +197,17 @@ export function describeOnce<Tx>(bench: Bench<Tx>): void {
     // Behind the front's back: whoever asks the table now would apply it.
     await engine.query('delete from escrow_consumed');
     expect(await once(layer.database, message, work, { front })).toBe('duplicate');
-    const elsewhere = (tx: Tx) => layer.insert(tx, 2);
-    const onOther = once(bench.other.database, message, elsewhere, { front });
+    expect(await engine.accounts()).toEqual([1]);
+  });
+
+  test('what the front knows of one database says nothing about another', async () => {
+    const { layer, other } = bench;
+    if (layer === other) return;
+    const front = createDuplicateFront();
+    const message = newMessage();
+    await once(layer.database, message, (tx) => layer.insert(tx, 1), { front });
+    await bench.engine.query('delete from escrow_consumed');
+    const onOther = once(other.database, message, (tx) => other.insert(tx, 2), { front });
     expect(await onOther).toBe('applied');
   });
 
