@@ -77,7 +77,6 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     clock,
     policy: { undeliverableAttemptsMax: config.undeliverableAttemptsMax },
     receiptsQueue,
-    wake: () => forwardLoop.wake(),
     observer,
   });
   const intake = createIntake({

@@ -95,7 +95,7 @@ export function orderingContract(opened: () => OpenStore): void {
     );
   const claim = async (store = opened().store) => (await store.claimDueForwards(FORWARDS)).due;
   /** Claims what is due, which must be these, and confirms all of it that is ready. */
-  async function forwardNext(...ids: string[]): Promise<number> {
+  async function forwardNext(...ids: string[]): Promise<string[]> {
     const { store } = opened();
     const due = await claim();
     expect(due.map(({ id }) => id).sort()).toEqual([...ids].sort());
@@ -264,10 +264,10 @@ export function orderingContract(opened: () => OpenStore): void {
       expect(putOff).toBe(2);
       expect(await claim()).toEqual([]);
       const saves = await Promise.all(due.map((row) => confirmed(store, row)));
-      expect(await store.saveForwards(saves)).toEqual({ woken: 1 });
+      expect(await store.saveForwards(saves)).toEqual({ woken: [second] });
       expect((await rowOf(store, first)).state.state).toBe('forwarded');
-      expect(await forwardNext(second)).toBe(1);
-      expect(await forwardNext(third)).toBe(0);
+      expect(await forwardNext(second)).toEqual([third]);
+      expect(await forwardNext(third)).toEqual([]);
       expect(await lines()).toEqual({});
       // The next number stays known when nothing is in line any more.
       await committed([ordered('a')]);
@@ -292,7 +292,7 @@ export function orderingContract(opened: () => OpenStore): void {
       if (row === undefined) throw new Error('nothing was due');
       expect(row.places?.map(({ isHead }) => isHead)).toEqual([true, false]);
       const save = await confirmed(store, row, { done: 0b011 });
-      expect(await store.saveForwards([save])).toEqual({ woken: 1 });
+      expect(await store.saveForwards([save])).toEqual({ woken: [id] });
       const [again] = await claim();
       expect(again).toMatchObject({ id, pending: 0b100, attempts: 0 });
       expect(again?.places).toMatchObject([{ number: 2, sequence: 2, isHead: true }]);
@@ -320,7 +320,7 @@ export function orderingContract(opened: () => OpenStore): void {
       const parkedAt = await store.now();
       const parked = { state: 'parked', reason: 'undeliverable', pending: 1, parkedAt } as const;
       const save = await confirmed(store, row, { done: 0b10, to: parked, onlyWaits: false });
-      expect(await store.saveForwards([save])).toEqual({ woken: 0 });
+      expect(await store.saveForwards([save])).toEqual({ woken: [] });
       expect(await claim()).toEqual([]);
       expect(await shown(second)).toEqual([
         {
@@ -339,9 +339,9 @@ export function orderingContract(opened: () => OpenStore): void {
       const detail = { action: 'resend' };
       const history = { at: parkedAt, event: 'resolve', detail } as const;
       expect(await store.resolve({ id: first, from: parked, to, history })).toBe(true);
-      expect(await forwardNext(first)).toBe(1);
+      expect(await forwardNext(first)).toEqual([second]);
       expect(await shown(second)).toEqual([{ key: 'a', sequence: 2 }]);
-      expect(await forwardNext(second)).toBe(0);
+      expect(await forwardNext(second)).toEqual([]);
       expect(await shown(second)).toEqual([{ key: 'a' }]);
     });
 
@@ -354,7 +354,7 @@ export function orderingContract(opened: () => OpenStore): void {
       const late = await confirmed(store, row);
       const to = { state: 'parked', reason: 'undeliverable', pending: 1, parkedAt: 1 } as const;
       await store.saveForwards([{ ...late, done: 0, to, onlyWaits: false }]);
-      expect(await store.saveForwards([late])).toEqual({ woken: 0 });
+      expect(await store.saveForwards([late])).toEqual({ woken: [] });
       expect((await rowOf(store, first)).state.state).toBe('parked');
       expect(await sequences()).toEqual({ 'user a': [1, 2] });
     });
@@ -366,7 +366,7 @@ export function orderingContract(opened: () => OpenStore): void {
       const [row] = await claim();
       if (row === undefined) throw new Error('nothing was due');
       const save = await confirmed(store, row, { unrouted: 1 });
-      expect(await store.saveForwards([save])).toEqual({ woken: 1 });
+      expect(await store.saveForwards([save])).toEqual({ woken: [second] });
       await forwardNext(second);
     });
 

@@ -45,7 +45,7 @@ export function forwarding(
       },
       async saveForwards(batch) {
         saved.push(...batch);
-        return { woken: 0 };
+        return { woken: [] };
       },
       async postponeForwards(batch) {
         postponed.push(...batch);
@@ -59,7 +59,6 @@ export function forwarding(
     held,
     clock: clockAt(),
     policy: { undeliverableAttemptsMax: ATTEMPTS_MAX },
-    wake: () => {},
     observer,
   });
   return { forwarder, publisher, saved, postponed, released, reads, claims, observer, held };

@@ -243,6 +243,7 @@ describe('marking', () => {
         async saveForwards(batch) {
           if (away) throw error;
           saved.push(...batch.map(({ id }) => id));
+          return { woken: [] };
         },
       },
     });

@@ -184,7 +184,7 @@ describe('one message id is never in flight twice', () => {
     const recorded = deferred();
     const { forwarder, publisher } = forwarding({
       rows: [row],
-      store: { saveForwards: () => recorded.promise },
+      store: { saveForwards: () => recorded.promise.then(() => ({ woken: [] })) },
     });
     forwarder.forwardMoved([row.id], leaseEnd());
     await whatIsReady();

@@ -257,8 +257,13 @@ export interface Store extends WebhookStore {
   }): Promise<ClaimedForwards>;
   /** Committed rows by id, for whoever just moved them. */
   readCommitted(ids: readonly string[]): Promise<Committed[]>;
-  /** `woken`: rows that are due now, because what was before them in the line of a key has left it. */
-  saveForwards(batch: readonly ForwardingToSave[]): Promise<{ woken: number }>;
+  /**
+   * `woken`: committed rows that may go on because what was before them in the line of a key has left
+   * it. They are leased to the caller, as by `decide`.
+   *
+   * @param leaseMs @default 0: they are due at once
+   */
+  saveForwards(batch: readonly ForwardingToSave[], leaseMs?: number): Promise<{ woken: string[] }>;
   /** Ends the lease of committed rows until the first of their messages may go. */
   postponeForwards(batch: readonly ForwardToPostpone[]): Promise<void>;
   /** Makes committed rows due at once: whoever leased them can't forward them now. */

@@ -40,8 +40,8 @@ import type { StoreClock } from './store-clock.js';
  * at the right time: the lease ends, recovery finds nothing to do yet, and says when.
  *
  * Of the messages of one ordering key only the first in line is published. The save that takes it
- * out of the line makes the transaction of the next one due, in the same database transaction, and
- * recovery is woken to take it: here at once, at other instances by their next look.
+ * out of the line leases the transaction of the next one, in the same database transaction, to this
+ * instance, which goes on with it at once as with what it has just moved to committed.
  */
 export interface ForwarderDeps {
   store: Pick<
@@ -54,8 +54,6 @@ export interface ForwarderDeps {
   policy: ForwardPolicy;
   /** Where consumers send their receipts. */
   receiptsQueue: string;
-  /** Committed rows became due: recovery should look. */
-  wake(): void;
   observer: Pick<Observer, 'alert' | 'failed' | 'count'>;
 }
 
@@ -93,9 +91,10 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
 
   const saves = createCoalescer<ForwardingToSave, undefined>({
     flush: async (batch) => {
-      const { woken } = await store.saveForwards(batch);
-      // After those that are saved are no longer in hand: one of them may be due again itself.
-      if (woken > 0) setImmediate(deps.wake);
+      const leaseMs = leaseNowMs();
+      const leaseEndsAt = performance.now() + leaseMs;
+      const { woken } = await store.saveForwards(batch, leaseMs);
+      if (leaseMs > 0 && woken.length > 0) forwardMoved(woken, leaseEndsAt);
       return batch.map(() => undefined);
     },
     batchMax: SAVE_ROWS_MAX,
@@ -287,17 +286,22 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
     }
   }
 
+  const leaseNowMs = () => (publisher.room > 0 ? LEASE_MS : 0);
+
+  function forwardMoved(ids: string[], leaseEndsAt: number): void {
+    taking += 1;
+    // After the callers have their answers, which are durable already: they go on meanwhile. What
+    // was saved is no longer in hand by then, and may be what goes on.
+    setImmediate(async () => {
+      await takeAndForward(ids, leaseEndsAt);
+      taking -= 1;
+      progressed();
+    });
+  }
+
   return {
-    leaseMs: () => (publisher.room > 0 ? LEASE_MS : 0),
-    forwardMoved(ids, leaseEndsAt) {
-      taking += 1;
-      // After the callers have their answers, which are durable already: they go on meanwhile.
-      setImmediate(async () => {
-        await takeAndForward(ids, leaseEndsAt);
-        taking -= 1;
-        progressed();
-      });
-    },
+    leaseMs: leaseNowMs,
+    forwardMoved,
     async recoverOnce() {
       // A full window empties as RabbitMQ confirms; one that is closed has nothing in hand.
       while (publisher.room === 0 && inHand.size > 0) await progress();

@@ -108,7 +108,9 @@ export function cancel(
       // Nobody else holds the row, so only time can have passed meanwhile: then the next look says so.
       if ((await sql.run(takeBack(dialect.now, dialect.byId, more), values)) === 0) continue;
       // What stood behind them in the lines of their keys need not wait for them any more.
-      if (places.length > 0) await leaveLines(sql, dialect, [{ id, places, done: mask }]);
+      if (places.length > 0) {
+        await leaveLines(sql, dialect, { leaving: [{ id, places, done: mask }], leaseMs: 0 });
+      }
       const taken = messages.flatMap((_, number) => (hasMessage(mask, number) ? [number] : []));
       const detail = { messages: taken, by, reason };
       await sql.insertRows(

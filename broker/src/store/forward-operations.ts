@@ -186,10 +186,14 @@ const isFinished = ({ to, unrouted }: ForwardingToSave): boolean =>
 
 /**
  * Messages leave the lines of their keys in the database transaction that says they are confirmed,
- * and what is behind them becomes due in it too. Keys are locked before rows, as everywhere: see
+ * and what is behind them may go in it too. Keys are locked before rows, as everywhere: see
  * ordering-operations.ts.
  */
-function saveInLine(database: Database, batch: readonly ForwardingToSave[]): Promise<number> {
+function saveInLine(
+  database: Database,
+  batch: readonly ForwardingToSave[],
+  leaseMs: number,
+): Promise<string[]> {
   const { dialect } = database;
   return database.transaction(async (sql) => {
     const places = batch.flatMap((item) => item.places ?? []);
@@ -203,7 +207,7 @@ function saveInLine(database: Database, batch: readonly ForwardingToSave[]): Pro
       done,
       places: own,
     }));
-    return leaveLines(sql, dialect, leaving);
+    return leaveLines(sql, dialect, { leaving, leaseMs });
   });
 }
 
@@ -228,7 +232,8 @@ async function finishEach(
 export async function saveForwards(
   database: Database,
   batch: readonly ForwardingToSave[],
-): Promise<{ woken: number }> {
+  leaseMs = 0,
+): Promise<{ woken: string[] }> {
   const inLine = batch.filter(({ places }) => places !== undefined);
   const rest = inLine.length === 0 ? batch : batch.filter(({ places }) => places === undefined);
   const finished = rest.filter(isFinished);
@@ -240,7 +245,7 @@ export async function saveForwards(
   if (others.length > 0) {
     await database.transaction((sql) => saveEach(sql, database.dialect, others));
   }
-  return { woken: inLine.length === 0 ? 0 : await saveInLine(database, inLine) };
+  return { woken: inLine.length === 0 ? [] : await saveInLine(database, inLine, leaseMs) };
 }
 
 /**

@@ -8,7 +8,7 @@ import { type Dialect, idBytes, idText, marks, type Sql } from './sql.js';
  * key, before any row of a transaction, and several keys in the order of their ids: so nobody waits
  * in a circle, and no wake-up is lost. Of a commit and a confirm on one key, the second to lock it
  * sees what the first one did: either the commit finds the line empty and its message at the head,
- * or the confirm finds the new message there and makes its transaction due.
+ * or the confirm finds the new message there and lets its transaction go on.
  */
 
 const hex = (keyId: Uint8Array): string =>
@@ -232,18 +232,19 @@ async function deletePlaces(
 }
 
 /**
- * Takes messages out of their lines, and makes due what stands at the head now: the transactions
+ * Takes messages out of their lines, and lets go on what stands at the head now: the transactions
  * of the messages behind them, and of those that leave, whose other messages were waiting. A parked
  * transaction stays parked, and goes on holding up its keys.
  *
  * @param leaving transactions whose rows have moved; their keys are locked by `lockLines`
- * @returns how many transactions became due
+ * @param leaseMs what may go on is leased for so long; 0: it is due at once
+ * @returns the transactions that may go on, and parked ones that may not
  */
 export async function leaveLines(
   sql: Sql,
   dialect: Dialect,
-  leaving: readonly Leaving[],
-): Promise<number> {
+  { leaving, leaseMs }: { leaving: readonly Leaving[]; leaseMs: number },
+): Promise<string[]> {
   await deletePlaces(sql, dialect, leaving);
   /** The lowest sequence that leaves each key, and the transactions that waited themselves. */
   const left = new Map<string, number>();
@@ -251,9 +252,9 @@ export async function leaveLines(
   for (const one of leaving) {
     for (const place of one.places) {
       const key = hex(place.keyId);
-      if (leaves(one, place))
+      if (leaves(one, place)) {
         left.set(key, Math.min(left.get(key) ?? place.sequence, place.sequence));
-      else if (!place.isHead) waiting.set(key, (waiting.get(key) ?? new Set()).add(one.id));
+      } else if (!place.isHead) waiting.set(key, (waiting.get(key) ?? new Set()).add(one.id));
     }
   }
   const keyIds = leaving.flatMap(({ places }) => places.map(({ keyId }) => keyId));
@@ -264,7 +265,9 @@ export async function leaveLines(
     const isNew = (left.get(key) ?? sequence) < sequence;
     if (isNew || waiting.get(key)?.has(id)) due.add(id);
   }
-  return wake(sql, dialect, [...due]);
+  const ids = [...due];
+  await wake(sql, dialect, { ids, leaseMs });
+  return ids;
 }
 
 /** The transaction at the head of each key that has any. */
@@ -292,18 +295,16 @@ async function headsOf(
 async function wake(
   sql: Sql,
   { now, byId, inIds }: Dialect,
-  ids: readonly string[],
-): Promise<number> {
-  let woken = 0;
+  { ids, leaseMs }: { ids: readonly string[]; leaseMs: number },
+): Promise<void> {
   for (const some of pieces(ids)) {
     const { list, values } = inIds(some);
-    woken += await sql.run(
-      `update escrow_transaction ${byId} set due_at = ${now}
+    await sql.run(
+      `update escrow_transaction ${byId} set due_at = ${now} + ?
        where id ${list} and state = 'committed'`,
-      values,
+      [leaseMs, ...values],
     );
   }
-  return woken;
 }
 
 /** The places of one transaction; nobody joins or leaves their lines from here on. */

@@ -50,7 +50,7 @@ export function createStore(database: Database, id: string): Store {
     releaseChecks: (ids) => releaseChecks(database, ids),
     claimDueForwards: (claim) => claimDueForwards(database, claim),
     readCommitted: (ids) => readCommitted(database, ids),
-    saveForwards: (batch) => saveForwards(database, batch),
+    saveForwards: (batch, leaseMs) => saveForwards(database, batch, leaseMs),
     postponeForwards: (batch) => postponeForwards(database, batch),
     releaseForwards: (ids) => releaseForwards(database, ids),
     cancel: (request) => cancel(database, request),
