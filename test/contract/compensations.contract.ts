@@ -2,9 +2,11 @@ import { CheckPolicy, type ConsumerReceipt } from '@escrowmq/protocol';
 import { describe, expect, test } from '@jest/globals';
 import type { CompensationToSave, DueCompensation } from '../../broker/src/domain/compensations.js';
 import type { Store } from '../../broker/src/domain/ports.js';
+import { createStore } from '../../broker/src/store/store.js';
 import {
   forwardedTransaction,
   message,
+  newId,
   type OpenStore,
   prepare,
   type TransactionChanges,
@@ -336,6 +338,38 @@ export function compensationsContract(opened: () => OpenStore): void {
       await store.saveReceipts([receipt(owed, 'consumed')]);
       expect(await store.purgeFinished(PURGE)).toBe(1);
       expect(await rows()).toEqual([]);
+    });
+
+    test('what is owed does not stand in the way of what is purged', async () => {
+      const { store } = opened();
+      const at = Date.now() - 1_000;
+      await failed(store, { id: newId(at) });
+      const finished = await forwardedTransaction(store, { id: newId(at + 1) });
+      expect(await store.purgeFinished({ ...PURGE, limit: 1 })).toBe(1);
+      expect((await store.find([finished])).get(finished)?.kind).toBe('tombstone');
+    });
+
+    test('what is owed since a purge has looked is seen before it deletes', async () => {
+      const { store, database } = opened();
+      const id = await failed(store);
+      // As the first look of a purge is when the receipt commits while it waits for the row.
+      const early = createStore(
+        {
+          ...database,
+          transaction: (work) =>
+            database.transaction((sql) =>
+              work({
+                ...sql,
+                all: (text, values) =>
+                  sql.all(text.replace(/and not exists \([^)]*\)/, ''), values),
+              }),
+            ),
+        },
+        'test',
+      );
+      expect(await early.purgeFinished(PURGE)).toBe(0);
+      expect((await store.find([id])).get(id)?.kind).toBe('row');
+      expect(await compensations(store, id)).toMatchObject([{ state: 'owed' }]);
     });
   });
 

@@ -168,6 +168,27 @@ describe.each([MARIADB, POSTGRES, SQLITE])('on $name', ({ dialect, start }) => {
     expect(await accounts()).toBe(1);
   });
 
+  // Elsewhere DDL is part of the transaction.
+  if (dialect === 'mysql')
+    test('a callback that ends its transaction is not acknowledged as it was meant', async () => {
+      await decided('commit');
+      const ending = handlerOf({
+        async compensate(tx) {
+          await write(tx);
+          await suite.send(tx, 'create table made_on_the_way (id int)');
+          await write(tx);
+        },
+      });
+      expect(await call(ending)).toBe(503);
+      const message = expect.stringMatching(/ended inside its callback/);
+      expect(records).toMatchObject([
+        { level: 'error', fields: { error: { cause: { message } } } },
+      ]);
+      // Its row was committed with what came before it: nothing is run twice.
+      expect(await call(handlerOf())).toBe(200);
+      expect(ran).toEqual([]);
+    });
+
   test('a callback that does not end in time is rolled back and not acknowledged', async () => {
     await decided('commit');
     let end = () => {};
