@@ -264,7 +264,7 @@ const anyEvent: fc.Arbitrary<Event> = fc.oneof(
     .record({
       done: fc.nat(ALL),
       failure: fc.constantFrom('unroutable', 'nacked', 'unconfirmed', 'refused'),
-      nextDueAt: fc.option(fc.nat(2 * NOW), { nil: undefined }),
+      nextDueAt: fc.option(fc.integer({ min: 1, max: 2 * NOW }), { nil: undefined }),
       max: fc.integer({ min: 1, max: 4 }),
     })
     .map(
