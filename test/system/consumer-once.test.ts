@@ -108,6 +108,39 @@ test('a transaction of once is four statements: begin, the note, the work, commi
   expect(sent).toEqual(['start transaction', 'insert into escro', 'update accounts s', 'commit']);
 });
 
+/** Makes `tx` the victim of a deadlock with a heavier transaction, and returns its error. */
+async function deadlock(tx: Tx): Promise<unknown> {
+  const rival = await pool.getConnection();
+  try {
+    await rival.beginTransaction();
+    // InnoDB rolls back the transaction that changed fewer rows.
+    await rival.query('insert into accounts values (11, 0), (12, 0), (13, 0), (14, 0), (15, 0)');
+    await add(rival, 2);
+    await add(tx, 1);
+    const rivalWaits = add(rival, 1);
+    const error = await add(tx, 2).catch((reason: unknown) => reason);
+    await rivalWaits;
+    await rival.rollback();
+    return error;
+  } finally {
+    rival.destroy();
+  }
+}
+
+test('what work that swallowed a deadlock sends next does not stand alone', async () => {
+  const message = newMessage();
+  const swallowing = once(pool, message, async (tx) => {
+    expect(await deadlock(tx)).toMatchObject({ errno: 1213 });
+    await add(tx, 2, 10).catch(() => undefined);
+  });
+  await expect(swallowing).rejects.toMatchObject({
+    code: 'TRANSACTION_MISUSED',
+    details: { outcome: 'rollback' },
+  });
+  expect([await balance(1), await balance(2)]).toEqual([0, 0]);
+  await expectCleanPool();
+});
+
 test('a connection that dies during the work is not given back to the pool', async () => {
   const message = newMessage();
   for (let round = 0; round < CONNECTIONS + 1; round += 1) {
@@ -247,6 +280,29 @@ test('a message delivered twice to a subscription is applied once and acknowledg
     await until('both were handled', () => results.length === 2);
     expect(results.sort()).toEqual(['applied', 'duplicate']);
     expect(await balance(1)).toBe(5);
+  } finally {
+    await bench.close();
+  }
+});
+
+test('a message of which a part was committed is a dead letter at once, and no duplicate', async () => {
+  const bench = await openBench(rabbitmqUrl());
+  try {
+    const { topic } = bench;
+    await bench.consumer.subscribe({ topic, group: bench.group }, (message) =>
+      once(pool, message, async (tx) => {
+        await add(tx, 1);
+        await tx.query('create table if not exists t (n int)');
+        await add(tx, 2);
+      }),
+    );
+    await publish(bench.channel, { topic });
+    await bench.takeDeadLetter();
+    expect(await bench.event('deadLettered')).toMatchObject({
+      reason: 'permanent',
+      cause: expect.stringContaining('ended inside its work'),
+    });
+    expect(await balance(1)).toBe(1);
   } finally {
     await bench.close();
   }

@@ -197,7 +197,7 @@ async function outcomeOf<Tx, S>(run: Run<Tx, S>): Promise<Outcome> {
 
 const CONSEQUENCES: Record<Outcome, string> = {
   commit:
-    'what it wrote until then is committed, and the message counts as applied: a part of it is missing, and will be',
+    'what it wrote until then is committed, what it wrote after that may be, and the message counts as applied: what is missing must be done by hand',
   rollback: 'what it wrote until then is rolled back; what it wrote after that may be durable',
   unknown: 'whether what it wrote until then is committed is not known',
 };
@@ -206,7 +206,8 @@ function endedInside<Tx, S>(run: Run<Tx, S>, outcome: Outcome, cause?: unknown):
   return new EscrowError(
     'TRANSACTION_MISUSED',
     `the transaction of ${run.what} ended inside its work: ${ENDINGS}; ${CONSEQUENCES[outcome]}`,
-    { cause, details: { outcome } },
+    // The message must not come again: it would be a duplicate, and nobody would miss the rest.
+    { cause, details: outcome === 'commit' ? { outcome, appliedInPart: true } : { outcome } },
   );
 }
 

@@ -1,3 +1,5 @@
+import { isEscrowError } from '@escrowmq/protocol';
+
 /**
  * Thrown by a handler to say that trying again is of no use: the message goes straight to the
  * dead-letter queue.
@@ -11,5 +13,10 @@ export class PermanentError extends Error {
 
 /** By name, so that an error of another copy of this package counts as well. */
 export function isPermanentError(error: unknown): boolean {
-  return error instanceof Error && error.name === 'PermanentError';
+  return (error instanceof Error && error.name === 'PermanentError') || isAppliedInPart(error);
+}
+
+/** Tried again it would be a duplicate, and acknowledged with a part of its work missing. */
+function isAppliedInPart(error: unknown): boolean {
+  return isEscrowError(error) && error.details?.appliedInPart === true;
 }

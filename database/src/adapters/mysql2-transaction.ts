@@ -1,4 +1,6 @@
+import { EscrowError } from '@escrowmq/protocol';
 import type { OpenTransaction, TransactionGuard } from '../database.js';
+import { meaningOf } from '../server-errors.js';
 import { savepointGuard } from '../transaction-guard.js';
 import { callbackStatements } from './callback-statements.js';
 import { mysql2Executor, run, statusOf } from './mysql2-executor.js';
@@ -45,6 +47,8 @@ export function openMysql2Transaction<C extends Mysql2Connection>(
   let hasEnded = false;
   /** After an error the server does not say whether the transaction outlived it. */
   let isInDoubt = false;
+  /** What a callback that swallowed a deadlock sent next would stand alone, in autocommit. */
+  let isDeadlocked = false;
   const statements = callbackStatements();
 
   function arm(): void {
@@ -78,6 +82,7 @@ export function openMysql2Transaction<C extends Mysql2Connection>(
     (call: 'execute' | 'query') =>
     async (...args: unknown[]) => {
       if (statements.refusal !== undefined) throw statements.refusal();
+      if (isDeadlocked) throw deadlocked();
       statements.sent += 1;
       statements.unanswered += 1;
       // The connection sends one statement after the other: the savepoint goes first.
@@ -88,6 +93,10 @@ export function openMysql2Transaction<C extends Mysql2Connection>(
         return answer;
       } catch (error) {
         isInDoubt = true;
+        if (meaningOf(error) === 'deadlock') {
+          isDeadlocked = true;
+          hasEnded = true;
+        }
         throw error;
       } finally {
         statements.unanswered -= 1;
@@ -109,4 +118,12 @@ export function openMysql2Transaction<C extends Mysql2Connection>(
       await armed;
     },
   };
+}
+
+function deadlocked(): EscrowError {
+  return new EscrowError(
+    'TRANSACTION_MISUSED',
+    'a deadlock has rolled the transaction back, and its error was swallowed; let it pass, so that the whole is done again',
+    { details: { outcome: 'rollback' } },
+  );
 }
