@@ -184,6 +184,16 @@ describe.each([MARIADB, POSTGRES, SQLITE])('on $name', ({ dialect, start }) => {
       expect(records).toMatchObject([
         { level: 'error', fields: { error: { cause: { message } } } },
       ]);
+      records.length = 0;
+      const failing = handlerOf({
+        async compensate(tx) {
+          await suite.send(tx, 'create table made_and_failed (id int)');
+          throw new Error('no');
+        },
+      });
+      expect(await call(failing, { message: 1 })).toBe(503);
+      const inPart = expect.stringMatching(/may have made a part of it durable/);
+      expect(records).toMatchObject([{ fields: { error: { cause: { message: inPart } } } }]);
       // Its row was committed with what came before it: nothing is run twice.
       expect(await call(handlerOf())).toBe(200);
       expect(ran).toEqual([]);
