@@ -35,7 +35,7 @@ const IS_OVER = (now: string) => `state in ('forwarded', 'rolledBack')
  * of every pass: as one statement that was four seconds in which SQLite did nothing else, and it
  * began anew for every batch.
  */
-const WINDOW_ROWS = 5_000;
+const WINDOW_ROWS = 1_000;
 
 const windowEnd = (byId: string) => `
   select id from escrow_transaction ${byId}
