@@ -1,5 +1,6 @@
 import { createConsumer, type SubscribeOptions } from '@escrowmq/consumer';
 import { expect, test } from '@jest/globals';
+import { parseSubscribeOptions } from '../../consumer-sdk/src/options.js';
 
 const consumer = createConsumer({ rabbitmq: 'amqp://localhost' });
 const names = { topic: 'user', group: 'phone-index' };
@@ -25,6 +26,14 @@ test.each([
   ['retryDelaysMs.1', { retryDelaysMs: [1000, 0] }],
   ['retryDelaysMs', { retryDelaysMs: [1000, 500] }],
   ['retryDelaysMs', { retryDelaysMs: new Array(33).fill(1000) }],
+  ['ordered', { ordered: true }],
+  ['ordered', { ordered: null }],
+  ['ordered.partitions', { ordered: { partitions: 0 } }],
+  ['ordered.partitions', { ordered: { partitions: 33 } }],
+  ['ordered.partition', { ordered: { partition: 8 } }],
+  // Retried in its place, a message is out all the time: 24 min of pauses and 2 min of handlers.
+  ['retryDelaysMs', { ordered: {}, retryDelaysMs: [24 * 60_000] }],
+  ['retryDelaysMs', { ordered: {}, retryDelaysMs: [1], handlerTimeoutMs: 13 * 60_000 }],
 ])('subscribe refuses a wrong %s and names it: %j', async (path, options) => {
   const error = await refusal({ ...names, ...options });
   expect(error).toMatchObject({ name: 'EscrowError', code: 'INVALID_CONFIGURATION' });
@@ -40,6 +49,13 @@ test.each([
 ])('subscribe refuses %s when it is not a name: %j', async (what, options) => {
   const error = await refusal({ ...names, ...options });
   expect(error).toMatchObject({ code: 'INVALID_NAME', message: expect.stringContaining(what) });
+});
+
+test('the default delays of an ordered subscription fit into the time of one delivery', () => {
+  const { retryDelaysMs, ordered } = parseSubscribeOptions({ ...names, ordered: {} });
+  expect(ordered).toEqual({ partitions: 8 });
+  expect(retryDelaysMs).toHaveLength(7);
+  expect(retryDelaysMs.reduce((sum, delayMs) => sum + delayMs)).toBeLessThan(10 * 60_000);
 });
 
 test('an option with a typing mistake is refused and not ignored', async () => {

@@ -38,7 +38,7 @@ export function subscribeInOrder(
   handler: Handler<never>,
   shared: Shared,
 ): RunningSubscription {
-  const { concurrency } = settings;
+  const { topic, group, concurrency } = settings;
   const parts: Parts = {
     settings,
     shared,
@@ -74,6 +74,7 @@ export function subscribeInOrder(
     async started(timeoutMs) {
       await withoutKey.started(timeoutMs);
       await change(timeoutMs);
+      if (isClosed) throw new Error(`the subscription of ${group} to ${topic} is closed`);
     },
     async pause() {
       isPaused = true;
