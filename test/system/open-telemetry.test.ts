@@ -208,6 +208,31 @@ describe('one trace leads', () => {
     });
   });
 
+  test('to a batch as links, because a batch has many', async () => {
+    const batched = uniqueName('batched');
+    const retryDelaysMs = [1];
+    const options = {
+      topic: batched,
+      group: index,
+      retryDelaysMs,
+      batchMax: 2,
+      batchWaitMs: 5_000,
+    };
+    const batches = await consumer.subscribeBatch(options, () => undefined);
+    try {
+      const both = [message, message].map((each) => ({ ...each, topic: batched }));
+      await request(() => producer.send({ messages: both }));
+      const handled = await spanNamed('escrow process');
+      const { spanId } = (await spanNamed('escrow send')).spanContext();
+      expect(handled.parentSpanContext).toBeUndefined();
+      expect(handled.attributes).toMatchObject({ 'messaging.batch.message_count': 2 });
+      expect(handled.links.map(({ context }) => context.spanId)).toEqual([spanId, spanId]);
+    } finally {
+      await batches.close();
+      await deleteGroupQueues(rabbitmqUrl(), batched, [{ group: index, retryDelaysMs }]);
+    }
+  });
+
   test('to the check of a transaction without a verdict', async () => {
     let asked: unknown;
     endpoint.answer = (check, response, { headers }) => {
