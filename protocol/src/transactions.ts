@@ -227,7 +227,7 @@ export const GroupStanding = z
       .describe('consumed: every message was; failed: the group has given up on one for good'),
     attempts: z.int().describe('Attempts that failed, of the message that had the most'),
     cause: z.string().optional().describe('Of the first message that was given up'),
-    at: StoreTime.optional().describe('When it was consumed or given up; absent while waiting'),
+    at: StoreTime.optional().describe('When the last was consumed, or the first given up'),
   })
   .meta({ id: 'GroupStanding' });
 export type GroupStanding = z.infer<typeof GroupStanding>;

@@ -31,6 +31,12 @@ describe('what became of a transaction in a group', () => {
     ]);
   });
 
+  test('of messages that were all cancelled nothing is to come', () => {
+    expect(standingsOf(['stock'], 0, [])).toEqual([
+      { consumerGroup: 'stock', state: 'consumed', attempts: 0 },
+    ]);
+  });
+
   test('one message given up is enough to have failed, whatever is still to come', () => {
     const failed = receipt({ message: 1, kind: 'failed', at: 20, attempts: 5, cause: 'no disk' });
     const later = receipt({ message: 2, kind: 'failed', at: 40, cause: 'full' });

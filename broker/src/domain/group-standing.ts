@@ -33,6 +33,8 @@ export function standingsOf(
       return { consumerGroup, state: 'failed', attempts, ...why, at };
     }
     if (its.length < messageCount) return { consumerGroup, state: 'waiting', attempts };
-    return { consumerGroup, state: 'consumed', attempts, at: Math.max(...its.map(({ at }) => at)) };
+    // Of messages that were all cancelled there is no receipt, and none to come.
+    const last = its.length === 0 ? {} : { at: Math.max(...its.map(({ at }) => at)) };
+    return { consumerGroup, state: 'consumed', attempts, ...last };
   });
 }
