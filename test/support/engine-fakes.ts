@@ -8,8 +8,8 @@ import type {
   Publisher,
   PublishOutcome,
 } from '../../broker/src/domain/ports.js';
-import type { WebhookAlert } from '../../broker/src/domain/webhook.js';
 import { allMessages, type Committed } from '../../broker/src/domain/transaction.js';
+import type { WebhookAlert } from '../../broker/src/domain/webhook.js';
 import type { StoreClock } from '../../broker/src/engine/store-clock.js';
 import { type Deferred, deferred } from './ready.js';
 import { newId, newTransaction, type TransactionChanges } from './store-fixtures.js';

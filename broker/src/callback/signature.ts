@@ -40,7 +40,8 @@ function signatureOf({ id, at, body }: SignedMessage, secret: string): string {
   const key = /^whsec_([A-Za-z0-9+/]+=*)$/.exec(secret)?.[1];
   if (key === undefined) throw new Error('a signing secret is not whsec_ and base64');
   const hmac = createHmac('sha256', Buffer.from(key, 'base64'));
-  return `v1,${hmac.update(`${id}.${secondsOf(at)}.`).update(body).digest('base64')}`;
+  hmac.update(`${id}.${secondsOf(at)}.`).update(body);
+  return `v1,${hmac.digest('base64')}`;
 }
 
 const secondsOf = (at: Date): number => Math.floor(at.getTime() / 1000);
