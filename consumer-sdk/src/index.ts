@@ -29,8 +29,9 @@ export type {
   EphemeralOptions,
   GapReason,
 } from './ephemeral/options.js';
-export type { ConnectionName, ConsumerEvent, OnMessage } from './events.js';
+export type { ConnectionName, ConsumerEvent, OnMessage, OnQueue } from './events.js';
 export type { ConsumerOptions, SubscribeOptions } from './options.js';
+export type { OrderedOptions } from './ordered/options.js';
 export type { DeadReason } from './settle/next-step.js';
 export { PermanentError } from './settle/permanent-error.js';
 export { RetryLater } from './settle/retry-later.js';
