@@ -1,4 +1,4 @@
-import type { Dialect, Executor } from '@escrowmq/database';
+import type { Dialect, LocalDatabase } from '@escrowmq/database';
 import { type DatabaseInput, databaseOf } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
 import { createTable, INTEGER, NOW_MS, TABLE_LIMITS, TEXT, times } from './tables.js';
@@ -9,8 +9,9 @@ import { createTable, INTEGER, NOW_MS, TABLE_LIMITS, TEXT, times } from './table
  *
  * Ids are ASCII and compared byte by byte: under a common collation `abc` and `ABC` would be one
  * message, and the second would be lost as a duplicate. The primary key grows at its end, because
- * message ids begin with the time. Times are UTC milliseconds of the database: one clock for
- * writing and for purging.
+ * message ids begin with the time. That is also what a purge finds old rows by: an index on
+ * `consumed_at` would be written with every message. Times are UTC milliseconds of the database: one
+ * clock for writing and for purging.
  */
 const CREATE: Record<Dialect, readonly string[]> = {
   mysql: [
@@ -18,8 +19,7 @@ const CREATE: Record<Dialect, readonly string[]> = {
   consumer_group varchar(64) character set ascii collate ascii_bin not null,
   message_id varchar(64) character set ascii collate ascii_bin not null,
   consumed_at bigint not null comment 'UTC milliseconds of this database',
-  primary key (consumer_group, message_id),
-  key escrow_consumed_by_time (consumed_at)
+  primary key (consumer_group, message_id)
 ) engine = InnoDB`,
   ],
   postgres: [
@@ -29,7 +29,6 @@ const CREATE: Record<Dialect, readonly string[]> = {
   consumed_at bigint not null,
   primary key (consumer_group, message_id)
 )`,
-    'create index if not exists escrow_consumed_by_time on escrow_consumed (consumed_at)',
   ],
   sqlite: [
     `create table if not exists escrow_consumed (
@@ -38,7 +37,6 @@ const CREATE: Record<Dialect, readonly string[]> = {
   consumed_at integer not null,
   primary key (consumer_group, message_id)
 ) without rowid`,
-    'create index if not exists escrow_consumed_by_time on escrow_consumed (consumed_at)',
   ],
 };
 
@@ -98,8 +96,18 @@ const RETENTION_MS_DEFAULT = 37 * 24 * 60 * 60 * 1000;
 /** Rows per statement, so that a purge holds few locks and never for long. */
 const PURGE_ROWS_MAX = 1_000;
 
-const selectOldSql = (dialect: Dialect) =>
-  `select consumer_group, message_id from escrow_consumed where consumed_at < ${NOW_MS[dialect]} - ${INTEGER[dialect]} order by consumed_at limit ${PURGE_ROWS_MAX}`;
+const selectNow = (dialect: Dialect) => `select ${NOW_MS[dialect]} as now_ms`;
+
+/** The group that comes after one, by the primary key. */
+const selectGroup = (dialect: Dialect) =>
+  `select min(consumer_group) as consumer_group from escrow_consumed where consumer_group > ${TEXT[dialect]}`;
+
+/** Of a group, two ids, a time: the rows between the ids, and which of them are as old as that. */
+const selectRows = (dialect: Dialect) =>
+  `select message_id, case when consumed_at < ${INTEGER[dialect]} then 1 else 0 end as is_old
+from escrow_consumed
+where consumer_group = ${TEXT[dialect]} and message_id > ${TEXT[dialect]} and message_id < ${TEXT[dialect]}
+order by message_id limit ${PURGE_ROWS_MAX}`;
 
 /**
  * Deletes the rows of messages applied longer ago than that, a thousand at a time. Call it now and
@@ -122,34 +130,55 @@ export async function purgeConsumed(
     );
   }
   const found = databaseOf(database);
-  for (let purged = 0; ; ) {
-    const rows = await found.session(
-      (executor) => purgeOnce(executor, found.dialect, olderThanMs),
-      TABLE_LIMITS,
-    );
-    purged += rows;
-    if (rows < PURGE_ROWS_MAX) return purged;
+  const { dialect } = found;
+  const ask = async (sql: string, values: string[]) =>
+    found.session((executor) => executor.execute(sql, values), TABLE_LIMITS);
+  const [clock] = await ask(selectNow(dialect), []);
+  const before = Number(clock?.now_ms) - olderThanMs;
+  let purged = 0;
+  for (let group = ''; ; ) {
+    const [next] = await ask(selectGroup(dialect), [group]);
+    if (next?.consumer_group === null || next?.consumer_group === undefined) return purged;
+    group = String(next.consumer_group);
+    purged += await purgeGroup(found, group, before);
   }
 }
 
-async function purgeOnce(
-  executor: Executor,
-  dialect: Dialect,
-  olderThanMs: number,
+/**
+ * Walks through the ids of a group up to those that were made at `before`. An id is older than its
+ * row: for messages that were delayed, by as much as that. A clock that was ahead when it made an id
+ * only makes its row go later.
+ */
+async function purgeGroup(
+  database: LocalDatabase<unknown>,
+  group: string,
+  before: number,
 ): Promise<number> {
-  const old = await executor.execute(selectOldSql(dialect), [String(olderThanMs)]);
-  const idsOf = new Map<string, string[]>();
-  for (const { consumer_group, message_id } of old) {
-    const group = String(consumer_group);
-    const ids = idsOf.get(group) ?? [];
-    idsOf.set(group, ids);
-    ids.push(String(message_id));
+  const { dialect } = database;
+  const end = firstIdOf(before);
+  let purged = 0;
+  for (let last = ''; ; ) {
+    const rows = await database.session(async (executor) => {
+      const values = [String(before), group, last, end];
+      const found = await executor.execute(selectRows(dialect), values);
+      const old = found.filter(({ is_old }) => Number(is_old) === 1);
+      const ids = old.map(({ message_id }) => String(message_id));
+      if (ids.length > 0) {
+        await executor.execute(
+          `delete from escrow_consumed where consumer_group = ${TEXT[dialect]} and message_id in (${times(ids.length, TEXT[dialect])})`,
+          [group, ...ids],
+        );
+      }
+      purged += ids.length;
+      return found;
+    }, TABLE_LIMITS);
+    if (rows.length < PURGE_ROWS_MAX) return purged;
+    last = String(rows.at(-1)?.message_id);
   }
-  for (const [group, ids] of idsOf) {
-    await executor.execute(
-      `delete from escrow_consumed where consumer_group = ${TEXT[dialect]} and message_id in (${times(ids.length, TEXT[dialect])})`,
-      [group, ...ids],
-    );
-  }
-  return old.length;
+}
+
+/** How the ids begin that were made at that time: with its ms, in the 48 bits of a UUIDv7. */
+function firstIdOf(time: number): string {
+  const hex = Math.max(0, time).toString(16).padStart(12, '0');
+  return `${hex.slice(0, 8)}-${hex.slice(8)}`;
 }

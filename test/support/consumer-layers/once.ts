@@ -1,6 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { createDuplicateFront, once, purgeConsumed } from '@escrowmq/consumer';
 import { expect, test } from '@jest/globals';
+import { newTransactionId } from '../publish.js';
 import { deferred } from '../ready.js';
 import { type Bench, failure, newMessage } from './bench.js';
 
@@ -216,16 +217,30 @@ export function describeOnce<Tx>(bench: Bench<Tx>): void {
     const message = newMessage();
     await once(layer.database, message, (tx) => layer.insert(tx, 1));
     const dayAgo = Date.now() - 24 * 3_600_000;
-    const values = Array.from(
-      { length: 2_500 },
-      (_, n) => `('${n % 2 === 0 ? 'a' : 'b'}', 'old-${n}', ${dayAgo})`,
+    const idAt = (time: number, n: number) => `${uuidAt(time)}-${n}`;
+    const row = (group: string, id: string, time: number) => `('${group}', '${id}', ${time})`;
+    const values = Array.from({ length: 2_500 }, (_, n) =>
+      row(n % 2 === 0 ? 'a' : 'b', idAt(dayAgo, n), dayAgo),
     );
+    // Prepared a day ago and delayed until now, in the middle of the others.
+    values.push(row('a', idAt(dayAgo, 1_000_000), Date.now()));
     await engine.query(`insert into escrow_consumed values ${values.join(', ')}`);
     expect(await purgeConsumed(layer.database)).toBe(0);
     expect(await purgeConsumed(layer.database, 3_600_000)).toBe(2_500);
+    expect(await purgeConsumed(layer.database, 3_600_000)).toBe(0);
     expect(await bench.isConsumed(message)).toBe(true);
+    const left = await engine.query(
+      "select message_id from escrow_consumed where consumer_group = 'a'",
+    );
+    expect(left).toHaveLength(1);
     await expect(purgeConsumed(layer.database, Number.NaN)).rejects.toMatchObject({
       code: 'INVALID_CONFIGURATION',
     });
   });
+}
+
+/** A UUIDv7 of that time. */
+function uuidAt(time: number): string {
+  const hex = time.toString(16).padStart(12, '0');
+  return `${hex.slice(0, 8)}-${hex.slice(8)}${newTransactionId().slice(13)}`;
 }
