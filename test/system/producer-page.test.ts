@@ -1,8 +1,6 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { freePorts } from '@escrowmq/local-servers';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from '@jest/globals';
 import { createPool, type Pool, type RowDataPacket } from 'mysql2/promise';
@@ -10,6 +8,12 @@ import { uuidv7 } from 'uuidv7';
 import { type BoundQueue, bindQueue } from '../support/bound-queue.js';
 import { call, view } from '../support/broker-client.js';
 import { type BrokerProcess, freshStore, startBrokerProcess } from '../support/broker-process.js';
+import {
+  type PageFolder,
+  type PageProgram,
+  pageFolder,
+  snippetsOf,
+} from '../support/page-program.js';
 import { prismaClientFor } from '../support/prisma-client.js';
 import { freshMysqlDatabase, rabbitmqUrl } from '../support/servers.js';
 import { until } from '../support/until.js';
@@ -19,16 +23,7 @@ import { until } from '../support/until.js';
  * other are one program, which lives until its standard input ends.
  */
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const PAGE = await readFile(join(ROOT, 'docs', 'producer.md'), 'utf8');
-
-/** The first snippet below a heading. */
-function snippet(heading: string): string {
-  const below = PAGE.split(`\n${heading}\n`)[1];
-  const found = below === undefined ? undefined : /```js\n([\s\S]*?)```/.exec(below)?.[1];
-  if (found === undefined) throw new Error(`docs/producer.md has no snippet below "${heading}"`);
-  return found;
-}
+const snippet = await snippetsOf('producer.md');
 
 const SECTION = {
   register: '## 3. The barrier table and the producer group',
@@ -41,11 +36,6 @@ import { Module } from '@nestjs/common';
 export class AppModule {}
 Module({})(AppModule);
 `;
-const UNTIL_STDIN_ENDS = `
-console.log('ready');
-process.stdin.resume().on('end', () => process.exit(0));
-`;
-
 /** The fault kit waits out every limit of the SDK: half a minute. */
 const PROGRAM_MS_MAX = 110_000;
 
@@ -54,13 +44,11 @@ let store: Awaited<ReturnType<typeof freshStore>>;
 let pool: Pool;
 let databaseUrl: string;
 let queue: BoundQueue;
-let folder: string;
-let program: ChildProcess | undefined;
+let folder: PageFolder;
+let program: PageProgram | undefined;
 
 beforeAll(async () => {
   queue = await bindQueue(rabbitmqUrl(), [{ topic: 'user', routingKey: '#' }]);
-  // Inside the repository, so that Node finds the packages; an ignored folder.
-  await mkdir(join(ROOT, '.local'), { recursive: true });
 });
 afterAll(() => queue.close());
 
@@ -71,16 +59,15 @@ beforeEach(async () => {
   pool = createPool(databaseUrl);
   await pool.query('create table user (id int primary key, phone varchar(20))');
   await pool.query('create table ticket (id int auto_increment primary key, note varchar(20))');
-  folder = await mkdtemp(join(ROOT, '.local', 'producer-page-'));
-  await writeFile(join(folder, 'app.module.js'), APP_MODULE);
-  await writeFile(join(folder, 'package.json'), '{ "type": "module" }');
+  folder = await pageFolder('producer-page');
+  await writeFile(join(folder.path, 'app.module.js'), APP_MODULE);
 });
 afterEach(async () => {
-  program?.kill('SIGKILL');
+  program?.kill();
   await pool.end();
   await broker.stop();
   await store.remove();
-  await rm(folder, { recursive: true });
+  await folder.remove();
 });
 
 interface Run {
@@ -93,31 +80,10 @@ interface Run {
 async function run(headings: string[], edit = (source: string) => source): Promise<Run> {
   const [port] = await freePorts(1);
   const source = edit(headings.map(snippet).join('\n')).replaceAll('8080', String(port));
-  await writeFile(join(folder, 'program.js'), source + UNTIL_STDIN_ENDS);
-  const child = spawn(process.execPath, ['program.js'], {
-    cwd: folder,
-    env: { PATH: process.env.PATH, DATABASE_URL: databaseUrl, BROKER_URL: broker.url },
-    stdio: ['pipe', 'pipe', 'pipe'],
-  });
-  program = child;
-  let printed = '';
-  let failed = '';
-  child.stdout.on('data', (chunk) => {
-    printed += chunk;
-  });
-  child.stderr.on('data', (chunk) => {
-    failed += chunk;
-  });
-  await until(
-    'the program is ready',
-    () => {
-      if (child.exitCode !== null) throw new Error(`it ended: ${failed}`);
-      return /^ready$/m.test(printed);
-    },
-    PROGRAM_MS_MAX,
-  );
+  const env = { DATABASE_URL: databaseUrl, BROKER_URL: broker.url };
+  program = await folder.run(source, env, PROGRAM_MS_MAX);
   return {
-    lines: printed.trim().split('\n'),
+    lines: program.lines(),
     checkUrl: `http://127.0.0.1:${port}/escrow-check`,
   };
 }
@@ -214,7 +180,8 @@ test('the fault kit finds nothing wrong with the SDK, as shown', async () => {
 
 test('the program ends when it is told to', async () => {
   await run(['### mysql2', SECTION.register, '### with mysql2']);
-  program?.stdin?.end();
-  const [code] = await once(program as ChildProcess, 'exit');
+  const child = (program as PageProgram).child;
+  child.stdin?.end();
+  const [code] = await once(child, 'exit');
   expect(code).toBe(0);
 });
