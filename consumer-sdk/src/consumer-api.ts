@@ -6,8 +6,8 @@ import type { SubscribeOptions } from './options.js';
 export interface Subscription {
   /**
    * Stops the deliveries and keeps everything else: the queue goes on collecting, for other
-   * instances and for `resume`. Resolves when the handlers that ran have ended. It stays paused
-   * when the connection is lost and comes back.
+   * instances and for `resume`. Resolves when the handlers that ran have ended, so a handler may
+   * call it and must not wait for it. It stays paused when the connection is lost and comes back.
    */
   pause(): Promise<void>;
   /** Resolves when deliveries flow again; while RabbitMQ is away they begin when it is back. */

@@ -34,6 +34,8 @@ test.each([
   // Retried in its place, a message is out all the time: 24 min of pauses and 2 min of handlers.
   ['retryDelaysMs', { ordered: {}, retryDelaysMs: [24 * 60_000] }],
   ['retryDelaysMs', { ordered: {}, retryDelaysMs: [1], handlerTimeoutMs: 13 * 60_000 }],
+  ['retryJitter', { retryJitter: 1.1 }],
+  ['retryJitter', { retryJitter: '0.2' }],
 ])('subscribe refuses a wrong %s and names it: %j', async (path, options) => {
   const error = await refusal({ ...names, ...options });
   expect(error).toMatchObject({ name: 'EscrowError', code: 'INVALID_CONFIGURATION' });

@@ -2,7 +2,7 @@ import { EscrowError } from '@escrowmq/protocol';
 import { causeOf } from '../cause.js';
 
 /** A day: what waits longer belongs into a schedule, as a message with `deliverAt`. */
-export const RETRY_LATER_MS_MAX = 24 * 60 * 60 * 1000;
+const RETRY_LATER_MS_MAX = 24 * 60 * 60 * 1000;
 
 /**
  * Postponements of one message that spend no attempt. The next ones count as failures, so that no
