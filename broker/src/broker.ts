@@ -107,7 +107,8 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
   const compensator = createCompensator({
     store,
     caller: compensationCaller,
-    findGroup: groups.find,
+    // Not what was read a while ago: another instance may just have registered the first endpoint.
+    findGroup: (name) => store.findGroup(name),
     clock,
     random: Math.random,
     observer,
