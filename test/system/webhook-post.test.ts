@@ -5,6 +5,7 @@ import { createGuardedAgent } from '../../broker/src/callback/guarded-agent.js';
 import { newSigningSecret, signatureHeaders } from '../../broker/src/callback/signature.js';
 import { describeFailure } from '../../broker/src/callback/signed-call.js';
 import { type PostParts, post } from '../../broker/src/notify/post.js';
+import { until } from '../support/until.js';
 import { startWebhookEndpoint, status, type WebhookEndpoint } from '../support/webhook-endpoint.js';
 import { delivered, storedWebhook } from '../support/webhook-fakes.js';
 
@@ -57,6 +58,20 @@ test('the status is the whole answer, also of a body that never ends', async () 
     response.write('and so on');
   };
   expect(await call({ settings: { timeoutMs: 30_000 } })).toEqual({ kind: 'delivered' });
+});
+
+test('a body that never ends holds its connection no longer than the time limit', async () => {
+  let closed = false;
+  endpoint.answer = (_post, response) => {
+    response.on('close', () => {
+      closed = true;
+    });
+    response.writeHead(200);
+    response.write('and so on');
+  };
+  expect(await call({ settings: { timeoutMs: 150 } })).toEqual({ kind: 'delivered' });
+  expect(closed).toBe(false);
+  await until('its connection is closed', () => closed, 2_000);
 });
 
 test('an endpoint that does not answer in time has failed', async () => {

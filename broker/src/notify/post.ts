@@ -42,9 +42,8 @@ export interface Post {
 export async function post({ webhook, message, signal }: Post, parts: PostParts): Promise<Outcome> {
   const { url, timeoutMs } = webhook.settings;
   const problem = parts.urlProblem(url);
-  if (problem !== undefined) return { kind: 'failed', detail: `call not allowed: ${problem}` };
-  const timeUp = AbortSignal.timeout(timeoutMs);
-  const ended = AbortSignal.any([signal, timeUp]);
+  if (problem !== undefined) return failed(`call not allowed: ${problem}`);
+  const limit = limitOf(timeoutMs, signal);
   try {
     const at = new Date(parts.wallClock());
     const { id, body } = message;
@@ -55,21 +54,44 @@ export async function post({ webhook, message, signal }: Post, parts: PostParts)
         ...requestHeaders(message),
         ...parts.sign({ id, at, body }, webhook.signingSecrets),
       },
-      signal: ended,
+      signal: limit.signal,
       agent: parts.agent,
     });
     // Measured: undici heeds the signal only once it is connected. Alone, a host that drops packets
     // would hold the call for as long as connecting may take.
-    const answer = await Promise.race([called, rejectOnAbort(ended)]);
+    const answer = await Promise.race([called, rejectOnAbort(limit.signal)]);
+    void answer.read.finally(limit.clear);
     return outcomeOf(answer, parts.wallClock());
   } catch (error) {
-    if (timeUp.aborted) return { kind: 'failed', detail: `timed out after ${timeoutMs} ms` };
-    if (signal.aborted) return { kind: 'failed', detail: 'the delivery was ended' };
+    limit.clear();
+    // What the signal gave as its reason is the result; anything else is a failed call.
+    if (limit.signal.aborted) return failed(limit.signal.reason as string);
     const detail = parts.describeFailure(error);
-    if (detail !== undefined) return { kind: 'failed', detail };
+    if (detail !== undefined) return failed(detail);
     parts.failed(`calling the webhook ${webhook.name}`, error);
-    return { kind: 'failed', detail: 'the broker could not make the call; its log says why' };
+    return failed('the broker could not make the call; its log says why');
   }
+}
+
+const failed = (detail: string): Outcome => ({ kind: 'failed', detail });
+
+/**
+ * Aborts with a text when the time is over or the delivery ends. To be cleared: thousands of calls a
+ * second would otherwise leave a timer each.
+ */
+function limitOf(timeoutMs: number, delivery: AbortSignal) {
+  const controller = new AbortController();
+  const end = () => controller.abort('the delivery was ended');
+  const timer = setTimeout(() => controller.abort(`timed out after ${timeoutMs} ms`), timeoutMs);
+  delivery.addEventListener('abort', end, { once: true });
+  if (delivery.aborted) end();
+  return {
+    signal: controller.signal,
+    clear() {
+      clearTimeout(timer);
+      delivery.removeEventListener('abort', end);
+    },
+  };
 }
 
 interface Call {
@@ -82,12 +104,13 @@ interface Call {
 
 async function call({ url, body, headers, signal, agent }: Call) {
   const response = await send(url, { method: 'POST', dispatcher: agent, signal, headers, body });
-  // The status is the whole answer: a body that does not end takes nothing back.
-  response.body.dump({ limit: ANSWER_BYTES_MAX, signal }).catch(() => undefined);
   const retryAfter = response.headers['retry-after'];
   return {
     status: response.statusCode,
     retryAfter: Array.isArray(retryAfter) ? retryAfter[0] : retryAfter,
+    // Resolves when the connection is free or gone. The status is the whole answer: a body that
+    // does not end takes nothing back.
+    read: response.body.dump({ limit: ANSWER_BYTES_MAX, signal }).catch(() => undefined),
   };
 }
 
