@@ -1,4 +1,3 @@
-import { messageIdOf, type StateName, type WaitsFor } from '@escrowmq/protocol';
 import type { OrderedMessage, Place } from '../domain/ordering.js';
 import { hasMessage, type MessageMask } from '../domain/transaction.js';
 import { type Dialect, idBytes, idText, marks, type Sql } from './sql.js';
@@ -11,17 +10,17 @@ import { type Dialect, idBytes, idText, marks, type Sql } from './sql.js';
  * or the confirm finds the new message there and lets its transaction go on.
  */
 
-const hex = (keyId: Uint8Array): string =>
+export const hex = (keyId: Uint8Array): string =>
   Buffer.from(keyId.buffer, keyId.byteOffset, keyId.byteLength).toString('hex');
 
 /** Each once, in the order in which keys are locked. */
-function distinctKeys(keyIds: readonly Buffer[]): Buffer[] {
+export function distinctKeys(keyIds: readonly Buffer[]): Buffer[] {
   const byHex = new Map(keyIds.map((keyId) => [hex(keyId), keyId]));
   return [...byHex.values()].sort(Buffer.compare);
 }
 
 /** Filled up to a power of two by its last item, so that lists of all lengths make few texts. */
-function inKeys(keyIds: readonly Buffer[]): { list: string; values: Buffer[] } {
+export function inKeys(keyIds: readonly Buffer[]): { list: string; values: Buffer[] } {
   const values = [...keyIds];
   const length = 2 ** Math.ceil(Math.log2(values.length));
   const last = values.at(-1);
@@ -151,7 +150,7 @@ async function countUp(
  * The first sequence in the line of a key: one look at the end of an index. `min`, or `not exists`
  * with a lower sequence, read the whole line on one database or another.
  */
-const HEAD = (column: string, keyId: string) => `(
+export const HEAD = (column: string, keyId: string) => `(
   select head.${column} from escrow_ordered_message head
   where head.key_id = ${keyId} order by head.sequence limit 1)`;
 
@@ -312,71 +311,4 @@ export async function lockLinesOf(sql: Sql, dialect: Dialect, id: string): Promi
   const places = (await placesOf(sql, dialect, [id])).get(id) ?? [];
   await lockLines(sql, dialect, places);
   return places;
-}
-
-/** What stands at the head of a key. */
-interface Head {
-  transactionId: string;
-  number: number;
-  sequence: number;
-  state: StateName;
-}
-
-interface HeadRow {
-  key_id: Uint8Array;
-  transaction_id: Uint8Array | null;
-  message_number: number;
-  sequence: number;
-}
-
-async function headsShown(
-  sql: Sql,
-  { byKey, inIds }: Dialect,
-  keyIds: readonly Buffer[],
-): Promise<Map<string, Head>> {
-  const { list, values } = inKeys(distinctKeys(keyIds));
-  const columns = ['transaction_id', 'message_number', 'sequence'];
-  const rows = await sql.all<HeadRow>(
-    `select key_id, ${columns.map((column) => `${HEAD(column, 'line.key_id')} as ${column}`).join(', ')}
-     from escrow_ordering_key line ${byKey} where key_id ${list}`,
-    values,
-  );
-  const ids = rows.flatMap(({ transaction_id: id }) => (id === null ? [] : [idText(id)]));
-  if (ids.length === 0) return new Map();
-  const those = inIds(ids);
-  const states = await sql.all<{ id: Uint8Array; state: StateName }>(
-    `select id, state from escrow_transaction where id ${those.list}`,
-    those.values,
-  );
-  const stateOf = new Map(states.map(({ id, state }) => [idText(id), state]));
-  const heads = new Map<string, Head>();
-  for (const { key_id, transaction_id, message_number: number, sequence } of rows) {
-    if (transaction_id === null) continue;
-    const transactionId = idText(transaction_id);
-    const state = stateOf.get(transactionId);
-    if (state !== undefined) heads.set(hex(key_id), { transactionId, number, sequence, state });
-  }
-  return heads;
-}
-
-/** How the lines of a transaction's messages are shown, by the numbers of the messages. */
-export async function linesShown(
-  sql: Sql,
-  dialect: Dialect,
-  id: string,
-): Promise<Map<number, { sequence: number; waitsFor?: WaitsFor }>> {
-  const places = (await placesOf(sql, dialect, [id])).get(id) ?? [];
-  const waiting = places.filter(({ isHead }) => !isHead).map(({ keyId }) => keyId);
-  const heads = waiting.length === 0 ? undefined : await headsShown(sql, dialect, waiting);
-  return new Map(
-    places.map(({ number, keyId, sequence, isHead }) => {
-      const head = isHead ? undefined : heads?.get(hex(keyId));
-      // It may have come to the head itself meanwhile.
-      if (head === undefined || head.sequence >= sequence) return [number, { sequence }];
-      const { transactionId, state } = head;
-      const messageId = messageIdOf(transactionId, head.number);
-      const waitsFor = { transactionId, messageId, sequence: head.sequence, state };
-      return [number, { sequence, waitsFor }];
-    }),
-  );
 }

@@ -14,7 +14,7 @@ import type { StoreCounts } from '../domain/ports.js';
 import { countOfMessages, hasMessage } from '../domain/transaction.js';
 import { compensationsOf, countOwed } from './compensation-operations.js';
 import { historyOf, receiptsOf } from './history.js';
-import { linesShown } from './ordering-operations.js';
+import { linesShown } from './ordering-view.js';
 import { decisionOf, parseDetails, STATE_COLUMNS, type StateRow } from './rows.js';
 import { type Database, idBytes, idText, NEVER, type SqlValue } from './sql.js';
 
