@@ -55,17 +55,17 @@ test('an abandoned delivery ends the wait for its handler and stops its signal',
 
 test('each of many handlers runs out of time after its own limit, by one timer', async () => {
   const limits = new TimeLimits(60);
-  const begunAt = performance.now();
   const first = call(() => new Promise(() => {}), limits);
   const quick = call(async () => 'quick', limits);
   await pause(30);
+  const secondAt = performance.now();
   const second = call(() => new Promise(() => {}), limits);
   expect(await first.ended).toEqual({
     error: new Error('the handler did not finish within 60 ms'),
   });
-  expect(second.ends).toEqual([]);
   await second.ended;
-  expect(performance.now() - begunAt).toBeGreaterThanOrEqual(89);
+  // A timer counts in whole ms and may be one early.
+  expect(performance.now() - secondAt).toBeGreaterThanOrEqual(59);
   expect(second.stop.isStopped).toBe(true);
   expect(quick.ends).toEqual([{ result: 'quick' }]);
   // The timer starts again after a time without handlers.
