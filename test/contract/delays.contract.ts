@@ -34,7 +34,7 @@ const cancelOf = (id: string, changes: Partial<Cancel> = {}): Cancel => ({
 });
 
 type Why = { number: number; why: string };
-const refusedWith = (result: CancelResult): Why[] => {
+const refusedWith = (result: CancelResult): readonly Why[] => {
   if (result.kind !== 'refused' || result.refusal.kind !== 'notCancellable') {
     throw new Error(JSON.stringify(result));
   }

@@ -54,7 +54,7 @@ describe('cancel', () => {
     const refused = {
       kind: 'notCancellable',
       state: 'committed',
-      messages: [...messages],
+      messages,
     } as const;
     const error = await refusal({ kind: 'refused', refusal: refused });
     expect(error).toMatchObject({

@@ -34,7 +34,7 @@ export type CancelRefusal =
   | {
       kind: 'notCancellable';
       state: StateName;
-      messages: { number: number; why: NotCancellable }[];
+      messages: readonly { number: number; why: NotCancellable }[];
     }
   /** Only a tombstone is left: it was finished long ago. */
   | { kind: 'purged'; state: StateName }
