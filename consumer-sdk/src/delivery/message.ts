@@ -37,7 +37,10 @@ export interface Message<Data = unknown> {
   readonly dueAt: number | undefined;
   /** What the producer keeps in order; `undefined` where it asked for no order. */
   readonly orderingKey: string | undefined;
-  /** Place of the message among those of its topic and ordering key, from 1, without gaps. */
+  /**
+   * Place of the message among those of its topic and ordering key, from 1. Numbers that the
+   * group's routing keys leave out, or whose message was cancelled, never come.
+   */
   readonly sequence: number | undefined;
   /** Attempts of this group that have failed so far: 0 at the first. */
   readonly attempts: number;
