@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises';
 import { describe, expect, test } from '@jest/globals';
+import type { Cancel, CancelResult } from '../../broker/src/domain/cancelling.js';
 import { splitPending } from '../../broker/src/domain/delivery-time.js';
-import type { Cancel, CancelResult } from '../../broker/src/domain/ports.js';
 import {
   byProducer,
   hasMessage,

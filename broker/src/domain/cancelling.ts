@@ -41,6 +41,24 @@ export type CancelRefusal =
   /** These are not there at all. */
   | { kind: 'noSuchMessage'; numbers: number[]; messageCount: number };
 
+export interface Cancel {
+  id: string;
+  /** Only a transaction of this group; another group's is as good as absent. @default any group */
+  producerGroup?: string | undefined;
+  /** Numbers of the messages. @default all that still wait */
+  numbers?: readonly number[] | undefined;
+  /** For the history: who, and why. */
+  by: string;
+  reason: string;
+}
+
+export type CancelResult =
+  /** Cancelled now or before; `cancelled` has all messages of which that is true. */
+  | { kind: 'cancelled'; state: StateName; cancelled: MessageMask }
+  /** None was cancelled. */
+  | { kind: 'refused'; refusal: CancelRefusal }
+  | { kind: 'unknown' };
+
 export type CancelRuling =
   /** Guarded by `beforeAt`, the first of their times. */
   | { kind: 'cancel'; mask: MessageMask; beforeAt: StoreTime }

@@ -8,7 +8,7 @@ import { hasMessage, type Message, type MessageMask, messageBit } from './transa
  * after the confirm is durable, whichever instance publishes it and however often it is repeated.
  */
 
-export const isOrdered = ({ orderingKey }: Message): boolean => orderingKey !== undefined;
+const isOrdered = ({ orderingKey }: Message): boolean => orderingKey !== undefined;
 
 export const anyOrdered = (messages: readonly Message[]): boolean => messages.some(isOrdered);
 

@@ -12,7 +12,7 @@ import type {
   StateName,
   TransactionView,
 } from '@escrowmq/protocol';
-import type { CancelRefusal } from './cancelling.js';
+import type { Cancel, CancelResult } from './cancelling.js';
 import type {
   CompensationKey,
   CompensationToSave,
@@ -134,24 +134,6 @@ export interface ForwardingToSave {
   lastFailure?: string;
   history: HistoryEvent[];
 }
-
-export interface Cancel {
-  id: string;
-  /** Only a transaction of this group; another group's is as good as absent. @default any group */
-  producerGroup?: string | undefined;
-  /** Numbers of the messages. @default all that still wait */
-  numbers?: readonly number[] | undefined;
-  /** For the history: who, and why. */
-  by: string;
-  reason: string;
-}
-
-export type CancelResult =
-  /** Cancelled now or before; `cancelled` has all messages of which that is true. */
-  | { kind: 'cancelled'; state: StateName; cancelled: MessageMask }
-  /** None was cancelled. */
-  | { kind: 'refused'; refusal: CancelRefusal }
-  | { kind: 'unknown' };
 
 export interface ClaimedForwards {
   now: StoreTime;

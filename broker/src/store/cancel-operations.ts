@@ -1,5 +1,4 @@
-import { cancelMessages } from '../domain/cancelling.js';
-import type { Cancel, CancelResult } from '../domain/ports.js';
+import { type Cancel, type CancelResult, cancelMessages } from '../domain/cancelling.js';
 import {
   countOfMessages,
   hasMessage,
