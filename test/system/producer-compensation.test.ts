@@ -103,7 +103,8 @@ describe.each([MARIADB, POSTGRES, SQLITE])('on $name', ({ dialect, start }) => {
     const handler = handlerOf();
     expect(await call(handler)).toBe(200);
     expect(await suite.barrier(id)).toBe('rollback');
-    await expect(decided('commit')).rejects.toThrow();
+    // Not by its class: a native driver makes its errors in the file of tests that loaded it first.
+    await expect(decided('commit')).rejects.toHaveProperty('code');
     expect(await call(handler)).toBe(200);
     expect(ran).toEqual([]);
     expect(records).toMatchObject([{ level: 'warn' }, { level: 'warn' }]);

@@ -6,7 +6,8 @@ import type {
   CompensationToSave,
   DueCompensation,
 } from '../../broker/src/domain/compensations.js';
-import type { ProducerGroup, ReceiptsSaved } from '../../broker/src/domain/ports.js';
+import type { ReceiptsSaved } from '../../broker/src/domain/group-standing.js';
+import type { ProducerGroup } from '../../broker/src/domain/ports.js';
 import { createCompensator } from '../../broker/src/engine/compensator.js';
 import {
   clockAt,

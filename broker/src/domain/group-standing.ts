@@ -1,4 +1,5 @@
-import type { ConsumerReceipt, GroupStanding } from '@escrowmq/protocol';
+import type { BusinessKeyAnswer, ConsumerReceipt, GroupStanding } from '@escrowmq/protocol';
+import type { Reversed } from './compensations.js';
 import type { StoreTime } from './transaction.js';
 
 /** A receipt as it is kept: one for each message and group. */
@@ -9,6 +10,19 @@ export interface KeptReceipt {
   at: StoreTime;
   attempts?: number;
   cause?: string;
+}
+
+/** A transaction that has not settled, and which groups that hangs on. */
+export type Unsettled = BusinessKeyAnswer['transactions'][number];
+
+export interface ReceiptsSaved {
+  /** Transactions that these receipts settled. */
+  settled: string[];
+  /**
+   * Of messages consumed after all: compensations that have been acknowledged, or may have been run
+   * by a call without an answer. Told again when such a receipt is repeated.
+   */
+  reversed: Reversed[];
 }
 
 /**

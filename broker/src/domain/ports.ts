@@ -1,5 +1,4 @@
 import type {
-  BusinessKeyAnswer,
   CheckPolicy,
   CheckRequest,
   ConsumerReceipt,
@@ -13,12 +12,8 @@ import type {
   TransactionView,
 } from '@escrowmq/protocol';
 import type { Cancel, CancelResult } from './cancelling.js';
-import type {
-  CompensationKey,
-  CompensationToSave,
-  DueCompensation,
-  Reversed,
-} from './compensations.js';
+import type { CompensationKey, CompensationToSave, DueCompensation } from './compensations.js';
+import type { ReceiptsSaved, Unsettled } from './group-standing.js';
 import type { DataRefusal, Supplied } from './open-messages.js';
 import type { Place } from './ordering.js';
 import type { Outgoing } from './outgoing.js';
@@ -185,19 +180,6 @@ export interface StoreCounts {
   oldestOpenAt?: StoreTime;
   /** Compensations that no producer has acknowledged yet. */
   compensationsOwed: number;
-}
-
-/** A transaction that has not settled, and which groups that hangs on. */
-export type Unsettled = BusinessKeyAnswer['transactions'][number];
-
-export interface ReceiptsSaved {
-  /** Transactions that these receipts settled. */
-  settled: string[];
-  /**
-   * Of messages consumed after all: compensations that have been acknowledged, or may have been run
-   * by a call without an answer. Told again when such a receipt is repeated.
-   */
-  reversed: Reversed[];
 }
 
 /**

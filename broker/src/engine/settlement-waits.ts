@@ -1,5 +1,6 @@
 import { type BusinessKeyAnswer, EscrowError, maySettle } from '@escrowmq/protocol';
-import type { Observer, Store, Unsettled } from '../domain/ports.js';
+import type { Unsettled } from '../domain/group-standing.js';
+import type { Observer, Store } from '../domain/ports.js';
 
 /**
  * Answers when a transaction, or everything on a business key, has settled, wherever that happens:

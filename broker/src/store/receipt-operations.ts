@@ -1,6 +1,5 @@
 import { type ConsumerReceipt, parseMessageId, type StateName } from '@escrowmq/protocol';
-import { standingsOf } from '../domain/group-standing.js';
-import type { ReceiptsSaved, Unsettled } from '../domain/ports.js';
+import { type ReceiptsSaved, standingsOf, type Unsettled } from '../domain/group-standing.js';
 import { countOfMessages, hasMessage } from '../domain/transaction.js';
 import { compensate } from './compensation-operations.js';
 import { receiptsOf } from './history.js';
