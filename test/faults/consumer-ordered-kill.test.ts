@@ -3,19 +3,18 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { afterEach, expect, test } from '@jest/globals';
-import { openBench } from '../support/consumer-bench.js';
 import {
   deleteOrdered,
   keyedMessages,
   keysNamed,
   numbersTo,
+  openOrderedBench,
   publishKeyed,
 } from '../support/ordered-bench.js';
 import { rabbitmqUrl } from '../support/servers.js';
 import { until } from '../support/until.js';
 
 const SCRIPT = fileURLToPath(new URL('../support/ordered-consumer-child.mjs', import.meta.url));
-const PARTITIONS = 4;
 const KILLS = 6;
 const KEYS = keysNamed(20);
 /** Of one key; more of a partition than an instance may hold. */
@@ -96,16 +95,14 @@ const allEnded = () =>
   ).size;
 
 test('whichever instance is killed, the messages of a key are handled in order', async () => {
-  const bench = await openBench(rabbitmqUrl(), [5]);
-  const { topic, group } = bench;
-  const options = { topic, group, retryDelaysMs: [5], ordered: { partitions: PARTITIONS } };
+  const { bench, options } = await openOrderedBench(rabbitmqUrl(), [5]);
   try {
     // The first is active for all partitions; the others wait in line.
     const instances: ChildProcess[] = [];
     for (let instance = 0; instance <= KILLS; instance += 1) {
       instances.push(await startInstance(instance, options));
     }
-    await publishKeyed(bench.channel, keyedMessages(topic, KEYS, COUNT));
+    await publishKeyed(bench.channel, keyedMessages(bench.topic, KEYS, COUNT));
     for (let kills = 0; kills < KILLS; kills += 1) {
       const enough = told.length + 2 * CALLS_BETWEEN_KILLS;
       await until('the active one has handled some', () => told.length > enough);
@@ -130,6 +127,6 @@ test('whichever instance is killed, the messages of a key are handled in order',
     expect(repeats).toBeGreaterThan(KILLS);
   } finally {
     await bench.close();
-    await deleteOrdered(rabbitmqUrl(), { topic, group, partitions: PARTITIONS });
+    await deleteOrdered(rabbitmqUrl(), options);
   }
 }, 120_000);

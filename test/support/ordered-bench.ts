@@ -7,6 +7,7 @@ import {
   unorderedExchangeName,
 } from '@escrowmq/protocol';
 import { type ConfirmChannel, connect } from 'amqplib';
+import { type ConsumerBench, openBench } from './consumer-bench.js';
 import { amqpProperties, bodyOf, type TestMessage } from './publish.js';
 
 export interface KeyedMessage extends TestMessage {
@@ -102,19 +103,40 @@ function listOf(lists: Map<string, number[]>, key: string): number[] {
 
 export const numbersTo = (count: number) => Array.from({ length: count }, (_, n) => n + 1);
 
+/** Of the groups under test. */
+export const PARTITIONS = 4;
+
+export interface OrderedBenchOptions {
+  topic: string;
+  group: string;
+  retryDelaysMs: number[];
+  ordered: { partitions: number };
+}
+
+/** A consumer under test, and the options of its ordered group; end with `deleteOrdered`. */
+export async function openOrderedBench(
+  rabbitmq: string,
+  retryDelaysMs: number[],
+): Promise<{ bench: ConsumerBench; options: OrderedBenchOptions }> {
+  const bench = await openBench(rabbitmq, retryDelaysMs);
+  const { topic, group } = bench;
+  return { bench, options: { topic, group, retryDelaysMs, ordered: { partitions: PARTITIONS } } };
+}
+
 /** Deletes what an ordered group has beyond the queues of any group. */
 export async function deleteOrdered(
   rabbitmq: string,
-  group: { topic: string; group: string; partitions: number },
+  options: Pick<OrderedBenchOptions, 'topic' | 'group' | 'ordered'>,
 ): Promise<void> {
-  const { topic, partitions } = group;
-  const partitioning = { topic, consumerGroup: group.group, partitions };
+  const { topic, group } = options;
+  const { partitions } = options.ordered;
+  const partitioning = { topic, consumerGroup: group, partitions };
   const connection = await connect(rabbitmq);
   const channel = await connection.createChannel();
   for (let partition = 0; partition < partitions; partition += 1) {
     await channel.deleteQueue(partitionQueueName(partitioning, partition));
   }
-  await channel.deleteExchange(orderedExchangeName(topic, group.group));
+  await channel.deleteExchange(orderedExchangeName(topic, group));
   await channel.deleteExchange(unorderedExchangeName(partitioning));
   await connection.close();
 }

@@ -28,7 +28,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await broker.stop();
   await pool.end();
-  await deleteOrdered(rabbitmqUrl(), { topic, group, partitions });
+  await deleteOrdered(rabbitmqUrl(), { topic, group, ordered: { partitions } });
   await onChannel(rabbitmqUrl(), async (channel) => {
     for (const queue of [
       retryQueueName(topic, group, 10),
