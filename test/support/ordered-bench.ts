@@ -16,7 +16,7 @@ export interface KeyedMessage extends TestMessage {
 }
 
 /** The headers that the broker adds to a message with an ordering key. */
-export function orderingHeaders({ topic, orderingKey, sequence }: KeyedMessage) {
+function orderingHeaders({ topic, orderingKey, sequence }: KeyedMessage) {
   return {
     [HEADERS.orderingKey]: orderingKey,
     [HEADERS.sequence]: sequence,
