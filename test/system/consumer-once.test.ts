@@ -141,6 +141,20 @@ test('what work that swallowed a deadlock sends next does not stand alone', asyn
   await expectCleanPool();
 });
 
+test('work that did not await a statement is refused and rolled back', async () => {
+  let floating: Promise<unknown> = Promise.resolve();
+  const hasty = once(pool, newMessage(), async (tx) => {
+    floating = add(tx, 1);
+  });
+  await expect(hasty).rejects.toMatchObject({
+    code: 'TRANSACTION_MISUSED',
+    message: expect.stringContaining('await every statement'),
+  });
+  await floating;
+  expect(await balance(1)).toBe(0);
+  await expectCleanPool();
+});
+
 test('a connection that dies during the work is not given back to the pool', async () => {
   const message = newMessage();
   for (let round = 0; round < CONNECTIONS + 1; round += 1) {

@@ -108,13 +108,12 @@ async function applyIn<Tx, S>(run: Run<Tx, S>, open: OpenTransaction<Tx>): Promi
   // The wait for a connection may have taken longer than the handler had.
   signal?.throwIfAborted();
   try {
+    // A handler out of time counts as failed, so what it did must not stand. Between this and the
+    // answer to COMMIT both can be true; then the message comes again and is a duplicate.
     await within(claimAndWork(run, open), deadline.leftMs, {
       error: () => misused(run, `its work did not end within ${WORK_MS_MAX} ms`),
       signal,
     });
-    // A handler out of time counts as failed, so what it did must not stand. From here to the
-    // answer to COMMIT both can still be true; then the message comes again and is a duplicate.
-    signal?.throwIfAborted();
   } catch (error) {
     run.isGivenUp = true;
     open.statements?.refuse(() => misused(run, 'a statement was sent after it was given up'));
