@@ -214,6 +214,8 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
       await checker.idle();
       await compensator.idle();
       await intake.idle();
+      // A key with a long line would keep it from being idle, message by message.
+      forwarder.stop();
       await forwarder.idle();
       await rabbit.close();
       await store.close();

@@ -74,6 +74,28 @@ test('what a save lets go on is leased to this instance, and forwarded at once',
   expect(leases).toEqual([30_000, 30_000]);
 });
 
+test('after its stop it goes on with no key, however long the line is', async () => {
+  const rows = [1, 2].map((sequence) => ordered({ places: [place(0, sequence, true)] }));
+  const leases: (number | undefined)[] = [];
+  const { forwarder, publisher } = forwarding({
+    rows,
+    store: {
+      async saveForwards(_batch, leaseMs) {
+        leases.push(leaseMs);
+        return { woken: rows.slice(1).map(({ id }) => id) };
+      },
+    },
+  });
+  forwarder.forwardMoved(
+    rows.slice(0, 1).map(({ id }) => id),
+    leaseEnd(),
+  );
+  forwarder.stop();
+  await forwarder.idle();
+  expect(publisher.sent).toHaveLength(1);
+  expect(leases).toEqual([0]);
+});
+
 test('what is left of a round is no attempt while it only waits for others of its key', async () => {
   const messages = [message({ orderingKey: 'a' }), message({ orderingKey: 'a' })];
   const places = [place(0, 1, true), place(1, 2, false)];

@@ -62,6 +62,8 @@ export interface Forwarder {
   forwardMoved(ids: string[], leaseEndsAt: number): void;
   /** One pass over what is due; resolves with how many transactions it took. */
   recoverOnce(): Promise<number>;
+  /** From now on it goes on with no key: the next of a long line is left to others, due at once. */
+  stop(): void;
   /** Resolves when nothing is in hand any more. */
   idle(): Promise<void>;
 }
@@ -87,6 +89,7 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
   const inHand = new Set<string>();
   /** Flushes whose transactions wait for their turn, or are read because they were not in memory. */
   let taking = 0;
+  let stopped = false;
   let onProgress: (() => void)[] = [];
 
   const saves = createCoalescer<ForwardingToSave, undefined>({
@@ -286,7 +289,7 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
     }
   }
 
-  const leaseNowMs = () => (publisher.room > 0 ? LEASE_MS : 0);
+  const leaseNowMs = () => (publisher.room > 0 && !stopped ? LEASE_MS : 0);
 
   function forwardMoved(ids: string[], leaseEndsAt: number): void {
     taking += 1;
@@ -318,6 +321,9 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
         forwardNow([toForwardAt(transaction, now)], leaseEndsAt);
       }
       return due.length + putOff;
+    },
+    stop() {
+      stopped = true;
     },
     async idle() {
       while (inHand.size > 0 || taking > 0) await progress();
