@@ -139,7 +139,7 @@ export function checksContract(opened: () => OpenStore): void {
       });
     }
 
-    test('of two instances that checked one row, the second to save changes nothing', async () => {
+    test('of two instances that checked one row, the second to save changes nothing (F40)', async () => {
       const { store } = opened();
       const id = await overdue(store, 1_000);
       const late = await parkedNow(store, id);

@@ -154,7 +154,7 @@ export function forwardsContract(opened: () => OpenStore): void {
     };
 
     for (const order of ['first', 'last'] as const) {
-      test(`two instances that confirm a part each end in forwarded, ${order} part first`, async () => {
+      test(`two instances that confirm a part each end in forwarded, ${order} part first (F40)`, async () => {
         const { store } = opened();
         const id = await overdueForward(store, 0, { messages: messages(2) });
         const saves = [

@@ -44,7 +44,7 @@ export function intakeContract(opened: () => OpenStore): void {
       expect(decidedAt - before).toBeLessThanOrEqual(elapsedMs);
     });
 
-    test('a prepare is repeated by the same content and refused to other content', async () => {
+    test('a prepare is repeated by the same content and refused to other content (F04, F05)', async () => {
       const { store } = opened();
       const transaction = newTransaction();
       const other = newTransaction({ id: transaction.id, producerGroup: 'orders' });
@@ -106,7 +106,7 @@ export function intakeContract(opened: () => OpenStore): void {
       });
     }
 
-    test('a duplicate of what is purged is answered by its tombstone and makes no row', async () => {
+    test('a duplicate of what is purged is answered by its tombstone and makes no row (F04)', async () => {
       const { store } = opened();
       const id = newId(Date.now() - 3 * 60 * 60 * 1000);
       const transaction = newTransaction({ id, businessKeys: ['order:1'], mayBePurged: true });
@@ -148,7 +148,7 @@ export function intakeContract(opened: () => OpenStore): void {
       ...changes,
     });
 
-    test('one flush answers moved, repeated, contradicted and unknown ids each by itself', async () => {
+    test('one flush answers moved, repeated, contradicted and unknown ids each by itself (F25, F26)', async () => {
       const { store } = opened();
       const purgedId = await forwardedTransaction(store);
       const foreignPurgedId = await forwardedTransaction(store, { producerGroup: 'orders' });

@@ -77,7 +77,7 @@ export function interleavingContract(opened: () => OpenStore): void {
       ]);
     });
 
-    test('a prepare repeated while its row is purged does not come to life again', async () => {
+    test('a prepare repeated while its row is purged does not come to life again (F75)', async () => {
       const { store, database } = opened();
       const transaction = newTransaction({ mayBePurged: true });
       const { id } = transaction;

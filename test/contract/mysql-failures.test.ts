@@ -41,7 +41,7 @@ describe('a reply that is lost after the statement ran', () => {
   /** The command byte tells this statement from others that hold the word. */
   const COMMIT = '\x03commit';
 
-  test('a verdict is told apart from another by its token: it moved the row itself', async () => {
+  test('a verdict is told apart from another by its token: it moved the row itself (F45)', async () => {
     const { store } = behindProxy;
     const moved = await prepare(direct.store);
     const repeated = await prepare(direct.store);
@@ -71,7 +71,7 @@ describe('a reply that is lost after the statement ran', () => {
     }
   });
 
-  test('a prepare is there once, and answered as a repeat of itself', async () => {
+  test('a prepare is there once, and answered as a repeat of itself (F45)', async () => {
     // Cut off inside its transaction the first attempt is undone; after the commit it stands.
     for (const [statement, expected] of [
       ['insert into escrow_transaction', 'created'],
@@ -137,7 +137,7 @@ describe('a MySQL that goes away', () => {
   });
   afterAll(() => mysql.remove());
 
-  test('makes every call fail as STORE_UNAVAILABLE, and the same store works when it is back', async () => {
+  test('makes every call fail as STORE_UNAVAILABLE, and the same store works when it is back (F46)', async () => {
     const { store } = await openMysqlForTest(await mysql.createDatabase());
     const id = await prepare(store);
     const before = await rowOf(store, id);
@@ -168,7 +168,7 @@ describe('a MySQL that goes away', () => {
     await store.close();
   });
 
-  test('finds work under way when it is restarted, and nothing is lost or done twice', async () => {
+  test('finds work under way when it is restarted, and nothing is lost or done twice (F46)', async () => {
     const { store } = await openMysqlForTest(await mysql.createDatabase());
     const acknowledged: string[] = [];
     let stop = false;

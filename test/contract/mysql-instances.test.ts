@@ -61,7 +61,7 @@ function pausing(database: Database): { paused: Database; reached: Promise<void>
 
 describe('several instances on one MySQL database', () => {
   test.each(['check', 'forward'] as const)(
-    'two processes that claim every %s share them without one row twice',
+    'two processes that claim every %s share them without one row twice (F40)',
     async (what) => {
       const kind =
         what === 'check'
@@ -107,7 +107,7 @@ describe('several instances on one MySQL database', () => {
     expect((await claim).due.map(({ id }) => id)).toEqual([first]);
   });
 
-  test('a deadlock is run again, and both sides end as they wanted', async () => {
+  test('a deadlock is run again, and both sides end as they wanted (F44)', async () => {
     const kind = { op: 'send', leaseMs: 0 } as const;
     const [low = '', high = ''] = [
       await prepare(here.store, { kind }),

@@ -62,7 +62,7 @@ describe.each(kinds)('migrations on $name', ({ url: freshUrl, open, migrations }
     await second.close();
   });
 
-  test('what was cut off in the middle is run again from its beginning', async () => {
+  test('what was cut off in the middle is run again from its beginning (F48)', async () => {
     const url = await freshUrl();
     const database = open(url);
     for (const complete of migrations) {
@@ -84,7 +84,7 @@ describe.each(kinds)('migrations on $name', ({ url: freshUrl, open, migrations }
     await store.close();
   });
 
-  test('producer groups that were there before versions have version 0', async () => {
+  test('producer groups that were there before versions have version 0 (F48)', async () => {
     const url = await freshUrl();
     const database = open(url);
     await migrate(
@@ -103,7 +103,7 @@ describe.each(kinds)('migrations on $name', ({ url: freshUrl, open, migrations }
     await store.close();
   });
 
-  test('a schema of a newer broker is refused with what to do, and left alone', async () => {
+  test('a schema of a newer broker is refused with what to do, and left alone (F48)', async () => {
     const url = await freshUrl();
     await (await openStore(url)).close();
     const newer = (migrations.at(-1)?.version ?? 0) + 1;

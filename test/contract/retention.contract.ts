@@ -27,7 +27,7 @@ const isOpen = (state: StateCase) => state !== 'forwarded' && state !== 'rolledB
 
 export function retentionContract(opened: () => OpenStore): void {
   describe('retention', () => {
-    test('nothing open is ever purged, and no purge loses count', async () => {
+    test('nothing open is ever purged, and no purge loses count (F76)', async () => {
       const { store } = opened();
       const purge = fc.record({
         limit: fc.integer({ min: 1, max: 4 }),
@@ -95,7 +95,7 @@ export function retentionContract(opened: () => OpenStore): void {
       }
     });
 
-    test('a verdict on what is purged is answered by its tombstone', async () => {
+    test('a verdict on what is purged is answered by its tombstone (F75)', async () => {
       const { store } = opened();
       const id = await prepare(store);
       const decidedBy = { by: 'operator ann', reason: 'the customer called' };

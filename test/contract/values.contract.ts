@@ -101,7 +101,7 @@ export function valuesContract(opened: () => OpenStore): void {
       }
     });
 
-    test('two contents that differ only where collations do not look are different', async () => {
+    test('two contents that differ only where collations do not look are different (F21)', async () => {
       const { store } = opened();
       const transaction = newTransaction({ messages: [message({ data: 'abc' })] });
       await store.insert([transaction]);

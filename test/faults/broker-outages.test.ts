@@ -26,7 +26,7 @@ describe('RabbitMQ away', () => {
   });
   afterAll(() => rabbitmq.remove());
 
-  test('prepares and commits go on, and are forwarded when it is back', async () => {
+  test('prepares and commits go on, and are forwarded when it is back (F57)', async () => {
     const store = await freshStore('sqlite');
     const broker = await startBrokerProcess({ store: store.url, rabbitmq: rabbitmq.url });
     const topic = uniqueName('user');
@@ -81,7 +81,7 @@ describe('the store away', () => {
   });
   afterAll(() => mysql.remove());
 
-  test('calls are refused with 503, and taken again when it is back, without a restart', async () => {
+  test('calls are refused with 503, and taken again when it is back, without a restart (F46)', async () => {
     const broker = await startBrokerProcess({ store: mysql.url, rabbitmq: rabbitmqUrl() });
     await registerGroup(broker.url, 'accounts');
     const topic = uniqueName('user');
@@ -173,7 +173,7 @@ describe('start and end of the process', () => {
   });
 
   test.each(['sqlite', 'mysql'] as const)(
-    'SIGTERM on %s ends waits, answers what is in flight and exits with 0',
+    'SIGTERM on %s ends waits, answers what is in flight and exits with 0 (F79)',
     async (kind) => {
       const store = await freshStore(kind);
       const broker = await startBrokerProcess({ store: store.url, rabbitmq: rabbitmqUrl() });

@@ -160,7 +160,7 @@ async function publishAll(messages: readonly Sent[]): Promise<void> {
 
 const waitingIn = async (queue: string) => (await bench.channel.checkQueue(queue)).messageCount;
 
-test('ten thousand messages, some twice and none in order, come to what the model says, though one of three processes is killed', async () => {
+test('ten thousand messages, some twice and none in order, come to what the model says, though one of three processes is killed (F63)', async () => {
   const messages = messagesFrom(20_260_728);
   const expected = model(messages);
   const doomed = await startChild(Math.floor(MESSAGES / 6));
@@ -181,7 +181,7 @@ test('ten thousand messages, some twice and none in order, come to what the mode
   expect(await count('escrow_latest')).toBe(PRODUCTS);
 }, 240_000);
 
-test('a process that is killed between COMMIT and its acknowledgement has applied the message once', async () => {
+test('a process that is killed between COMMIT and its acknowledgement has applied the message once (F64)', async () => {
   const [sent] = messagesFrom(7) as [Sent];
   const data = { ...sent.data, failures: 0 };
   const expected = model([{ ...sent, data }]);

@@ -94,7 +94,7 @@ const allEnded = () =>
     told.filter(({ what }) => what === 'end').map(({ key, sequence }) => `${key} ${sequence}`),
   ).size;
 
-test('whichever instance is killed, the messages of a key are handled in order', async () => {
+test('whichever instance is killed, the messages of a key are handled in order (F60)', async () => {
   const { bench, options } = await openOrderedBench(rabbitmqUrl(), [5]);
   try {
     // The first is active for all partitions; the others wait in line.

@@ -68,7 +68,7 @@ test('after its connections were cut a subscription goes on consuming', async ()
   await until('the second arrived', () => received.includes('after'));
 });
 
-test('a message whose handler was running when the connection was cut comes again', async () => {
+test('a message whose handler was running when the connection was cut comes again (F63)', async () => {
   const { open, opened } = gate();
   const received: { redelivered: boolean; signal: AbortSignal }[] = [];
   await bench.consumer.subscribe({ ...names, retryDelaysMs: [] }, async (message) => {
@@ -184,7 +184,7 @@ test('receipts of consumed messages arrive in batches, and only where they are e
   });
 });
 
-test('consuming goes on while RabbitMQ is short of memory, and receipts follow later', async () => {
+test('consuming goes on while RabbitMQ is short of memory, and receipts follow later (F56)', async () => {
   const { open, opened } = gate();
   let calls = 0;
   // One at a time: the next message comes only when RabbitMQ has read the acknowledgement.
@@ -344,7 +344,7 @@ test("RabbitMQ's own delivery limit puts a message into the dead-letter queue to
   expect((await bench.takeDeadLetter()).properties.messageId).toBe(id);
 }, 30_000);
 
-test('subscribe says which queue exists with other properties, and what to do', async () => {
+test('subscribe says which queue exists with other properties, and what to do (F62)', async () => {
   const queue = queueName(bench.topic, bench.group);
   await bench.channel.assertQueue(queue, { durable: true });
   const subscribing = bench.consumer.subscribe(names, () => {});

@@ -44,7 +44,7 @@ describe('SIGKILL of the broker at full rate, with 256 callers of the SDK', () =
   afterAll(() => rabbitmq.remove());
 
   test.each(['sqlite', 'mysql'] as const)(
-    `10 times on %s: every acknowledged prepare and commit is there, and forwarded; nothing else is`,
+    `10 times on %s: every acknowledged prepare and commit is there, and forwarded; nothing else is (F03, F24, F50, F51)`,
     async (kind) => {
       const store = await freshStore(kind);
       const broker = await startBrokerProcess({ store: store.url, rabbitmq: rabbitmq.url });

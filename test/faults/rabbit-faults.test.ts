@@ -46,7 +46,7 @@ async function topicWithQueue(): Promise<string> {
   return topic;
 }
 
-test('a blocked connection is told, takes nothing, and goes on when it is unblocked', async () => {
+test('a blocked connection is told, takes nothing, and goes on when it is unblocked (F56)', async () => {
   const topic = await topicWithQueue();
   const { publish } = open();
   let readyCalls = 0;
@@ -152,7 +152,7 @@ test('a wrong password is told without the password, and tried again', async () 
   expect(observer.told.join()).not.toMatch(/hunter-two/);
 });
 
-test('kill -9 in the middle of a burst: every outcome is known, and publishing comes back', async () => {
+test('kill -9 in the middle of a burst: every outcome is known, and publishing comes back (F57)', async () => {
   const topic = await topicWithQueue();
   const { publish } = open();
   await until('there is room', () => rabbit!.room > 0);

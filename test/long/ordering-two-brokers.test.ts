@@ -94,7 +94,7 @@ async function post(numbers: readonly number[]): Promise<void> {
 }
 
 test(
-  `${KEYS} keys keep their order through cut connections, missing bindings and a killed broker`,
+  `${KEYS} keys keep their order through cut connections, missing bindings and a killed broker (F60)`,
   async () => {
     let next = 0;
     const callers = Array.from({ length: CALLERS }, async () => {

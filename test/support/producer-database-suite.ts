@@ -233,7 +233,7 @@ export function describeProducerDatabase(kind: DatabaseKind): void {
     // Of what is in the outbox nobody asks: it is decided.
     if (mode === OUTBOX) return;
 
-    test('a check during the open transaction answers unknown, and commit ever after', async () => {
+    test('a check during the open transaction answers unknown, and commit ever after (F11)', async () => {
       const check = checkOf();
       let during = '';
       await transact(async (tx) => {
@@ -259,7 +259,7 @@ export function describeProducerDatabase(kind: DatabaseKind): void {
       expect(await suite.accounts()).toEqual([]);
     });
 
-    test('a local transaction that comes after a check fails before its callback', async () => {
+    test('a local transaction that comes after a check fails before its callback (F12)', async () => {
       const gate = deferred();
       const late: LocalDatabase<unknown> = {
         ...connections.database,
@@ -287,7 +287,7 @@ export function describeProducerDatabase(kind: DatabaseKind): void {
       expect(await suite.accounts()).toEqual([]);
     });
 
-    test('two checks that wait for a transaction that rolls back never contradict each other', async () => {
+    test('two checks that wait for a transaction that rolls back never contradict each other (F14)', async () => {
       const waiting = [suite.connect({ connections: 1 }), suite.connect({ connections: 1 })];
       const checks = waiting.map(({ database }) => checkOf(database));
       for (let round = 0; round < 50; round += 1) {

@@ -71,7 +71,7 @@ export function describeProducerCrash(kind: DatabaseKind): void {
       return String(answers.at(-1));
     }
 
-    test('before its COMMIT has written nothing, and a check answers rollback', async () => {
+    test('before its COMMIT has written nothing, and a check answers rollback (F10)', async () => {
       const producer = startChild('stay', 'prepared');
       await untilInserted(producer);
       await until('the broker has it', () => broker.transactions.size === 1);
@@ -80,7 +80,7 @@ export function describeProducerCrash(kind: DatabaseKind): void {
       expect(await suite.accounts()).toEqual([]);
     });
 
-    test('after its COMMIT, before the broker heard of it, is answered commit by a check', async () => {
+    test('after its COMMIT, before the broker heard of it, is answered commit by a check (F22)', async () => {
       broker.script.push('behave', 'hang');
       const producer = startChild('end', 'prepared');
       await until('the commit arrives at the broker', () =>
@@ -198,7 +198,7 @@ export function describeAmbiguousCommit(kind: DatabaseKind, trials: number): voi
         return attempted;
       }
 
-      test(`before it reached the server is decided as a rollback, ${trials} times of ${trials}`, async () => {
+      test(`before it reached the server is decided as a rollback, ${trials} times of ${trials} (F16)`, async () => {
         for (let trial = 1; trial <= trials; trial += 1) {
           const { id, outcome } = await cutOne(trial, 'before');
           expect(outcome).toHaveProperty('message');
@@ -208,7 +208,7 @@ export function describeAmbiguousCommit(kind: DatabaseKind, trials: number): voi
         expect(await suite.accounts()).toEqual([]);
       });
 
-      test(`after it reached the server is decided as a commit, ${trials} times of ${trials}`, async () => {
+      test(`after it reached the server is decided as a commit, ${trials} times of ${trials} (F15)`, async () => {
         for (let trial = 1; trial <= trials; trial += 1) {
           const { id, outcome } = await cutOne(trial, 'after');
           const { acknowledged } = mode;

@@ -54,7 +54,7 @@ async function checkEverything({ database, broker, answers, isOver }: Checking):
 }
 
 export function testProducerRace(kind: DatabaseKind): void {
-  test(`whenever a check comes on ${kind.name}, its answer, the barrier, the rows and the caller agree`, async () => {
+  test(`whenever a check comes on ${kind.name}, its answer, the barrier, the rows and the caller agree (F11, F35)`, async () => {
     const suite = await kind.start();
     const broker = await startFakeBroker();
     const { logger } = recordingLogger();

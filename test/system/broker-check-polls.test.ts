@@ -129,7 +129,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     await until('it is parked', async () => (await stateOf(id)) === 'parked');
   });
 
-  test('an answer that comes too late decides as well; one that contradicts is on record', async () => {
+  test('an answer that comes too late decides as well; one that contradicts is on record (F36)', async () => {
     await registerGroup(broker.url, group, [], { ...POLICY, timeoutMs: 100, firstDelayMs: 60_000 });
     const id = await prepare({ checkAfterMs: 0 });
     await firstCheck();

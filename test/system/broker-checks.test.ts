@@ -167,7 +167,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     ['hangs up', (_, response) => response.destroy(), /./],
   ];
   test.each(noAnswers)(
-    'an endpoint that %s gives no answer: nothing is decided and no attempt is spent',
+    'an endpoint that %s gives no answer: nothing is decided and no attempt is spent (F32, F34)',
     async (_, answer, detail) => {
       await registerGroup(broker.url, group, [endpoint.url], POLICY);
       endpoint.answer = answer;
@@ -187,7 +187,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     },
   );
 
-  test('a group without an endpoint is not decided for, and somebody is alerted', async () => {
+  test('a group without an endpoint is not decided for, and somebody is alerted (F37)', async () => {
     await registerGroup(broker.url, group, [], { ...POLICY, alertAfterMs: 0 });
     const id = await prepare();
     await until('somebody is alerted', () =>
@@ -197,7 +197,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     expect((await view(broker.url, id)).checks.unknown).toBe(0);
   });
 
-  test('one group whose endpoint hangs does not hold up another', async () => {
+  test('one group whose endpoint hangs does not hold up another (F30)', async () => {
     const slow = uniqueName('slow');
     const hanging = await startCheckEndpoint();
     hanging.answer = () => undefined;

@@ -101,7 +101,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     expect(received(body.id)[0]?.properties.contentType).toBe('application/x-bytes');
   });
 
-  test('nothing of a rolled-back transaction is forwarded, and its decision never reverses', async () => {
+  test('nothing of a rolled-back transaction is forwarded, and its decision never reverses (F26)', async () => {
     const { body } = await prepare([{ topic, routingKey: 'registered', data: 1 }]);
     expect((await verdict(body.id, 'rollback')).body.state).toBe('rolledBack');
     expect((await verdict(body.id, 'rollback')).status).toBe(200);
@@ -117,7 +117,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     expect(received(body.id)).toHaveLength(0);
   });
 
-  test('a repeated prepare and a repeated commit change nothing', async () => {
+  test('a repeated prepare and a repeated commit change nothing (F25)', async () => {
     const request = [{ topic, routingKey: 'registered', data: { n: 1 } }];
     const { body } = await prepare(request);
     expect(await prepare(request, { id: body.id })).toMatchObject({ status: 200 });
@@ -141,7 +141,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     expect(received(body.id)).toHaveLength(1);
   });
 
-  test('of three messages with the second unroutable, the first and third are published once', async () => {
+  test('of three messages with the second unroutable, the first and third are published once (F53)', async () => {
     const { body } = await prepare([
       { topic, routingKey: 'registered', data: 0 },
       { topic, routingKey: 'nobody-listens', data: 1 },

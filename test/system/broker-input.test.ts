@@ -156,16 +156,19 @@ describe.each(['sqlite', 'mysql'] as const)('bad input on %s', (kind) => {
       /ahead/,
     ],
   ];
-  test.each(refusals)('%s is refused and stores nothing', async (_, body, status, code, says) => {
-    const before = await stored();
-    const answer = await prepare(body);
-    expect(answer).toMatchObject({ status, body: { code, status } });
-    expect(answer.headers['content-type']).toContain('application/problem+json');
-    expect(answer.body.detail).toMatch(says);
-    expect(await stored()).toBe(before);
-  });
+  test.each(refusals)(
+    '%s is refused and stores nothing (F21)',
+    async (_, body, status, code, says) => {
+      const before = await stored();
+      const answer = await prepare(body);
+      expect(answer).toMatchObject({ status, body: { code, status } });
+      expect(answer.headers['content-type']).toContain('application/problem+json');
+      expect(answer.body.detail).toMatch(says);
+      expect(await stored()).toBe(before);
+    },
+  );
 
-  test('a body over the limit is refused before it is there whole', async () => {
+  test('a body over the limit is refused before it is there whole (F07)', async () => {
     const before = await stored();
     const answer = await prepare(withMessage({ data: 'x'.repeat(1_100_000) }));
     expect(answer).toMatchObject({ status: 413, body: { code: 'BODY_TOO_LARGE' } });
@@ -182,7 +185,7 @@ describe.each(['sqlite', 'mysql'] as const)('bad input on %s', (kind) => {
     expect(open).toMatchObject({ status: 403, body: { code: 'FORBIDDEN' } });
   });
 
-  test('an unknown id is 404, and so is another group’s', async () => {
+  test('an unknown id is 404, and so is another group’s (F29)', async () => {
     const unknown = '0198f3c2-7a10-7cc3-98c4-dc0c0c07398f';
     expect(
       await call(

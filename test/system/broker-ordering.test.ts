@@ -85,7 +85,7 @@ describe.each(['sqlite', 'mysql'] as const)('order per key on %s', (kind) => {
     for (const id of inOrder) await inState(id, 'forwarded');
   });
 
-  test('what nobody is bound for is tried again before anything behind it, and parked holds its key', async () => {
+  test('what nobody is bound for is tried again before anything behind it, and parked holds its key (F60)', async () => {
     const first = await send(message('a', { routingKey: 'nowhere' }));
     const second = await send(message('a'));
     const third = await send(message('a'));

@@ -242,19 +242,22 @@ const NO_ANSWERS: [string, Handler, string][] = [
   ['a connection that is dropped', (request) => request.socket.destroy(), 'connection lost'],
 ];
 
-test.each(NO_ANSWERS)('%s is no answer, and says why', async (_, handler, detail) => {
-  const { url } = await endpoint(handler);
-  const asking = asker();
-  const startedAt = performance.now();
-  const outcome = await asking.ask(group([url]), REQUEST);
-  expect(outcome).toMatchObject({
-    kind: 'unanswered',
-    endpoint: url,
-    detail: expect.stringContaining(detail),
-  });
-  expect(JSON.stringify([outcome, asking.told])).not.toMatch(/s3cret|u:p/);
-  expect(performance.now() - startedAt).toBeLessThan(2_000);
-});
+test.each(NO_ANSWERS)(
+  '%s is no answer, and says why (F32, F33, F34)',
+  async (_, handler, detail) => {
+    const { url } = await endpoint(handler);
+    const asking = asker();
+    const startedAt = performance.now();
+    const outcome = await asking.ask(group([url]), REQUEST);
+    expect(outcome).toMatchObject({
+      kind: 'unanswered',
+      endpoint: url,
+      detail: expect.stringContaining(detail),
+    });
+    expect(JSON.stringify([outcome, asking.told])).not.toMatch(/s3cret|u:p/);
+    expect(performance.now() - startedAt).toBeLessThan(2_000);
+  },
+);
 
 test('none of those answers leaves a connection or a slot taken, or is asked for twice', async () => {
   const endpoints = await Promise.all(NO_ANSWERS.map(([, handler]) => endpoint(handler)));
@@ -266,7 +269,7 @@ test('none of those answers leaves a connection or a slot taken, or is asked for
   expect(endpoints.map(({ seen }) => seen.requests)).toEqual(endpoints.map(() => 1));
 });
 
-test('a body without an end is cut off at the limit', async () => {
+test('a body without an end is cut off at the limit (F33)', async () => {
   let written = 0;
   const { url, seen } = await endpoint((_, response) => {
     response.writeHead(200, { 'content-type': json });
@@ -283,7 +286,7 @@ test('a body without an end is cut off at the limit', async () => {
   expect(written).toBeLessThan(16_000_000);
 });
 
-test('the time limit is for all of the answer: a body that drips ends at it', async () => {
+test('the time limit is for all of the answer: a body that drips ends at it (F30)', async () => {
   const { url, seen } = await endpoint((_, response) => {
     response.writeHead(200, { 'content-type': json });
     const drip = setInterval(() => response.write(' '), 20);
@@ -296,7 +299,7 @@ test('the time limit is for all of the answer: a body that drips ends at it', as
   await until('the connection is closed', () => seen.open === 0);
 });
 
-test('a port where nobody listens, a name that does not resolve, a resolver that hangs and TLS that is none are no answers', async () => {
+test('a port where nobody listens, a name that does not resolve, a resolver that hangs and TLS that is none are no answers (F31)', async () => {
   const { url } = await endpoint(says(COMMIT));
   const gone = createTcpServer();
   const goneUrl = await listen(gone);
@@ -366,7 +369,7 @@ test('after a call without an answer the next one goes to the next endpoint, and
   expect(calls).toEqual(['a', 'b', 'c', 'c', 'c']);
 });
 
-test('no more checks run at a time than the policy says, and all of them are answered', async () => {
+test('no more checks run at a time than the policy says, and all of them are answered (F39)', async () => {
   let running = 0;
   let most = 0;
   const held: (() => void)[] = [];
@@ -410,7 +413,7 @@ test('a check that finds no free slot in the time of an answer gives up without 
   expect(await first).toMatchObject({ detail: 'the broker is shutting down' });
 });
 
-test('one group that hangs takes nothing from another', async () => {
+test('one group that hangs takes nothing from another (F30)', async () => {
   const hanging = await endpoint(() => undefined);
   const well = await endpoint(says(COMMIT));
   const asking = asker();
@@ -423,7 +426,7 @@ test('one group that hangs takes nothing from another', async () => {
   await Promise.all(asks);
 });
 
-test('the breaker opens after five calls without an answer, probes once and closes on an answer', async () => {
+test('the breaker opens after five calls without an answer, probes once and closes on an answer (F31)', async () => {
   let well = false;
   let called = 0;
   const { url } = await endpoint((request, response) => {

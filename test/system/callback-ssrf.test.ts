@@ -146,7 +146,7 @@ test('the address at the other end is checked even when nothing before it was', 
   expect(secret.requests).toBe(0);
 });
 
-test('a redirect to this machine is not followed', async () => {
+test('a redirect to this machine is not followed (F34)', async () => {
   const elsewhere = createServer((_, response) => {
     response.writeHead(307, { location: `http://127.0.0.1:${secret.port}/` }).end();
   });

@@ -123,7 +123,7 @@ describe.each(['sqlite', 'mysql'] as const)('with the broker on %s', (kind) => {
     await consumer.close();
   });
 
-  test('a prepare that nobody committed is decided by the barrier of its database', async () => {
+  test('a prepare that nobody committed is decided by the barrier of its database (F09)', async () => {
     const { id } = await producer.prepare({
       messages: [{ topic, routingKey: 'registered', data: 1 }],
       checkContext: 'shard-3',
@@ -139,7 +139,7 @@ describe.each(['sqlite', 'mysql'] as const)('with the broker on %s', (kind) => {
     });
   });
 
-  test('a check for a database that the producer does not know is never a rollback', async () => {
+  test('a check for a database that the producer does not know is never a rollback (F38)', async () => {
     const { id } = await producer.prepare({
       messages: [{ topic, routingKey: 'registered', data: 1 }],
       checkContext: 'shard-9',

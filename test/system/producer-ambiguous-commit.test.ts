@@ -70,7 +70,7 @@ const verdictsOf = (transactionId: string) =>
     .filter(({ id, op }) => id === transactionId && op !== 'prepare')
     .map(({ op }) => op);
 
-test('a COMMIT that never reached the database is decided as a rollback, every time', async () => {
+test('a COMMIT that never reached the database is decided as a rollback, every time (F16)', async () => {
   for (let trial = 1; trial <= TRIALS; trial += 1) {
     const cut = proxy.cutNext(COMMIT, 'before');
     const { transactionId, outcome } = await attempt(trial);
@@ -82,7 +82,7 @@ test('a COMMIT that never reached the database is decided as a rollback, every t
   expect(await database.accounts()).toEqual([]);
 });
 
-test('a COMMIT whose answer was lost is decided as a commit, every time', async () => {
+test('a COMMIT whose answer was lost is decided as a commit, every time (F15)', async () => {
   for (let trial = 1; trial <= TRIALS; trial += 1) {
     const cut = proxy.cutNext(COMMIT, 'after');
     const { transactionId, outcome } = await attempt(trial);

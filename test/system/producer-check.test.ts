@@ -151,7 +151,7 @@ test('a duplicate key whose row is gone a moment later is unknown', async () => 
   expect(records[0]?.fields.reason).toMatch(/no row/);
 });
 
-test('a check for a transaction older than the barrier rows inserts nothing and answers unknown', async () => {
+test('a check for a transaction older than the barrier rows inserts nothing and answers unknown (F13)', async () => {
   const handler = handlerOf(database.pool(), { barrierRetentionMs: 3 * DAY_MS });
   const old = { check: { preparedAt: Date.now() - 2 * DAY_MS - 1_000 } };
   expect(await ask(handler, id, old)).toBe('unknown');
@@ -190,7 +190,7 @@ test('a pool without a free connection is unknown within the limit, and nothing 
   expect(await ask(handlerOf(pool), id)).toBe('rollback');
 });
 
-test('a missing table, no rights and a database that is down are unknown', async () => {
+test('a missing table, no rights and a database that is down are unknown (F38)', async () => {
   const down: PoolOptions = { uri: 'mysql://escrow:escrow@127.0.0.1:1/escrow' };
   for (const options of [{ database: 'mysql' }, { database: 'information_schema' }, down]) {
     expect(await ask(handlerOf(database.pool(options)), id)).toBe('unknown');
@@ -212,7 +212,7 @@ test('a refused check leaves its connection as it was, and one that hangs is clo
   expect((await sessionOf(hanging))?.lockWait).toBe(50);
 });
 
-test('a read-only database is no primary: unknown, even for a user who may write to it', async () => {
+test('a read-only database is no primary: unknown, even for a user who may write to it (F19)', async () => {
   const replica = await startPrivateMysql();
   const there = await startProducerDatabase(await replica.createDatabase());
   try {

@@ -75,7 +75,7 @@ describe('transaction', () => {
     expect(states()).toEqual(['rolledBack']);
   });
 
-  test('a callback that works on another connection is told so', async () => {
+  test('a callback that works on another connection is told so (F20)', async () => {
     const failed = producer.transaction(pool, message, async () => {
       await pool.query('insert into account (id) values (1)');
     });
@@ -86,7 +86,7 @@ describe('transaction', () => {
     expect(states()).toEqual(['rolledBack']);
   });
 
-  test('a transaction that begins after its start deadline is refused before its callback', async () => {
+  test('a transaction that begins after its start deadline is refused before its callback (F13)', async () => {
     const hasty = producerOf({ startDeadlineMs: 50 });
     await hasty.transaction(pool, message, (tx) => insert(tx, 1));
     const held = [await pool.getConnection(), await pool.getConnection()];

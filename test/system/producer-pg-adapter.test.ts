@@ -213,7 +213,7 @@ test('a check leaves the settings of its connection as they were', async () => {
   }
 });
 
-test('a database that may not be written is no primary: a check answers unknown', async () => {
+test('a database that may not be written is no primary: a check answers unknown (F19)', async () => {
   const reading = new pg.Pool({
     connectionString: url,
     options: '-c default_transaction_read_only=on',

@@ -166,7 +166,7 @@ test('the local COMMIT waits for the prepare of the broker', async () => {
   expect(await database.accounts()).toEqual([1]);
 });
 
-test('a check during the open transaction answers unknown, and commit once it has committed', async () => {
+test('a check during the open transaction answers unknown, and commit once it has committed (F11)', async () => {
   const handler = check();
   let during = '';
   let id = '';
@@ -180,7 +180,7 @@ test('a check during the open transaction answers unknown, and commit once it ha
   expect(await ask(handler, id)).toBe('commit');
 });
 
-test('a local transaction that comes after a check rolled it back fails before its callback', async () => {
+test('a local transaction that comes after a check rolled it back fails before its callback (F12)', async () => {
   const single = await usedPool(producer);
   const held = await single.getConnection();
   let isCalled = false;
@@ -223,7 +223,7 @@ test('a deadlock is rethrown as it came, and both sides are rolled back', async 
   expect(atBroker().state).toBe('rolledBack');
 });
 
-test('a callback that swallowed a deadlock and went on is not committed', async () => {
+test('a callback that swallowed a deadlock and went on is not committed (F20)', async () => {
   const thrown = await failure(
     producer.transaction(pool, message, async (tx) => {
       await deadlock(tx).catch(() => undefined);
@@ -268,7 +268,7 @@ test.each([
   ['a ROLLBACK AND CHAIN', 'rollback and chain', 'rollback'],
   ['a switch of autocommit, which commits', 'set autocommit = 0; set autocommit = 1', 'commit'],
 ])(
-  'a callback that ends the transaction by %s is told so, and the broker hears the truth',
+  'a callback that ends the transaction by %s is told so, and the broker hears the truth (F20)',
   async (_, sql, outcome) => {
     const thrown = await failure(
       producer.transaction(pool, message, async (tx) => {
@@ -323,7 +323,7 @@ test('a prepare that the broker refuses rolls the local transaction back and sen
   expect(broker.operations().map(({ op }) => op)).toEqual(['prepare']);
 });
 
-test('a prepare that gets no answer rolls the local transaction back within its limit', async () => {
+test('a prepare that gets no answer rolls the local transaction back within its limit (F02)', async () => {
   broker.script.push('hang', 'hang', 'hang', 'hang');
   const hasty = producerOf({ prepareTimeoutMs: 300, attemptTimeoutMs: 100 });
   const startedAt = performance.now();
@@ -404,7 +404,7 @@ test('a transaction that was rolled back at the broker is not committed locally'
   expect(await database.accounts()).toEqual([]);
 });
 
-test('with the broker gone at commit the business call succeeds, and a check says commit', async () => {
+test('with the broker gone at commit the business call succeeds, and a check says commit (F23)', async () => {
   const hasty = producerOf({ verdictTimeoutMs: 300 });
   let id = '';
   const result = await hasty.transaction(pool, message, async (tx, info) => {
@@ -425,7 +425,7 @@ test('with the broker gone at commit the business call succeeds, and a check say
   expect(await ask(check(), id)).toBe('commit');
 });
 
-test('a commit that the broker refuses is reported as an error, and the call succeeds', async () => {
+test('a commit that the broker refuses is reported as an error, and the call succeeds (F27)', async () => {
   await producer.transaction(pool, message, async (tx, { id }) => {
     await insert(tx, 1);
     await until('the broker has it', () => broker.transactions.has(id));
@@ -441,7 +441,7 @@ test('a commit that the broker refuses is reported as an error, and the call suc
   );
 });
 
-test('what the broker lost between prepare and commit is prepared once more, and committed', async () => {
+test('what the broker lost between prepare and commit is prepared once more, and committed (F28)', async () => {
   let id = '';
   const result = await producer.transaction(pool, message, async (tx, info) => {
     id = info.id;

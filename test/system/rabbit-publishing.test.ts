@@ -70,7 +70,7 @@ test('a confirmed message is in the queue with all its properties', async () => 
   });
 });
 
-test('of three messages the one without a queue is returned and the others are confirmed', async () => {
+test('of three messages the one without a queue is returned and the others are confirmed (F53)', async () => {
   const { publish } = await open();
   const outcomes = await Promise.all([
     publish(outgoing(topic, 'm-1')),
@@ -94,7 +94,7 @@ test('a topic that nobody declared is declared, once for all that wait for it', 
   );
 });
 
-test('what a full queue rejects is nacked', async () => {
+test('what a full queue rejects is nacked (F55)', async () => {
   await declareTopicWithQueue({ 'x-max-length': 1, 'x-overflow': 'reject-publish' });
   const { publish } = await open();
   expect(await publish(outgoing(topic, 'm-1'))).toEqual({ kind: 'confirmed' });
@@ -118,7 +118,7 @@ test('a message id in flight is not published a second time', async () => {
   expect(messageCount).toBe(1);
 });
 
-test('what does not fit into AMQP is refused and harms nothing else', async () => {
+test('what does not fit into AMQP is refused and harms nothing else (F49)', async () => {
   const { publish } = await open();
   const outcomes = await Promise.all([
     publish(outgoing(topic, 'm-1')),
@@ -131,7 +131,7 @@ test('what does not fit into AMQP is refused and harms nothing else', async () =
   expect(observer.told.filter((line) => !line.startsWith('connected'))).toEqual([]);
 });
 
-test('a topic that exists as another type is refused while other topics go on', async () => {
+test('a topic that exists as another type is refused while other topics go on (F54)', async () => {
   const taken = uniqueName('taken');
   await onChannel(rabbitmqUrl(), (channel) => channel.assertExchange(taken, 'direct'));
   const { publish } = await open();
@@ -149,7 +149,7 @@ test('a topic that exists as another type is refused while other topics go on', 
   expect((await publish(outgoing(taken, 'm-4'))).kind).toBe('refused');
 });
 
-test('a topic deleted in the middle of a burst comes back by itself', async () => {
+test('a topic deleted in the middle of a burst comes back by itself (F54)', async () => {
   const { publish } = await open();
   const outcomes: PublishOutcome[] = [];
   let stop = false;
@@ -202,7 +202,7 @@ test('the window is bounded in bytes', async () => {
   expect(rabbit!.room).toBeGreaterThan(0);
 });
 
-test('a publish that outlives its limit is unconfirmed, the younger ones on its channel are not', async () => {
+test('a publish that outlives its limit is unconfirmed, the younger ones on its channel are not (F61)', async () => {
   const publishLimitMs = 2_000;
   const wire = await openWire(rabbitmqUrl());
   try {
@@ -228,7 +228,7 @@ test('a publish that outlives its limit is unconfirmed, the younger ones on its 
   }
 });
 
-test('a lost connection leaves everything in flight unconfirmed and is made again', async () => {
+test('a lost connection leaves everything in flight unconfirmed and is made again (F52)', async () => {
   const wire = await openWire(rabbitmqUrl());
   const { publish } = await open({ url: wire.url });
   let readyCalls = 0;

@@ -290,7 +290,7 @@ test('a cause is short and never ends in half a character', () => {
   expect(cut).toBe('x'.repeat(499));
 });
 
-test('no queue of a group can lose what it hands on, and every queue is quorum', () => {
+test('no queue of a group can lose what it hands on, and every queue is quorum (F62)', () => {
   const queues = queuesOf({ topic: 't', group: 'g', routingKeys: ['#'], retryDelaysMs: [5, 5, 9] });
   expect(queues.map(({ name }) => name)).toEqual([
     'escrow:t:g:dead',

@@ -136,13 +136,13 @@ describe('the table', () => {
   });
 });
 
-test('retention takes what is finished and nothing that is open', () => {
+test('retention takes what is finished and nothing that is open (F76)', () => {
   const taken = ROWS.filter((row) => rules.mayPurge(EXAMPLES[row]));
   expect(taken).toEqual(['forwarded', 'rolledBack']);
 });
 
 describe('checks', () => {
-  test('the last "unknown" parks, and never rolls back', () => {
+  test('the last "unknown" parks, and never rolls back (F37)', () => {
     const state: State = { state: 'prepared', checks: 2, unanswered: 0, dueAt: 0 };
     expect(EVENTS.checkSaidUnknown(state)).toEqual({
       kind: 'move',
@@ -150,7 +150,7 @@ describe('checks', () => {
     });
   });
 
-  test('a thousand checks without an answer spend nothing, and the delay stays at its cap', () => {
+  test('a thousand checks without an answer spend nothing, and the delay stays at its cap (F37)', () => {
     let state: State = { state: 'prepared', checks: 2, unanswered: 0, dueAt: 0 };
     for (let check = 0; check < 1_000; check += 1) {
       const outcome = EVENTS.checkUnanswered(state);
@@ -358,7 +358,7 @@ describe('in any sequence of events', () => {
     });
   });
 
-  test('whatever moved, a repeat of the same verdict is a success that changes nothing', () => {
+  test('whatever moved, a repeat of the same verdict is a success that changes nothing (F25)', () => {
     holdsOnEveryStep(({ to }) => {
       const again = { commit: EVENTS.commit(to), rollback: EVENTS.rollback(to) };
       const decided = decisionOf(to);

@@ -250,7 +250,7 @@ describe('answers', () => {
     ]);
   });
 
-  test('an answer against the decision on record changes nothing and is recorded', async () => {
+  test('an answer against the decision on record changes nothing and is recorded (F36)', async () => {
     const item = dueCheck();
     const conflict = new EscrowError('STATE_CONFLICT', 'it is rolledBack');
     const { history, saved, observer } = await checkOf(item, answered('commit'), {
@@ -392,7 +392,7 @@ describe('a pass', () => {
     expect(released).toEqual([slow[2]!.id, slow[3]!.id, slow[4]!.id]);
   });
 
-  test('no more than the limit are under way, and each that ends makes room', async () => {
+  test('no more than the limit are under way, and each that ends makes room (F39)', async () => {
     const due = Array.from({ length: CONCURRENT_MAX + 6 }, () => dueCheck());
     const answers: ReturnType<typeof deferred<CheckOutcome>>[] = [];
     const { checker, asked, claims } = checking(due, unanswered, {
@@ -433,7 +433,7 @@ describe('a pass', () => {
     expect(sizes).toEqual([3]);
   });
 
-  test('a check that fails takes no other with it', async () => {
+  test('a check that fails takes no other with it (F49)', async () => {
     const [bad, good] = [dueCheck(), dueCheck()];
     const { checker, saved, observer } = checking([bad, good], unanswered, {
       ask: (request) =>

@@ -74,7 +74,7 @@ describe('what this instance moved', () => {
     expect(sentIds(publisher)).toEqual([`${row.id}-0`, `${row.id}-2`]);
   });
 
-  test('so close to the end of its lease that a confirm might come after it, it is let go', async () => {
+  test('so close to the end of its lease that a confirm might come after it, it is let go (F41)', async () => {
     const { forwarder, publisher, released, held } = forwarding();
     const [late, early] = [newTransaction(), newTransaction()];
     held.put(late);
@@ -104,7 +104,7 @@ describe('what this instance moved', () => {
     await forwarder.idle();
   });
 
-  test('what cannot be made into a message is reported, and takes none of its batch along', async () => {
+  test('what cannot be made into a message is reported, and takes none of its batch along (F49)', async () => {
     const { forwarder, publisher, observer, held } = forwarding();
     const broken = { ...newTransaction(), messages: [message({ data: 1n })] };
     const whole = newTransaction();
@@ -232,7 +232,7 @@ describe('marking', () => {
     expect(saved).toMatchObject([{ done: 0, unrouted: 0, to: { state: 'committed', pending: 1 } }]);
   });
 
-  test('a failed save is reported, and recovery sends the messages again', async () => {
+  test('a failed save is reported, and recovery sends the messages again (F51)', async () => {
     const row = committed();
     const error = new Error('the store is away');
     let away = true;

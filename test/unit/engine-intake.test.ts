@@ -107,7 +107,7 @@ describe('prepare', () => {
     expect(answer).toEqual({ id, state: 'forwarded', decision: record, purged: true });
   });
 
-  test('an id taken by other content is refused', async () => {
+  test('an id taken by other content is refused (F05)', async () => {
     const { intake } = takingIn({ insert: async () => [{ kind: 'different' }] });
     expect(await codeOf(intake.prepare(prepareRequest(), {}))).toBe('CONTENT_CONFLICT');
   });
@@ -259,7 +259,7 @@ describe('send', () => {
 });
 
 describe('when the store is too slow', () => {
-  test('prepares are refused first, and verdicts are still taken', async () => {
+  test('prepares are refused first, and verdicts are still taken (F78)', async () => {
     const durable = deferred();
     const { intake } = takingIn({
       insert: async (batch) => {

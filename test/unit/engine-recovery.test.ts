@@ -17,7 +17,7 @@ describe('what can not be forwarded', () => {
     return { ...parts, row, saved };
   }
 
-  test('an unroutable message is tried again, and each time is in the history', async () => {
+  test('an unroutable message is tried again, and each time is in the history (F53)', async () => {
     const { saved, observer } = await roundOf(0, returned);
     expect(saved.to).toMatchObject({ state: 'committed', attempts: 1 });
     expect(saved.history).toEqual([

@@ -251,7 +251,7 @@ test('an operator looks across all groups', async () => {
   await server.close();
 });
 
-test("another group's transaction looks exactly like one that does not exist", async () => {
+test("another group's transaction looks exactly like one that does not exist (F29)", async () => {
   const server = createHttpServer(fakeDeps(), { apiKeys: KEYS });
   const other = await server.inject({
     url: `/v1/transactions/${ID}`,

@@ -101,7 +101,7 @@ const DRAINED_BYTES = LIMITS.batchBytesMax;
 /** What sockets and the kernel hold by themselves, in both directions of loopback. */
 const IN_FLIGHT_BYTES = 8 * MIB;
 
-test('an endless body without a length is refused at the limit and cut off soon after', async () => {
+test('an endless body without a length is refused at the limit and cut off soon after (F07)', async () => {
   const { connect } = await start(fakeDeps());
   const client = await connect();
   client.send(postHead('/v1/transactions', 'chunked'));
@@ -157,7 +157,7 @@ test('a connection serves request after request', async () => {
 test.each([
   ['headers', 'GET /livez HTTP/1.1\r\nhost: a\r\n', { headersTimeoutMs: 100 }],
   ['body', `${postHead('/v1/transactions', 10)}{`, { requestTimeoutMs: 100, headersTimeoutMs: 99 }],
-])('whoever never finishes the %s is cut off', async (_part, text, limits) => {
+])('whoever never finishes the %s is cut off (F08)', async (_part, text, limits) => {
   const deps = fakeDeps();
   const { connect } = await start(deps, {
     connections: { ...limits, timeoutsCheckedEveryMs: 20 },
@@ -182,7 +182,7 @@ test.each([
   expect(client.received).toContain(says);
 });
 
-test('no more connections than the limit are held', async () => {
+test('no more connections than the limit are held (F08, F78)', async () => {
   const { connect } = await start(fakeDeps(), { connections: { connectionsMax: 1 } });
   const first = await connect();
   first.send(get('/livez'));

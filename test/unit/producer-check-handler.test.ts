@@ -85,7 +85,7 @@ test('a signed body that is no check is 400, one beyond the limit 413', async ()
   expect(asked()).toBe(0);
 });
 
-test('a check of another producer group is refused and decides nothing', async () => {
+test('a check of another producer group is refused and decides nothing (F38)', async () => {
   const { handler, asked } = handlerOf({ producerGroup: 'orders' });
   const answer = await askWith(handler, ID);
   expect(answer.status).toBe(404);

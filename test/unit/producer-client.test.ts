@@ -63,14 +63,14 @@ test('operations on one id keep their order and never share a batch', async () =
   expect(fake.operations().map(({ op }) => op)).toEqual(['prepare', 'prepare', 'commit']);
 });
 
-test('a prepare whose reply was lost is repeated with the same id', async () => {
+test('a prepare whose reply was lost is repeated with the same id (F03)', async () => {
   const fake = await broker('lose reply');
   const { id } = await producerOf([fake]).prepare({ messages: [message] });
   expect(fake.operations().map((operation) => operation.id)).toEqual([id, id]);
   expect(fake.transactions.size).toBe(1);
 });
 
-test('a dead address is passed over and the next one answers', async () => {
+test('a dead address is passed over and the next one answers (F02)', async () => {
   const dead = await broker();
   await dead.close();
   const alive = await broker();
@@ -120,7 +120,7 @@ test('an operation that the broker puts off is repeated without the others of it
   expect(fake.operations().map(({ op }) => op)).toEqual(['prepare', 'commit', 'prepare']);
 });
 
-test('a contradicted verdict carries the decision on record and is not repeated', async () => {
+test('a contradicted verdict carries the decision on record and is not repeated (F26)', async () => {
   const fake = await broker();
   fake.transactions.set(ID, decided(ID, 'rollback'));
   await expect(producerOf([fake]).commit(ID)).rejects.toMatchObject({

@@ -421,7 +421,7 @@ describe('ids', () => {
       return { at, id: `${time.slice(0, 8)}-${time.slice(8)}-7${a}-${variant}${b}-${c}` };
     });
 
-  test('upper and lower case are one id', () => {
+  test('upper and lower case are one id (F21)', () => {
     fc.assert(
       fc.property(uuidV7, ({ id }) => {
         expect(TransactionId.parse(id.toUpperCase())).toBe(id);

@@ -86,7 +86,7 @@ test('late answers on a retired channel are not taken for those of the repeat', 
   expect(await second).toEqual({ kind: 'confirmed' });
 });
 
-test('confirms may come in any order', async () => {
+test('confirms may come in any order (F59)', async () => {
   await open(10_000);
   const outcomes = ['m-1', 'm-2', 'm-3'].map((id) => publishing.publish(outgoing('user', id)));
   await sentOn(channels[0], 'm-3');

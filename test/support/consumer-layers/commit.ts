@@ -37,7 +37,7 @@ export function describeLostCommit<Tx>(bench: Bench<Tx>, isDriver: boolean): voi
     ['before', 'applied'],
     ['after', 'duplicate'],
   ] as const)(
-    'when the connection breaks %s COMMIT the outcome is unknown, and the repeat is told: %s',
+    'when the connection breaks %s COMMIT the outcome is unknown, and the repeat is told: %s (F66)',
     async (when, repeated) => {
       if (pattern === undefined) return;
       const front = createDuplicateFront();

@@ -34,7 +34,7 @@ export function describeOnce<Tx>(bench: Bench<Tx>): void {
     expect(await bench.isConsumed(message)).toBe(true);
   });
 
-  test('of two instances with the same message one waits and finds a duplicate', async () => {
+  test('of two instances with the same message one waits and finds a duplicate (F67)', async () => {
     const { layer, other, engine } = bench;
     const message = newMessage();
     let running = 0;
@@ -212,7 +212,7 @@ export function describeOnce<Tx>(bench: Bench<Tx>): void {
     expect(await onOther).toBe('applied');
   });
 
-  test('purging deletes what is older than that and nothing else', async () => {
+  test('purging deletes what is older than that and nothing else (F72)', async () => {
     const { layer, engine } = bench;
     const message = newMessage();
     await once(layer.database, message, (tx) => layer.insert(tx, 1));

@@ -43,7 +43,7 @@ function slow<Tx>(database: LocalDatabase<Tx>, delayMs: number): LocalDatabase<T
 }
 
 export function describeMisuse<Tx>(bench: Bench<Tx>): void {
-  test('a transaction that begins after its start deadline is refused before its callback', async () => {
+  test('a transaction that begins after its start deadline is refused before its callback (F13)', async () => {
     const { engine, layer } = bench;
     const hasty = bench.producerOf({ startDeadlineMs: 50 });
     let isCalled = false;
@@ -60,7 +60,7 @@ export function describeMisuse<Tx>(bench: Bench<Tx>): void {
     expect(await engine.barrier(id)).toBeUndefined();
   });
 
-  test('a check in another database than the transaction answers unknown, and writes nothing there', async () => {
+  test('a check in another database than the transaction answers unknown, and writes nothing there (F20)', async () => {
     const { layer, producer, broker } = bench;
     const { id } = await producer.transaction(layer.database, message, (tx) => layer.insert(tx, 1));
     const { checkContext } = JSON.parse(broker.requests[0]!.body).operations[0];

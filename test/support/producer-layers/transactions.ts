@@ -31,7 +31,7 @@ export function describeTransactions<Tx>(bench: Bench<Tx>): void {
     expect(await engine.barrier(id)).toBeUndefined();
   });
 
-  test('a check during the open transaction answers unknown, and commit once it has committed', async () => {
+  test('a check during the open transaction answers unknown, and commit once it has committed (F11)', async () => {
     const { layer, producer } = bench;
     let id = '';
     let during = '';
