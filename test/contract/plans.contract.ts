@@ -139,6 +139,23 @@ export function plansContract(opened: () => OpenStore): void {
       );
       await commitAll(store, ids);
     };
+    const orderAll = () =>
+      opened().database.run(
+        `update escrow_transaction
+         set pending = 0, messages = '[{"topic":"user","orderingKey":"a"}]'`,
+      );
+    const commitInOrder = async (store: Store, ids: string[]) => {
+      await orderAll();
+      await commitAll(store, ids);
+    };
+    const confirmFirst = async (store: Store, ids: string[]) => {
+      const rows = await store.readCommitted(ids);
+      const first = rows.find(({ places }) => places?.[0]?.isHead === true);
+      if (first?.places === undefined) throw new Error('no row is at the head of its key');
+      const to = { state: 'forwarded', forwardedAt: 0 } as const;
+      const save = { id: first.id, done: 1, unrouted: 0, to, history: [], places: first.places };
+      expect((await store.saveForwards([save])).woken).toHaveLength(1);
+    };
     const checkOne = async (store: Store, [id = '']: string[]) => {
       const { state } = await rowOf(store, id);
       if (state.state !== 'prepared') throw new Error(state.state);
@@ -156,6 +173,8 @@ export function plansContract(opened: () => OpenStore): void {
       ['commits with data', commitAllWithData, leaveAllOpen],
       ['repeated commits with data', commitAllWithData, commitAll],
       ['commits that lack data', commitAll, leaveAllOpen],
+      ['commits of ordered messages', commitAll, orderAll],
+      ['the confirm of an ordered message', confirmFirst, commitInOrder],
       ['released checks', (store: Store, ids: string[]) => store.releaseChecks(ids), undefined],
       ['the result of a check', checkOne, undefined],
       ['confirms', finishAll, commitAll],
