@@ -1,34 +1,8 @@
 import { latest, once } from '@escrowmq/consumer';
 import { expect, test } from '@jest/globals';
 import { deadlock } from '../producer-layers/bench.js';
-import type { EngineName } from '../producer-layers/engine.js';
+import { ENDINGS } from '../producer-layers/endings.js';
 import { type Bench, failure, newMessage } from './bench.js';
-
-interface Ending {
-  by: string;
-  sql: string;
-  /** What became of the transaction; absent where the engine does not let it end anything. */
-  outcome: Partial<Record<EngineName, 'commit' | 'rollback'>>;
-}
-
-const ENDINGS: Ending[] = [
-  {
-    by: 'DDL',
-    sql: 'create table if not exists extra (id int)',
-    outcome: { MariaDB: 'commit' },
-  },
-  {
-    by: 'a COMMIT of its own',
-    sql: 'commit',
-    outcome: { MariaDB: 'commit', PostgreSQL: 'commit', SQLite: 'commit' },
-  },
-  {
-    by: 'a ROLLBACK of its own',
-    sql: 'rollback',
-    outcome: { MariaDB: 'rollback', PostgreSQL: 'rollback', SQLite: 'rollback' },
-  },
-  { by: 'a second BEGIN', sql: 'begin', outcome: { MariaDB: 'commit' } },
-];
 
 export function describeMisuse<Tx>(bench: Bench<Tx>): void {
   test.each(ENDINGS)(

@@ -2,33 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { LocalDatabase } from '@escrowmq/producer';
 import { expect, test } from '@jest/globals';
 import { type Bench, beginDeadlock, deadlock, failure, message } from './bench.js';
-import type { EngineName } from './engine.js';
-
-interface Ending {
-  by: string;
-  sql: string;
-  /** What becomes of the messages; absent where the engine does not let it end anything. */
-  outcome: Partial<Record<EngineName, 'commit' | 'rollback'>>;
-}
-
-const ENDINGS: Ending[] = [
-  {
-    by: 'DDL',
-    sql: 'create table if not exists extra (id int)',
-    outcome: { MariaDB: 'commit' },
-  },
-  {
-    by: 'a COMMIT of its own',
-    sql: 'commit',
-    outcome: { MariaDB: 'commit', PostgreSQL: 'commit', SQLite: 'commit' },
-  },
-  {
-    by: 'a ROLLBACK of its own',
-    sql: 'rollback',
-    outcome: { MariaDB: 'rollback', PostgreSQL: 'rollback', SQLite: 'rollback' },
-  },
-  { by: 'a second BEGIN', sql: 'begin', outcome: { MariaDB: 'commit' } },
-];
+import { ENDINGS } from './endings.js';
 
 /** A layer that takes its time between opening a transaction and handing it out. */
 function slow<Tx>(database: LocalDatabase<Tx>, delayMs: number): LocalDatabase<Tx> {

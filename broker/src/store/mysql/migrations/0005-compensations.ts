@@ -1,5 +1,6 @@
 import type { Migration } from '../../migrate.js';
 import { NEVER } from '../../sql.js';
+import { addColumn } from './add-column.js';
 
 const TABLE = 'engine = InnoDB default charset = utf8mb4 collate = utf8mb4_bin';
 const WORD = 'character set ascii collate ascii_bin';
@@ -30,17 +31,6 @@ export const compensations: Migration = {
       primary key (transaction_id, consumer_group, message_number),
       key escrow_compensation_due (state, due_at)
     ) ${TABLE}`,
-    `set @add_compensation_urls = if(
-      exists (
-        select 1 from information_schema.columns
-        where table_schema = database() and table_name = 'escrow_producer_group'
-          and column_name = 'compensation_urls'
-      ),
-      'do 0',
-      'alter table escrow_producer_group add column compensation_urls text'
-    )`,
-    'prepare add_compensation_urls from @add_compensation_urls',
-    'execute add_compensation_urls',
-    'deallocate prepare add_compensation_urls',
+    ...addColumn('escrow_producer_group', 'compensation_urls', 'text'),
   ],
 };
