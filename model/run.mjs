@@ -177,7 +177,7 @@ function run(command, args, folder) {
       });
     }
     child.once('error', reject);
-    child.once('close', (code, signal) => {
+    child.once('close', (_code, signal) => {
       // spin -t and pan answer a violation with 0 or 1; what is cut off has no result.
       if (signal === null) resolve(said);
       else reject(new Error(`${command} ${args.join(' ')} was cut off (${signal}): ${said}`));

@@ -4,7 +4,7 @@ import { type Engine, type EngineName, startEngine } from '../producer-layers/en
 import { newTransactionId } from '../publish.js';
 import type { ConsumerLayer, OpenConsumerLayer } from './layer.js';
 
-export const GROUP = 'phone-index';
+const GROUP = 'phone-index';
 
 /** A message that nobody has applied yet. */
 export const newMessage = (parts: Partial<OnceMessage> = {}): OnceMessage => ({
