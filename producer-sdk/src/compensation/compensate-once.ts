@@ -17,6 +17,8 @@ export interface Compensating<Tx> {
   compensate(tx: Tx, request: CompensationRequest): Promise<unknown>;
   /** For all of it; what is not committed then is rolled back. */
   deadline: Deadline;
+  /** The broker has been told that it is not done. A timer may be early by a millisecond. */
+  isGivenUp(): boolean;
 }
 
 /** The row is there: the transaction that is open now is rolled back. */
@@ -56,8 +58,8 @@ async function runInside<Tx>(
       inTime: (called) => inTime(compensating, called),
       misused: (mistake) => misused(compensating, mistake),
     });
-    // Whoever called was told that it is not done; the next call does it.
-    if (compensating.deadline.hasPassed) throw tooLate(compensating);
+    // The next call does it.
+    if (compensating.isGivenUp() || compensating.deadline.hasPassed) throw tooLate(compensating);
     if (await inTime(compensating, open.guard.holds())) return;
   } catch (error) {
     if (await open.guard.isUndone()) throw error;

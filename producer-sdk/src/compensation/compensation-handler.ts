@@ -1,6 +1,5 @@
 import type {
   DatabaseInput,
-  Deadline,
   LocalDatabase,
   Mysql2Pool,
   Mysql2Transaction,
@@ -15,7 +14,7 @@ import {
 } from '../checks/callback-handler.js';
 import { type CheckDecisionOptions, createCheckDecider } from '../checks/check-decider.js';
 import { decideOutcome } from '../local/decide-outcome.js';
-import { compensateOnce } from './compensate-once.js';
+import { type Compensating, compensateOnce } from './compensate-once.js';
 
 /** The handle of a transaction of that database, as its layer has it. */
 export type TransactionIn<Database> =
@@ -56,6 +55,8 @@ export interface CompensationHandlerOptions<Database extends DatabaseInput>
 
 export type CompensationHandler = CallbackHandler;
 
+type Call = Pick<Compensating<unknown>, 'request' | 'deadline' | 'isGivenUp'>;
+
 /**
  * First decides what became of the original transaction, exactly as a check does. Was it rolled
  * back, there is nothing to undo, and nothing will be: that is acknowledged, and `compensate` is not
@@ -83,10 +84,11 @@ export function createCompensationHandler<Database extends DatabaseInput>(
   ) => Promise<unknown>;
 
   /** @returns why it is not done; rejects with whatever the callback or the database threw */
-  async function run(
-    request: CompensationRequest,
-    deadline: Deadline,
-  ): Promise<{ reason: string; cause?: unknown } | undefined> {
+  async function run({
+    request,
+    deadline,
+    isGivenUp,
+  }: Call): Promise<{ reason: string; cause?: unknown } | undefined> {
     const { id } = request;
     const isSent = request.sent === true;
     const name = isSent ? databaseOfSent?.(request) : undefined;
@@ -103,7 +105,7 @@ export function createCompensationHandler<Database extends DatabaseInput>(
         return undefined;
       }
     }
-    await compensateOnce({ database, request, compensate, deadline });
+    await compensateOnce({ database, request, compensate, deadline, isGivenUp });
     return undefined;
   }
 
@@ -113,8 +115,13 @@ export function createCompensationHandler<Database extends DatabaseInput>(
     answerTimeoutMs,
     logger,
     async answer(request, deadline): Promise<CompensationAnswer> {
-      const refused = await within(run(request, deadline), deadline.leftMs, {
-        error: () => new Error(`nothing came within ${answerTimeoutMs} ms (answerTimeoutMs)`),
+      let isGivenUp = false;
+      const done = run({ request, deadline, isGivenUp: () => isGivenUp });
+      const refused = await within(done, deadline.leftMs, {
+        error() {
+          isGivenUp = true;
+          return new Error(`nothing came within ${answerTimeoutMs} ms (answerTimeoutMs)`);
+        },
         // What the callback threw may be any error, with any code: it says nothing to the broker.
       }).catch((cause: unknown) => ({ reason: 'it failed; the log says why', cause }));
       if (refused !== undefined) throw notDone(request, refused.reason, refused.cause);
