@@ -69,6 +69,7 @@ export const FLOORS: Floor[] = [
   // config.ts, main.ts and the wiring.
   { folder: 'broker/src/', below: [PROTOCOL, DOMAIN, ...SIDE_BY_SIDE, ENGINE, HTTP, NOTIFY] },
   { folder: LOCAL_SERVERS, below: [] },
+  { folder: 'soak/', below: [PROTOCOL, DATABASE, ...SDKS, LOCAL_SERVERS] },
   { folder: 'bench/', below: [PROTOCOL, DATABASE, ...SDKS, LOCAL_SERVERS] },
   { folder: 'examples/', below: [PROTOCOL, DATABASE, ...SDKS, LOCAL_SERVERS] },
 ];

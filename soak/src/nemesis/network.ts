@@ -1,0 +1,49 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import type { World } from '../world/world.js';
+import { type Fault, LINKS, type LinkKind } from './fault.js';
+
+/* Faults of the network, done to one link. Each resolves when the link is fair again. */
+
+type NetworkFault = Extract<Fault, { link: unknown }>;
+
+/** MySQL's protocol: sequence number 0, the command byte 3, the text. */
+function statement(words: string): RegExp {
+  return new RegExp(`\\0\\x03\\s*(?:${words})\\b`, 'i');
+}
+
+/**
+ * The moment that matters: a COMMIT of a local transaction, the guarded update or the COMMIT of a
+ * broker, a call with prepares and verdicts.
+ */
+const MOMENTS: Partial<Record<LinkKind, RegExp>> = {
+  toDatabase: statement('commit'),
+  toStore: statement('commit|update\\s+escrow_transaction'),
+  toBroker: /POST \/v1\//,
+};
+
+export async function doToNetwork(world: World, fault: NetworkFault): Promise<void> {
+  const proxy = world.proxies[fault.link];
+  switch (fault.kind) {
+    case 'cut':
+      proxy.cut();
+      return;
+    case 'blackHole':
+      proxy.treat({ kind: 'blackHole' });
+      break;
+    case 'delay':
+      proxy.treat({ kind: 'delay', ms: fault.eachMs });
+      break;
+    case 'throttle':
+      proxy.treat({ kind: 'throttle', bytesPerSecond: fault.bytesPerSecond });
+      break;
+    case 'cutAtCommit': {
+      const pattern = MOMENTS[LINKS[fault.link]];
+      if (pattern === undefined) throw new Error(`${fault.link} has no moment to cut at`);
+      const { when, cuts } = fault;
+      proxy.arm({ pattern, when, cuts, struck: () => world.struck(fault.link) });
+      break;
+    }
+  }
+  await pause(fault.ms);
+  proxy.heal();
+}
