@@ -121,3 +121,14 @@ function describePoints(who: string, points: Points, run: typeof failBroker): vo
 describePoints('the broker', BROKER, failBroker);
 describePoints('a producer', PRODUCER, failProducer);
 describePoints('a consumer', CONSUMER, failConsumer);
+
+test(
+  'the cases had something to lose, and checks something to decide',
+  async () => {
+    await Promise.all(results.values());
+    const { accounts, checks } = await bench.counts();
+    expect(accounts).toBeGreaterThanOrEqual(runs.length);
+    expect(checks).toBeGreaterThanOrEqual(runs.length);
+  },
+  ALL_CASES_MS_MAX,
+);

@@ -31,6 +31,8 @@ export interface CrashBench {
   store: string;
   /** Registers a producer group whose checks are answered here, each at its second attempt. */
   register(brokerUrl: string, producerGroup: string): Promise<void>;
+  /** How much there was to lose, and how much of it hung on a check. */
+  counts(): Promise<{ accounts: number; checks: number }>;
   close(): Promise<void>;
 }
 
@@ -50,7 +52,8 @@ export async function openCrashBench(): Promise<CrashBench> {
   const store = await freshMysqlDatabase();
   const broker = await startBrokerProcess({ store, rabbitmq: rabbitmqUrl() });
   const checks = new Map<string, CheckHandler>();
-  const server = await serveChecks(checks);
+  const asked = new Set<string>();
+  const server = await serveChecks(checks, asked);
   const { port } = server.address() as { port: number };
 
   return {
@@ -67,6 +70,10 @@ export async function openCrashBench(): Promise<CrashBench> {
       const logger = { warn: () => undefined, error: () => undefined };
       const options = { signingSecret: String(signingSecret), database: pool, logger };
       checks.set(`/${producerGroup}`, createCheckHandler(options));
+    },
+    async counts() {
+      const [rows] = await pool.query<RowDataPacket[]>('select count(*) as count from account');
+      return { accounts: Number(rows[0]?.count), checks: asked.size };
     },
     async close() {
       await consumer.close();
@@ -97,8 +104,7 @@ async function consume(pool: Pool, topic: string, group: string): Promise<Consum
 }
 
 /** The first check of each transaction gets no answer, so that this is on every way as well. */
-async function serveChecks(checks: Map<string, CheckHandler>): Promise<Server> {
-  const asked = new Set<string>();
+async function serveChecks(checks: Map<string, CheckHandler>, asked: Set<string>): Promise<Server> {
   const server = createServer((request, response) => {
     const chunks: Buffer[] = [];
     request.on('data', (chunk: Buffer) => chunks.push(chunk));
