@@ -32,6 +32,8 @@ const DECK: Record<Exclude<FaultKind, 'killServer'>, number> = {
   killConnections: 20,
   readOnly: 12,
 };
+/** A run of 12,000, so that it has every fault of the deck. */
+const DECK_SIZE = 12_000 / TRANSACTIONS_PER_FAULT;
 /** A database is back in 2 s, RabbitMQ in 5 to 8 s. */
 const SERVER_KILLS = { store: 5, services: 5, rabbitmq: 2 } as const;
 const SERVER_KILLS_WITH_RESTARTS = { store: 10, services: 10, rabbitmq: 10 } as const;
@@ -56,14 +58,16 @@ export function scheduleOf({ seed, transactions, restarts }: SchedulePlan): Faul
 }
 
 function deck(random: Random, restarts: boolean): Fault[] {
-  const kinds = Object.entries(DECK).flatMap(([kind, times]) =>
-    Array<keyof typeof DECK>(times).fill(kind as keyof typeof DECK),
-  );
   const servers = restarts ? SERVER_KILLS_WITH_RESTARTS : SERVER_KILLS;
   const kills = Object.entries(servers).flatMap(([server, times]) =>
     Array<Fault>(times).fill({ kind: 'killServer', server: server as keyof typeof servers }),
   );
-  return [...kinds.map((kind) => faultOf(random, kind)), ...kills];
+  const kinds = Object.entries(DECK).flatMap(([kind, times]) =>
+    Array<keyof typeof DECK>(times).fill(kind as keyof typeof DECK),
+  );
+  // The cuts stand first, and are what there is most of: more kills take their places.
+  const others = kinds.slice(kinds.length + kills.length - DECK_SIZE);
+  return [...others.map((kind) => faultOf(random, kind)), ...kills];
 }
 
 /**

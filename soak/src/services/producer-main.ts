@@ -17,7 +17,7 @@ import { Grant, PRODUCER_GROUP, ProducerSettings, readSettings, report } from '.
  */
 
 /** Enough for the commits of one flush to share a sync, few enough for two cores. */
-const WORKERS = 32;
+const WORKERS = 64;
 const CHECK_CONNECTIONS = 8;
 const REPEAT_PAUSE_MS = 200;
 
