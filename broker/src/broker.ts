@@ -1,5 +1,5 @@
 import { receiptsQueueName } from '@escrowmq/protocol';
-import { uuidv7 } from 'uuidv7';
+import { V7Generator } from 'uuidv7';
 import { createAsker } from './callback/asker.js';
 import { createCallbackPolicy } from './callback/callback-policy.js';
 import { createCompensationCaller } from './callback/compensation-caller.js';
@@ -79,13 +79,15 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     receiptsQueue,
     observer,
   });
+  // By the store's clock: this machine's may be hours off, and an id from the future is refused.
+  const ids = new V7Generator();
   const intake = createIntake({
     store,
     clock,
     groups,
     held,
     forwarder,
-    newId: uuidv7,
+    newId: () => ids.generateOrResetWithTs(clock.now()).toString(),
     observer,
   });
   const checkPolls = createCheckPolls({
