@@ -98,8 +98,6 @@ export type FaultId = keyof typeof FAULTS;
 export const NOT_TRIED: Partial<Record<FaultId, string>> = {
   F18: 'outside of the promise, which holds as long as a database keeps what it acknowledged: a copy that lacks a COMMIT lacks the barrier row with it, and no answer of a check can tell that from a rollback',
   F17: 'no test tries it yet',
-  F42: 'no test tries it yet',
-  F43: 'no test tries it yet',
   F47: 'no test tries it yet',
   F58: 'needs a RabbitMQ of three nodes; to the broker it is a connection that confirms nothing (F61) or blocks (F56)',
   F80: 'no test tries it yet',
