@@ -22,7 +22,7 @@ export interface DoneFault {
 }
 
 /** More would leave no way through the system, and nothing would be begun that a fault can hit. */
-const AT_ONCE_MAX = 4;
+const AT_ONCE_MAX = 6;
 /** The transactions that are under way while a fault is waited for. */
 const FAULTS_AHEAD = 8;
 const POLL_MS = 20;
