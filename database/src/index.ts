@@ -18,5 +18,12 @@ export type {
   TransactionLimits,
 } from './database.js';
 export { Deadline, type Late, within } from './deadline.js';
+export {
+  type ClaimedWork,
+  type ClaimOn,
+  type ClaimOutcome,
+  LostRace,
+  runClaimed,
+} from './run-claimed.js';
 export { isAnswered, type Meaning, meaningOf } from './server-errors.js';
 export { isSqliteInTransaction, savepointGuard } from './transaction-guard.js';

@@ -1,6 +1,6 @@
+import type { TransactionLimits } from '@escrowmq/database';
 import { ConsumerGroupName, EscrowError, parse, parseMessageId } from '@escrowmq/protocol';
 import type { Message } from '../delivery/message.js';
-import type { ApplyLimits } from './apply-in-transaction.js';
 import type { DuplicateFront } from './duplicate-front.js';
 
 /** What `once` and `latest` need of a message, so that a test or a replay can call them without one. */
@@ -23,7 +23,7 @@ const COMMIT_TIMEOUT_MS_DEFAULT = 10_000;
 const TIMEOUT_MS_MAX = 2 ** 31 - 1;
 
 /** @throws {EscrowError} INVALID_CONFIGURATION */
-export function limitsOf(options: ApplyOptions): ApplyLimits {
+export function limitsOf(options: ApplyOptions): TransactionLimits {
   const {
     connectionTimeoutMs = CONNECTION_TIMEOUT_MS_DEFAULT,
     commitTimeoutMs = COMMIT_TIMEOUT_MS_DEFAULT,

@@ -1,14 +1,15 @@
 import { randomUUID } from 'node:crypto';
 import type {
+  ClaimOn,
   LocalDatabase,
   Mysql2Connection,
   Mysql2Pool,
   Mysql2Transaction,
 } from '@escrowmq/database';
-import { databaseOf } from '@escrowmq/database';
+import { databaseOf, LostRace, runClaimed } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
-import { applyInTransaction, type ClaimOn, LostRace } from './apply-in-transaction.js';
 import { type ApplyOptions, checkMessage, limitsOf, type OnceMessage } from './apply-options.js';
+import { endedInside } from './ended-inside.js';
 import {
   missingLatestTable,
   type News,
@@ -89,13 +90,15 @@ export async function latest<Tx>(
     return known.messageId === id ? 'duplicate' : 'outdated';
   }
   const news: News = { at, messageId: id, token: randomUUID() };
-  const skipped = await applyInTransaction<Tx, 'duplicate' | 'outdated'>({
+  const what = `message ${id}`;
+  const skipped = await runClaimed<Tx, 'duplicate' | 'outdated'>({
     database,
-    what: `message ${id}`,
+    what,
     signal,
     limits,
     claim: (on) => claim(on, object, news),
     isClaimed: async (on) => (await read(on, object))?.token === news.token,
+    ended: endedInside(what),
     missingTable: missingLatestTable,
     work,
   });

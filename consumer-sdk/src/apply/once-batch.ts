@@ -1,12 +1,12 @@
 import type {
+  ClaimOn,
   LocalDatabase,
   Mysql2Connection,
   Mysql2Pool,
   Mysql2Transaction,
 } from '@escrowmq/database';
-import { databaseOf, meaningOf } from '@escrowmq/database';
+import { databaseOf, LostRace, meaningOf, runClaimed } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
-import { applyInTransaction, type ClaimOn, LostRace } from './apply-in-transaction.js';
 import { type ApplyOptions, checkMessage, limitsOf, type OnceMessage } from './apply-options.js';
 import {
   insertConsumedSql,
@@ -14,6 +14,7 @@ import {
   missingConsumedTable,
   selectConsumedSql,
 } from './consumed-table.js';
+import { endedInside } from './ended-inside.js';
 import { isConsumed } from './once.js';
 
 /** Ids of the messages, in their order. A message that stands twice in the batch is in both. */
@@ -74,13 +75,15 @@ export async function onceBatch<Tx, M extends OnceMessage>(
     isContended: false,
   };
   if (batch.fresh.length > 0) {
-    const skipped = await applyInTransaction<Tx, 'duplicates'>({
+    const what = `${batch.fresh.length} messages from ${batch.fresh[0]?.id}`;
+    const skipped = await runClaimed<Tx, 'duplicates'>({
       database,
-      what: `${batch.fresh.length} messages from ${batch.fresh[0]?.id}`,
+      what,
       signal: signalOf(batch.fresh),
       limits,
       claim: (on) => claim(on, batch),
       isClaimed: (on) => isConsumed(on, group, batch.fresh[0]?.id ?? ''),
+      ended: endedInside(what),
       missingTable: missingConsumedTable,
       work: (tx) => work(tx, batch.fresh),
     });

@@ -1,13 +1,14 @@
 import type {
+  ClaimOn,
   LocalDatabase,
   Mysql2Connection,
   Mysql2Pool,
   Mysql2Transaction,
 } from '@escrowmq/database';
-import { databaseOf, meaningOf } from '@escrowmq/database';
-import { applyInTransaction, type ClaimOn } from './apply-in-transaction.js';
+import { databaseOf, meaningOf, runClaimed } from '@escrowmq/database';
 import { type ApplyOptions, checkMessage, limitsOf, type OnceMessage } from './apply-options.js';
 import { INSERT_CONSUMED, lockConsumedSql, missingConsumedTable } from './consumed-table.js';
+import { endedInside } from './ended-inside.js';
 
 /**
  * Applies a message once, however often it comes: `work` and the note that this consumer group has
@@ -57,13 +58,15 @@ export async function once<Tx>(
   const { front } = options;
   if (front?.isApplied(database, message)) return 'duplicate';
   const { id, group, signal } = message;
-  const skipped = await applyInTransaction<Tx, 'duplicate'>({
+  const what = `message ${id}`;
+  const skipped = await runClaimed<Tx, 'duplicate'>({
     database,
-    what: `message ${id}`,
+    what,
     signal,
     limits,
     claim: (on) => insertConsumed(on, group, id),
     isClaimed: (on) => isConsumed(on, group, id),
+    ended: endedInside(what),
     missingTable: missingConsumedTable,
     work,
   });

@@ -55,7 +55,7 @@ export interface CompensationHandlerOptions<Database extends DatabaseInput>
 
 export type CompensationHandler = CallbackHandler;
 
-type Call = Pick<Compensating<unknown>, 'request' | 'deadline' | 'isGivenUp'>;
+type Call = Pick<Compensating<unknown>, 'request' | 'deadline' | 'signal'>;
 
 /**
  * First decides what became of the original transaction, exactly as a check does. Was it rolled
@@ -87,7 +87,7 @@ export function createCompensationHandler<Database extends DatabaseInput>(
   async function run({
     request,
     deadline,
-    isGivenUp,
+    signal,
   }: Call): Promise<{ reason: string; cause?: unknown } | undefined> {
     const { id } = request;
     const isSent = request.sent === true;
@@ -105,7 +105,7 @@ export function createCompensationHandler<Database extends DatabaseInput>(
         return undefined;
       }
     }
-    await compensateOnce({ database, request, compensate, deadline, isGivenUp });
+    await compensateOnce({ database, request, compensate, deadline, signal });
     return undefined;
   }
 
@@ -115,12 +115,13 @@ export function createCompensationHandler<Database extends DatabaseInput>(
     answerTimeoutMs,
     logger,
     async answer(request, deadline): Promise<CompensationAnswer> {
-      let isGivenUp = false;
-      const done = run({ request, deadline, isGivenUp: () => isGivenUp });
+      const givenUp = new AbortController();
+      const done = run({ request, deadline, signal: givenUp.signal });
       const refused = await within(done, deadline.leftMs, {
         error() {
-          isGivenUp = true;
-          return new Error(`nothing came within ${answerTimeoutMs} ms (answerTimeoutMs)`);
+          const late = new Error(`nothing came within ${answerTimeoutMs} ms (answerTimeoutMs)`);
+          givenUp.abort(late);
+          return late;
         },
         // What the callback threw may be any error, with any code: it says nothing to the broker.
       }).catch((cause: unknown) => ({ reason: 'it failed; the log says why', cause }));

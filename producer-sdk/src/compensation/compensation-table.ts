@@ -1,4 +1,4 @@
-import type { Dialect, Executor, SqlValue } from '@escrowmq/database';
+import type { ClaimOn, Dialect, SqlValue } from '@escrowmq/database';
 import { type DatabaseInput, databaseOf } from '@escrowmq/database';
 import type { CompensationRequest } from '@escrowmq/protocol';
 import { EscrowError } from '@escrowmq/protocol';
@@ -13,6 +13,8 @@ interface CompensationSql {
   createTable: string;
   /** Of an id, a group and the number of a message. */
   insert: string;
+  /** Of the same; waits for whoever is writing it, so that it shows what is durable. */
+  lock: string;
 }
 
 const SQL: Record<Dialect, CompensationSql> = {
@@ -26,6 +28,8 @@ const SQL: Record<Dialect, CompensationSql> = {
 ) engine = InnoDB`,
     insert: `insert into escrow_compensated (transaction_id, consumer_group, message_number, created_at)
 values (unhex(?), ?, ?, utc_timestamp(3))`,
+    lock: `select 1 as done from escrow_compensated
+where transaction_id = unhex(?) and consumer_group = ? and message_number = ? for update`,
   },
   postgres: {
     createTable: `create table if not exists escrow_compensated (
@@ -38,6 +42,9 @@ values (unhex(?), ?, ?, utc_timestamp(3))`,
     // The casts name the types for layers that send every value as text.
     insert: `insert into escrow_compensated (transaction_id, consumer_group, message_number)
 values (cast(? as uuid), cast(? as text), cast(? as smallint))`,
+    lock: `select 1 as done from escrow_compensated
+where transaction_id = cast(? as uuid) and consumer_group = cast(? as text)
+  and message_number = cast(? as smallint) for update`,
   },
   sqlite: {
     createTable: `create table if not exists escrow_compensated (
@@ -49,6 +56,8 @@ values (cast(? as uuid), cast(? as text), cast(? as smallint))`,
 ) without rowid`,
     insert: `insert into escrow_compensated (transaction_id, consumer_group, message_number, created_at)
 values (?, ?, ?, cast((julianday('now') - 2440587.5) * 86400000 as integer))`,
+    lock: `select 1 as done from escrow_compensated
+where transaction_id = ? and consumer_group = ? and message_number = ?`,
   },
 };
 
@@ -76,13 +85,27 @@ export async function ensureCompensationTable(database: DatabaseInput): Promise<
   await found.session((executor) => executor.execute(SQL[found.dialect].createTable), LIMITS);
 }
 
+const keyValues = ({ id, consumerGroup, message }: CompensationRequest): SqlValue[] => [
+  idValue(id),
+  consumerGroup,
+  message,
+];
+
 /** @throws the layer's error, a duplicate key included */
 export async function insertCompensated(
-  on: { executor: Executor; dialect: Dialect },
-  { id, consumerGroup, message }: CompensationRequest,
+  { executor, dialect }: ClaimOn,
+  request: CompensationRequest,
 ): Promise<void> {
-  const values: SqlValue[] = [idValue(id), consumerGroup, message];
-  await on.executor.execute(SQL[on.dialect].insert, values);
+  await executor.execute(SQL[dialect].insert, keyValues(request));
+}
+
+/** Whether the row is there and durable. */
+export async function isCompensated(
+  { executor, dialect }: ClaimOn,
+  request: CompensationRequest,
+): Promise<boolean> {
+  const rows = await executor.execute(SQL[dialect].lock, keyValues(request));
+  return rows.length > 0;
 }
 
 export function missingCompensationTable(cause: unknown): EscrowError {

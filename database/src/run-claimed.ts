@@ -1,37 +1,38 @@
-import type { Executor, LocalDatabase, OpenTransaction } from '@escrowmq/database';
-import {
-  callInside,
-  Deadline,
-  type Dialect,
-  ENDINGS,
-  isAnswered,
-  meaningOf,
-  within,
-} from '@escrowmq/database';
 import { EscrowError, isEscrowError } from '@escrowmq/protocol';
+import { callInside } from './call-inside.js';
+import type {
+  Dialect,
+  Executor,
+  LocalDatabase,
+  OpenTransaction,
+  TransactionLimits,
+} from './database.js';
+import { Deadline, within } from './deadline.js';
+import { isAnswered, meaningOf } from './server-errors.js';
 
 /**
- * One application of something in the consumer's database: a claim, which is a row that admits one,
- * and the work, in one local transaction. `once` and `latest` differ in their claims.
+ * Work that is done once: a claim, which is a row that admits one, and the work, in one local
+ * transaction. What the row is, and what it refuses, is the caller's.
  *
- * The claim is written first, so that a second instance with the same message waits there and not
- * in the work; what it finds when the first one has ended is durable. What a crash does:
+ * The claim is written first, so that a second caller with the same claim waits there and not in the
+ * work; what it finds when the first one has ended is durable. What a crash does:
  *
- * - before COMMIT: the database rolls back claim and work, and the message comes again;
- * - after it, before the message is acknowledged: the message comes again, and the claim is there.
+ * - before COMMIT: the database rolls back claim and work, and whoever wants the work asks again;
+ * - after it, before anybody was told: it is asked for again, and the claim is there.
  *
- * So the message is acknowledged outside of all this, and nothing here needs to know how it ends.
- * An error on COMMIT is not looked into either: the message comes again, and then the claim tells.
+ * So whoever wants the work is told outside of all this, and nothing here needs to know how that ends.
+ * An error on COMMIT is not looked into either: the work is asked for again, and then the claim tells.
  */
-export interface Application<Tx, S> {
+export interface ClaimedWork<Tx, S> {
   database: LocalDatabase<Tx>;
   /** As errors call it: `message 0198f3c2-…-0`. */
   what: string;
   /** Ends the wait for whatever is under way; what was not committed by then is rolled back. */
   signal: AbortSignal | undefined;
-  limits: ApplyLimits;
+  /** For the answer to COMMIT, and for finding out what became of a transaction that broke. */
+  limits: TransactionLimits;
   /**
-   * Writes the row, or says why there is nothing to apply.
+   * Writes the row, or says why there is nothing to do.
    *
    * @throws {LostRace} to be called again in a new transaction, or the layer's error
    */
@@ -40,6 +41,13 @@ export interface Application<Tx, S> {
   isClaimed(on: ClaimOn): Promise<boolean>;
   missingTable(cause: unknown): EscrowError;
   work(tx: Tx): Promise<unknown>;
+  /**
+   * The error to throw when the transaction did not outlive its work.
+   *
+   * @param claim what became of the claim, and so of what the work wrote until the transaction ended
+   * @param cause what the work threw, or why the connection was lost; none when the work resolved
+   */
+  ended(claim: ClaimOutcome, cause?: unknown): unknown;
 }
 
 export interface ClaimOn {
@@ -47,23 +55,17 @@ export interface ClaimOn {
   dialect: Dialect;
 }
 
-/** All in milliseconds. */
-export interface ApplyLimits {
-  /** For getting a connection. */
-  connectionTimeoutMs: number;
-  /** For the answer to COMMIT, and for finding out what became of a transaction that broke. */
-  commitTimeoutMs: number;
-}
+export type ClaimOutcome = 'commit' | 'rollback' | 'unknown';
 
-/** Another instance was faster; a new transaction will see what it did. */
+/** Somebody else was faster; a new transaction will see what he did. */
 export class LostRace extends Error {}
 
-/** The longest that a subscription lets a handler run; for callers that bring no signal. */
+/** For callers that bring no signal: the longest that a subscription lets a handler run. */
 const WORK_MS_MAX = 25 * 60 * 1000;
 
 /**
  * Each new attempt begins when another transaction has come further, so even two are seldom needed.
- * After the last the error is thrown, and the message is tried again after a pause.
+ * After the last the error is thrown, and the work is asked for again after a pause.
  */
 const CLAIMS_MAX = 5;
 
@@ -77,25 +79,29 @@ type Step =
   | 'undone'
   | 'committing';
 
-interface Run<Tx, S> extends Application<Tx, S> {
+interface Run<Tx, S> extends ClaimedWork<Tx, S> {
   deadline: Deadline;
   step: Step;
   /** Its time is over or its signal aborted: nothing more is sent. */
   isGivenUp: boolean;
 }
 
-/** @returns why there was nothing to apply, or undefined when the work is durable */
-export async function applyInTransaction<Tx, S>(
-  application: Application<Tx, S>,
-): Promise<S | undefined> {
+/**
+ * @returns why there was nothing to do, or undefined when the work is durable
+ * @throws whatever the work, the claim or the database threw, what `ended` says, or the reason of the
+ *   signal when it was aborted before COMMIT: nothing is done then
+ * @throws {EscrowError} OUTCOME_UNKNOWN when COMMIT got no answer; TRANSACTION_MISUSED;
+ *   DATABASE_UNAVAILABLE without a connection; what `missingTable` makes
+ */
+export async function runClaimed<Tx, S>(claimed: ClaimedWork<Tx, S>): Promise<S | undefined> {
   const deadline = new Deadline(WORK_MS_MAX);
   for (let claims = 1; ; claims += 1) {
-    const run: Run<Tx, S> = { ...application, deadline, step: 'claiming', isGivenUp: false };
+    const run: Run<Tx, S> = { ...claimed, deadline, step: 'claiming', isGivenUp: false };
     try {
-      await run.database.transaction((open) => applyIn(run, open), run.limits);
+      await run.database.transaction((open) => runInside(run, open), run.limits);
       return undefined;
     } catch (error) {
-      if (error instanceof NothingToApply) return error.why as S;
+      if (error instanceof NothingToDo) return error.why as S;
       const again = run.step === 'claiming' && hasLostRace(error) && claims < CLAIMS_MAX;
       if (!again) throw await explained(run, error);
     }
@@ -103,13 +109,13 @@ export async function applyInTransaction<Tx, S>(
 }
 
 /** From the claim up to COMMIT, which follows when this has resolved. */
-async function applyIn<Tx, S>(run: Run<Tx, S>, open: OpenTransaction<Tx>): Promise<void> {
+async function runInside<Tx, S>(run: Run<Tx, S>, open: OpenTransaction<Tx>): Promise<void> {
   const { signal, deadline } = run;
-  // The wait for a connection may have taken longer than the handler had.
+  // The wait for a connection may have taken longer than there was time.
   signal?.throwIfAborted();
   try {
-    // A handler out of time counts as failed, so what it did must not stand. Between this and the
-    // answer to COMMIT both can be true; then the message comes again and is a duplicate.
+    // Work out of time counts as failed, so what it did must not stand. Between this and the answer
+    // to COMMIT both can be true; then it is asked for again, and the claim is there.
     await within(claimAndWork(run, open), deadline.leftMs, {
       error: () => misused(run, `its work did not end within ${WORK_MS_MAX} ms`),
       signal,
@@ -127,7 +133,7 @@ async function claimAndWork<Tx, S>(run: Run<Tx, S>, open: OpenTransaction<Tx>): 
   const { executor } = open;
   const why = await run.claim({ executor, dialect: run.database.dialect });
   // Thrown, because there is nothing to commit: on PostgreSQL a refused insert has spoilt it anyway.
-  if (why !== undefined) throw new NothingToApply(why);
+  if (why !== undefined) throw new NothingToDo(why);
   await open.guard.arm();
   // Nobody waits any more, and the connection is being rolled back.
   if (run.isGivenUp) return;
@@ -137,10 +143,10 @@ async function claimAndWork<Tx, S>(run: Run<Tx, S>, open: OpenTransaction<Tx>): 
   if (!(await open.guard.holds())) throw new Ended();
 }
 
-class NothingToApply extends Error {
+class NothingToDo extends Error {
   readonly why: unknown;
   constructor(why: unknown) {
-    super('there is nothing to apply');
+    super('there is nothing to do');
     this.why = why;
   }
 }
@@ -161,53 +167,32 @@ async function explained<Tx, S>(run: Run<Tx, S>, error: unknown): Promise<unknow
     case 'claiming':
       return meaningOf(error) === 'no such table' ? run.missingTable(error) : error;
     case 'undone':
-      return error instanceof Ended ? endedInside(run, 'rollback') : error;
+      return error instanceof Ended ? run.ended('rollback') : error;
     case 'committing':
       // What the server said about COMMIT is an answer, and so is what an adapter made of it.
       if (isAnswered(error) || isMisuse(error)) return error;
       return new EscrowError(
         'OUTCOME_UNKNOWN',
-        `whether ${run.what} was applied is not known: COMMIT got no answer. It comes again, and then the table tells`,
+        `whether the claim of ${run.what} is durable is not known: COMMIT got no answer. It comes again, and then the table tells`,
         { cause: error },
       );
-    case 'claimed': {
+    case 'claimed':
       // The connection is lost, or the work ended the transaction and the claim may be durable.
-      const cause = error instanceof Ended ? undefined : error;
-      const outcome = await outcomeOf(run);
-      return cause === undefined || outcome === 'commit' ? endedInside(run, outcome, cause) : cause;
-    }
+      return run.ended(await outcomeOf(run), error instanceof Ended ? undefined : error);
   }
 }
 
 const isMisuse = (error: unknown) => isEscrowError(error) && error.code === 'TRANSACTION_MISUSED';
 
-type Outcome = 'commit' | 'rollback' | 'unknown';
-
-async function outcomeOf<Tx, S>(run: Run<Tx, S>): Promise<Outcome> {
+async function outcomeOf<Tx, S>(run: Run<Tx, S>): Promise<ClaimOutcome> {
   const { dialect } = run.database;
   const look = run.database.session((executor) => run.isClaimed({ executor, dialect }), run.limits);
   try {
     return (await look) ? 'commit' : 'rollback';
   } catch {
-    // The error that led here says more, and the message comes again in any case.
+    // The error that led here says more, and the work is asked for again in any case.
     return 'unknown';
   }
-}
-
-const CONSEQUENCES: Record<Outcome, string> = {
-  commit:
-    'what it wrote until then is committed, what it wrote after that may be, and the message counts as applied: what is missing must be done by hand',
-  rollback: 'what it wrote until then is rolled back; what it wrote after that may be durable',
-  unknown: 'whether what it wrote until then is committed is not known',
-};
-
-function endedInside<Tx, S>(run: Run<Tx, S>, outcome: Outcome, cause?: unknown): EscrowError {
-  return new EscrowError(
-    'TRANSACTION_MISUSED',
-    `the transaction of ${run.what} ended inside its work: ${ENDINGS}; ${CONSEQUENCES[outcome]}`,
-    // The message must not come again: it would be a duplicate, and nobody would miss the rest.
-    { cause, details: outcome === 'commit' ? { outcome, appliedInPart: true } : { outcome } },
-  );
 }
 
 /** A mistake that was seen while everything could still be rolled back. */
