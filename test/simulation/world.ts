@@ -88,7 +88,7 @@ const WAKE_SHARE = 0.08;
 /** A crash or a pause could strike at every step, other faults only at their places. */
 const STOP_WEIGHT = 0.15;
 
-export class World {
+class World {
   readonly #scheduler: Scheduler;
   readonly #server = new Process('world');
   readonly #faults: Faults;
