@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { World } from '../world/world.js';
 import type { Fault } from './fault.js';
@@ -21,9 +23,18 @@ export async function doToProcess(world: World, fault: ProcessFault): Promise<vo
       return;
     case 'pauseProcess':
       // Its sockets stay open, its leases run out, and then it goes on as if nothing had been.
-      child.signal('SIGSTOP');
-      await pause(fault.ms);
-      child.signal('SIGCONT');
+      await stopFor(child.pid(), fault.ms);
       return;
   }
+}
+
+/** Done by a shell of its own, which lets the process go on whatever becomes of the soak meanwhile. */
+async function stopFor(pid: number | undefined, ms: number): Promise<void> {
+  if (pid === undefined) return;
+  const script = 'kill -s STOP "$0" && sleep "$1"; kill -s CONT "$0"';
+  const shell = spawn('sh', ['-c', script, String(pid), String(ms / 1000)], {
+    detached: true,
+    stdio: 'ignore',
+  });
+  await once(shell, 'exit');
 }

@@ -37,12 +37,20 @@ export interface Child {
   /** Resolves when the process that runs then says `{ ready: true }` or has ended. */
   ready(): Promise<void>;
   signal(signal: NodeJS.Signals): void;
+  /** Of the process that runs now; undefined when none could be started. */
+  pid(): number | undefined;
   /** SIGKILL; resolves when it is dead. It stays dead until `start`. */
   kill(): Promise<void>;
   /** SIGTERM, and SIGKILL for one that takes too long. It stays ended. */
   stop(): Promise<void>;
   start(): void;
 }
+
+/** Nothing notices its parent's end while it is stopped, so it is killed where that can be done. */
+const running = new Set<ChildProcess>();
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
 
 /** Starts it. */
 export function startChild(options: ChildOptions): Child {
@@ -62,6 +70,7 @@ export function startChild(options: ChildOptions): Child {
     );
     closeSync(log);
     child = started;
+    running.add(started);
     ready = new Promise((resolve) => {
       markReady = resolve;
     });
@@ -72,6 +81,7 @@ export function startChild(options: ChildOptions): Child {
     // A message to a process that has just died; its exit is what counts.
     started.on('error', () => {});
     started.once('exit', (code, signal) => {
+      running.delete(started);
       markReady();
       if (!isWanted || child !== started) return;
       unexpectedExits.push(`${options.name} ended with ${signal ?? code}`);
@@ -99,6 +109,7 @@ export function startChild(options: ChildOptions): Child {
     },
     ready: () => ready,
     signal: (signal) => void child?.kill(signal),
+    pid: () => child?.pid,
     kill: () => end('SIGKILL'),
     async stop() {
       const late = setTimeout(() => child?.kill('SIGKILL'), STOP_MS_MAX);
