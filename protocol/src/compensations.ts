@@ -49,7 +49,7 @@ export type CompensationAnswer = z.output<typeof CompensationAnswer>;
  * One compensation in the view of its transaction.
  *
  * - `owed`: the producer group is called until it acknowledges
- * - `done`: it has acknowledged
+ * - `done`: it has acknowledged, or an operator has said that it is done; then the history names him
  * - `withdrawn`: the consumer group has consumed the message after all, before that
  */
 export const Compensation = z

@@ -345,7 +345,7 @@ export type SearchAnswer = z.infer<typeof SearchAnswer>;
 /** `POST /v1/transactions/{id}/resolve`: an operator's word, recorded. */
 export const ResolveRequest = z
   .strictObject({
-    action: z.enum(['commit', 'rollback', 'recheck', 'resend']),
+    action: z.enum(['commit', 'rollback', 'recheck', 'resend', 'compensated']),
     operator: printable(LIMITS.operatorCharsMax),
     reason: printable(LIMITS.reasonCharsMax),
   })

@@ -1,4 +1,4 @@
-import { CheckPolicy, type ConsumerReceipt } from '@escrowmq/protocol';
+import { CheckPolicy, type ConsumerReceipt, type HistoryEvent } from '@escrowmq/protocol';
 import { describe, expect, test } from '@jest/globals';
 import type { CompensationToSave, DueCompensation } from '../../broker/src/domain/compensations.js';
 import type { Store } from '../../broker/src/domain/ports.js';
@@ -60,6 +60,12 @@ const unanswered = (
     ...changes,
   },
 });
+
+const HISTORY: HistoryEvent = {
+  at: 1_700_000_000_000,
+  event: 'resolve',
+  detail: { action: 'compensated', operator: 'ann', reason: 'undone by hand' },
+};
 
 const compensations = async (store: Store, id: string) => (await store.view(id))?.compensations;
 
@@ -283,6 +289,87 @@ export function compensationsContract(opened: () => OpenStore): void {
       const key = { id, message: 0, consumerGroup: 'index' };
       expect(await store.saveCompensations([acknowledged(due)])).toEqual([key]);
       expect(await compensations(store, id)).toMatchObject([{ state: 'done' }]);
+    });
+
+    test('an operator ends all that a transaction owes, and nothing else', async () => {
+      const { store } = opened();
+      const id = await compensable(store, { expects: ['a', 'b', 'c', 'd'] });
+      const other = await failed(store);
+      const groups = ['a', 'b', 'c', 'd'];
+      await store.saveReceipts(
+        groups.map((consumerGroup) => receipt(id, 'failed', { consumerGroup })),
+      );
+      const { due } = await store.claimDueCompensations(CLAIM);
+      const of = (consumerGroup: string) =>
+        due.find((one) => one.id === id && one.consumerGroup === consumerGroup)!;
+      await store.saveCompensations([acknowledged(of('a')), unanswered(of('c'))]);
+      await store.saveReceipts([receipt(id, 'consumed', { consumerGroup: 'd' })]);
+
+      const ended = await store.endCompensations({ id, history: HISTORY });
+      const keys = [
+        { consumerGroup: 'b', message: 0 },
+        { consumerGroup: 'c', message: 0 },
+      ];
+      expect(ended).toEqual(keys.map((key) => ({ id, ...key })));
+      const view = await store.view(id);
+      expect(view?.compensations.map(({ state }) => state)).toEqual([
+        'done',
+        'done',
+        'done',
+        'withdrawn',
+      ]);
+      expect(view?.compensations[2]).toMatchObject({ attempts: 1, lastFailure: 'HTTP 503' });
+      const detail = { ...HISTORY.detail, compensations: keys };
+      expect(view?.history).toEqual([{ ...HISTORY, detail }]);
+      expect(await compensations(store, other)).toMatchObject([{ state: 'owed' }]);
+      expect((await store.counts()).compensationsOwed).toBe(1);
+    });
+
+    test('an operator who ends nothing is not on record', async () => {
+      const { store } = opened();
+      const id = await failed(store);
+      const due = await claimed(store);
+      await store.saveCompensations([acknowledged(due)]);
+      expect(await store.endCompensations({ id, history: HISTORY })).toEqual([]);
+      expect(await store.endCompensations({ id: newId(), history: HISTORY })).toEqual([]);
+      expect((await store.view(id))?.history).toEqual([]);
+    });
+
+    test('what an operator has ended is called no more, whatever a call under way says', async () => {
+      const { store } = opened();
+      const id = await failed(store);
+      const due = await claimed(store);
+      await store.endCompensations({ id, history: HISTORY });
+      await store.saveCompensations([unanswered(due)]);
+      await store.releaseCompensations([due]);
+      await store.saveReceipts([receipt(id, 'failed')]);
+      expect((await store.claimDueCompensations(CLAIM)).due).toEqual([]);
+      expect(await compensations(store, id)).toMatchObject([{ state: 'done', attempts: 1 }]);
+      expect(await store.purgeFinished(PURGE)).toBe(1);
+    });
+
+    test('what an operator has ended is told of when the group consumes after all', async () => {
+      const { store } = opened();
+      const id = await failed(store);
+      await store.endCompensations({ id, history: HISTORY });
+      const { reversed } = await store.saveReceipts([receipt(id, 'consumed')]);
+      expect(reversed).toMatchObject([{ id, consumerGroup: 'index', acknowledged: true }]);
+      expect(await compensations(store, id)).toMatchObject([{ state: 'done', attempts: 0 }]);
+    });
+
+    test('an operator and an acknowledgement at the same moment end it once', async () => {
+      const { store } = opened();
+      for (let round = 0; round < 10; round += 1) {
+        const id = await failed(store);
+        const due = await claimed(store);
+        const [ended] = await Promise.all([
+          store.endCompensations({ id, history: HISTORY }),
+          store.saveCompensations([acknowledged(due)]),
+        ]);
+        const view = await store.view(id);
+        expect(view?.compensations).toMatchObject([{ state: 'done' }]);
+        expect(view?.history).toHaveLength(ended.length);
+      }
     });
 
     test('a receipt and an acknowledgement at the same moment tell of each other', async () => {

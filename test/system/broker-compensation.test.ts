@@ -165,6 +165,32 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     await until('it is compensated', () => isDone(id));
   });
 
+  test('an operator ends what will never be acknowledged', async () => {
+    await register([endpoint.url], { alertAfterMs: 0 });
+    endpoint.answer = busy;
+    const id = await send();
+    const resolve = () =>
+      call(`${broker.url}/v1/transactions/${id}/resolve`, 'POST', {
+        action: 'compensated',
+        operator: 'ann',
+        reason: 'older than its barrier row; the order is cancelled by hand',
+      });
+    const early = await resolve();
+    expect(early).toMatchObject({ status: 409, body: { code: 'STATE_CONFLICT' } });
+    expect(early.body.detail).toContain('owes no compensation');
+    await tell(id, {});
+    await until('it is alerted of', () => alerts(id).length > 0);
+    expect(await resolve()).toMatchObject({ status: 200, body: { id, state: 'forwarded' } });
+    const { compensations, history } = await view(broker.url, id);
+    expect(compensations).toMatchObject([{ state: 'done', lastFailure: expect.any(String) }]);
+    const ended = [{ consumerGroup: 'stock', message: 0 }];
+    expect(history).toMatchObject([
+      { event: 'resolve', detail: { operator: 'ann', compensations: ended } },
+    ]);
+    expect((await resolve()).status).toBe(409);
+    expect(await compensationOf(id)).toMatchObject({ attempts: compensations[0]?.attempts });
+  });
+
   test('a group that consumes after all withdraws what is owed; what is done is alerted', async () => {
     await register([endpoint.url]);
     endpoint.answer = busy;

@@ -9,10 +9,18 @@ const WHO = { operator: 'ann', reason: 'the producer is gone' };
 
 type Changes = Parameters<Store['resolve']>[0];
 
-function resolving(found: Found | undefined, options: { moves?: boolean; refuse?: Error } = {}) {
+interface Options {
+  moves?: boolean;
+  refuse?: Error;
+  /** How many compensations the transaction owes. */
+  owed?: number;
+}
+
+function resolving(found: Found | undefined, options: Options = {}) {
   const resolved: Changes[] = [];
   const verdicts: Verdict[] = [];
   const history: unknown[] = [];
+  const endings: unknown[] = [];
   let woken = 0;
   const resolve = createResolve({
     store: {
@@ -20,6 +28,15 @@ function resolving(found: Found | undefined, options: { moves?: boolean; refuse?
       async resolve(change) {
         resolved.push(change);
         return options.moves ?? true;
+      },
+      async endCompensations(end) {
+        endings.push(end);
+        const { id } = end;
+        return Array.from({ length: options.owed ?? 0 }, (_, message) => ({
+          id,
+          message,
+          consumerGroup: 'stock',
+        }));
       },
       appendHistory: async (entries) => void history.push(...entries),
     },
@@ -33,7 +50,7 @@ function resolving(found: Found | undefined, options: { moves?: boolean; refuse?
       woken += 1;
     },
   });
-  return { resolve, resolved, verdicts, history, woken: () => woken };
+  return { resolve, resolved, verdicts, history, endings, woken: () => woken };
 }
 
 const ID = currentId();
@@ -146,6 +163,39 @@ describe.each(['commit', 'rollback'] as const)('%s', (action) => {
   });
 });
 
+describe('compensated', () => {
+  const action = 'compensated' as const;
+
+  test.each(ROWS)('of what is %s ends what it owes, and moves nothing', async (row) => {
+    const { resolve, endings, resolved, verdicts } = resolving(rowIn(EXAMPLES[row]), { owed: 2 });
+    const { state } = EXAMPLES[row];
+    expect(await resolve(ID, { action, ...WHO })).toEqual({ id: ID, state });
+    const history = { at: NOW, event: 'resolve', detail: { action, ...WHO } };
+    expect(endings).toEqual([{ id: ID, history }]);
+    expect([...resolved, ...verdicts]).toEqual([]);
+  });
+
+  test('where nothing is owed is refused, and says so', async () => {
+    const call = resolving(rowIn(EXAMPLES.forwarded)).resolve(ID, { action, ...WHO });
+    await expect(call).rejects.toMatchObject({ code: 'STATE_CONFLICT' });
+    await expect(call).rejects.toThrow('owes no compensation');
+  });
+
+  test('of what is not there, or purged, is refused', async () => {
+    const decision = { decision: 'commit', at: 1, by: 'producer' } as const;
+    const stone: Found = { kind: 'tombstone', id: ID, producerGroup: 'accounts', decision };
+    for (const [found, code] of [
+      [undefined, 'TRANSACTION_NOT_FOUND'],
+      [stone, 'STATE_CONFLICT'],
+    ] as const) {
+      const { resolve, endings } = resolving(found, { owed: 1 });
+      await expect(resolve(ID, { action, ...WHO })).rejects.toMatchObject({ code });
+      expect(endings).toEqual([]);
+    }
+  });
+});
+
 test('there is no action without a test', () => {
-  expect(ResolveRequest.shape.action.options).toEqual(['commit', 'rollback', 'recheck', 'resend']);
+  const tested = ['commit', 'rollback', 'recheck', 'resend', 'compensated'];
+  expect(ResolveRequest.shape.action.options).toEqual(tested);
 });

@@ -265,6 +265,11 @@ export interface Store extends WebhookStore {
   saveCompensations(batch: readonly CompensationToSave[]): Promise<CompensationKey[]>;
   /** Makes claimed compensations due at once, and their attempt one that never was. */
   releaseCompensations(claimed: readonly DueCompensation[]): Promise<void>;
+  /**
+   * By an operator's word all that the transaction still owes is done; resolves with these, which
+   * are named in the history as well. With none nothing is recorded.
+   */
+  endCompensations(end: { id: string; history: HistoryEvent }): Promise<CompensationKey[]>;
 
   view(id: string): Promise<TransactionView | undefined>;
   search(query: SearchQuery): Promise<SearchAnswer>;

@@ -1,4 +1,9 @@
-import { EscrowError, type ResolveRequest, type TransactionAnswer } from '@escrowmq/protocol';
+import {
+  EscrowError,
+  type HistoryEvent,
+  type ResolveRequest,
+  type TransactionAnswer,
+} from '@escrowmq/protocol';
 import { recheck, resend } from '../domain/decide.js';
 import type { Store } from '../domain/ports.js';
 import type { Intake } from './intake.js';
@@ -6,7 +11,7 @@ import type { StoreClock } from './store-clock.js';
 
 /** What an operator may do with one transaction; each word of his is recorded with its reason. */
 export interface OperatorDeps {
-  store: Pick<Store, 'find' | 'resolve' | 'appendHistory'>;
+  store: Pick<Store, 'find' | 'resolve' | 'appendHistory' | 'endCompensations'>;
   decide: Intake['decide'];
   clock: StoreClock;
   /** Tells the loops that something became due. */
@@ -18,19 +23,7 @@ export function createResolve(
 ): (id: string, request: ResolveRequest) => Promise<TransactionAnswer> {
   const { store, clock } = deps;
 
-  return async (id, { action, operator, reason }) => {
-    const history = {
-      at: clock.now(),
-      event: 'resolve',
-      detail: { action, operator, reason },
-    } as const;
-    if (action === 'commit' || action === 'rollback') {
-      const decidedBy = { by: `operator ${operator}`, reason };
-      const answer = await deps.decide({ id, decision: action, decidedBy });
-      await store.appendHistory([{ id, event: history }]);
-      return answer;
-    }
-
+  async function findRow(id: string) {
     const found = (await store.find([id])).get(id);
     if (found === undefined) {
       throw new EscrowError('TRANSACTION_NOT_FOUND', `there is no transaction ${id}`);
@@ -38,19 +31,36 @@ export function createResolve(
     if (found.kind === 'tombstone') {
       throw new EscrowError('STATE_CONFLICT', `transaction ${id} is finished and purged`);
     }
+    return found;
+  }
+
+  async function endCompensations(id: string, history: HistoryEvent): Promise<TransactionAnswer> {
+    const { state } = await findRow(id);
+    // The state does not matter: a transaction that is forwarded in part may owe one as well.
+    const ended = await store.endCompensations({ id, history });
+    if (ended.length > 0) return { id, state: state.state };
+    throw new EscrowError(
+      'STATE_CONFLICT',
+      `transaction ${id} owes no compensation; compensated is for those that no producer has acknowledged yet`,
+    );
+  }
+
+  async function move(
+    id: string,
+    action: 'recheck' | 'resend',
+    history: HistoryEvent,
+  ): Promise<TransactionAnswer> {
+    const { state } = await findRow(id);
     const event = action === 'recheck' ? recheck : resend;
-    const outcome = event(found.state, clock.now());
+    const outcome = event(state, clock.now());
     const legal =
       action === 'recheck'
         ? 'recheck is for prepared or parked unresolved transactions'
         : 'resend is for committed or parked undeliverable transactions';
     if (outcome.kind !== 'move') {
-      throw new EscrowError(
-        'STATE_CONFLICT',
-        `transaction ${id} is ${found.state.state}; ${legal}`,
-      );
+      throw new EscrowError('STATE_CONFLICT', `transaction ${id} is ${state.state}; ${legal}`);
     }
-    const moved = await store.resolve({ id, from: found.state, to: outcome.to, history });
+    const moved = await store.resolve({ id, from: state, to: outcome.to, history });
     if (!moved) {
       throw new EscrowError(
         'STATE_CONFLICT',
@@ -59,5 +69,19 @@ export function createResolve(
     }
     deps.wake();
     return { id, state: outcome.to.state };
+  }
+
+  return async (id, { action, operator, reason }) => {
+    const history = {
+      at: clock.now(),
+      event: 'resolve',
+      detail: { action, operator, reason },
+    } as const;
+    if (action === 'compensated') return endCompensations(id, history);
+    if (action === 'recheck' || action === 'resend') return move(id, action, history);
+    const decidedBy = { by: `operator ${operator}`, reason };
+    const answer = await deps.decide({ id, decision: action, decidedBy });
+    await store.appendHistory([{ id, event: history }]);
+    return answer;
   };
 }

@@ -7,7 +7,7 @@ import type {
 } from '../domain/compensations.js';
 import type { Store } from '../domain/ports.js';
 import type { StoreTime } from '../domain/transaction.js';
-import { receiptsOf } from './history.js';
+import { historyRows, receiptsOf } from './history.js';
 import { parseDetails } from './rows.js';
 import {
   type Database,
@@ -103,7 +103,9 @@ async function withdraw(sql: Sql, now: string, receipt: CompensatedReceipt): Pro
     `select state, attempts from escrow_compensation where ${THIS}`,
     key,
   );
-  if (row === undefined || row.attempts === 0) return [];
+  if (row === undefined) return [];
+  // An operator may have done by hand what nobody was ever called for.
+  if (row.state !== 'done' && row.attempts === 0) return [];
   const { id, message, consumerGroup, producerGroup } = receipt;
   return [{ id, message, consumerGroup, producerGroup, acknowledged: row.state === 'done' }];
 }
@@ -250,6 +252,37 @@ export async function saveCompensations(
       if (receipt?.kind === 'consumed') consumed.push({ id, message, consumerGroup });
     }
     return consumed;
+  });
+}
+
+// ---- an operator's word
+
+/** What was acknowledged or withdrawn meanwhile stays what it is, and a call under way changes nothing. */
+const end = (now: string) => `
+  update escrow_compensation set state = 'done', ended_at = ${now}
+  where ${THIS} and state = 'owed'`;
+
+export async function endCompensations(
+  database: Database,
+  { id, history }: Parameters<Store['endCompensations']>[0],
+): Promise<CompensationKey[]> {
+  const { now } = database.dialect;
+  return database.transaction(async (sql) => {
+    const owed = await sql.all<Pick<CompensationRow, 'consumer_group' | 'message_number'>>(
+      `select consumer_group, message_number from escrow_compensation
+       where transaction_id = ? and state = 'owed' order by consumer_group, message_number`,
+      [idBytes(id)],
+    );
+    const ended: CompensationKey[] = [];
+    for (const row of owed) {
+      const key = { id, consumerGroup: row.consumer_group, message: row.message_number };
+      if ((await sql.run(end(now), keyValues(key))) === 1) ended.push(key);
+    }
+    if (ended.length === 0) return [];
+    const compensations = ended.map(({ consumerGroup, message }) => ({ consumerGroup, message }));
+    const event = { ...history, detail: { ...history.detail, compensations } };
+    await sql.insertRows(historyRows([{ id, history: [event] }]));
+    return ended;
   });
 }
 

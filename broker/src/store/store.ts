@@ -3,6 +3,7 @@ import { cancel } from './cancel-operations.js';
 import { claimDueChecks, releaseChecks, saveChecks } from './check-operations.js';
 import {
   claimDueCompensations,
+  endCompensations,
   releaseCompensations,
   saveCompensations,
 } from './compensation-operations.js';
@@ -63,6 +64,7 @@ export function createStore(database: Database, id: string): Store {
     claimDueCompensations: (claim) => claimDueCompensations(database, claim),
     saveCompensations: (batch) => saveCompensations(database, batch),
     releaseCompensations: (claimed) => releaseCompensations(database, claimed),
+    endCompensations: (end) => endCompensations(database, end),
     view: (id) => view(database, id),
     search: (query) => search(database, query),
     saveGroup: (group) => saveGroup(database, group),
