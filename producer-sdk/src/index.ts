@@ -64,6 +64,7 @@ export {
 export {
   COMPENSATION_TABLE_SQL,
   ensureCompensationTable,
+  purgeCompensations,
 } from './compensation/compensation-table.js';
 export { BARRIER_TABLE_SQL, ensureBarrierTable, purgeBarrier } from './local/barrier.js';
 export type { EnlistedTransaction, SettleResult } from './local/enlist.js';
