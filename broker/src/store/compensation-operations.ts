@@ -257,7 +257,7 @@ export async function saveCompensations(
 
 // ---- an operator's word
 
-/** What was acknowledged or withdrawn meanwhile stays what it is, and a call under way changes nothing. */
+/** Guarded by the state: what is acknowledged or withdrawn stays what it is. */
 const end = (now: string) => `
   update escrow_compensation set state = 'done', ended_at = ${now}
   where ${THIS} and state = 'owed'`;
@@ -268,13 +268,13 @@ export async function endCompensations(
 ): Promise<CompensationKey[]> {
   const { now } = database.dialect;
   return database.transaction(async (sql) => {
-    const owed = await sql.all<Pick<CompensationRow, 'consumer_group' | 'message_number'>>(
+    const rows = await sql.all<Pick<CompensationRow, 'consumer_group' | 'message_number'>>(
       `select consumer_group, message_number from escrow_compensation
-       where transaction_id = ? and state = 'owed' order by consumer_group, message_number`,
+       where transaction_id = ? order by consumer_group, message_number`,
       [idBytes(id)],
     );
     const ended: CompensationKey[] = [];
-    for (const row of owed) {
+    for (const row of rows) {
       const key = { id, consumerGroup: row.consumer_group, message: row.message_number };
       if ((await sql.run(end(now), keyValues(key))) === 1) ended.push(key);
     }
