@@ -38,6 +38,8 @@ const ROLLBACK_MS_MAX = 2_000;
 export interface MemoryTx {
   /** Writes a row that is there once the transaction has committed. */
   write(row: string): Promise<void>;
+  /** What a callback must not do: DDL, a COMMIT of its own. What follows is in autocommit. */
+  commitByMistake(): Promise<void>;
 }
 
 /** As a server says it, in the form that mysql2 gives it. */
@@ -129,7 +131,10 @@ export class MemoryDatabase {
   ): Promise<T> {
     const connection = this.#connect(owner, 'open');
     const executor = this.#executor(connection);
-    const tx = { write: (row: string) => this.#write(connection, row) };
+    const tx = {
+      write: (row: string) => this.#write(connection, row),
+      commitByMistake: () => this.#commit(connection),
+    };
     let value: T;
     try {
       value = await work({ tx, executor, guard: savepointGuard(executor) });

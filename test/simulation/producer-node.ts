@@ -46,8 +46,8 @@ export interface PlannedTransaction {
   topic: string;
   /** What each of its messages says. */
   data: string[];
-  /** The callback throws after it wrote. */
-  fails: boolean;
+  /** What the callback does after it wrote. */
+  ending: 'return' | 'throw' | 'commitByMistake';
   /** The caller does not wait for the broker's answer to the commit. */
   commitInBackground: boolean;
 }
@@ -115,7 +115,8 @@ export function createProducerNode(options: ProducerOptions): ProducerNode {
         messages: held(planned),
         async callback(tx) {
           await tx.write(planned.id);
-          if (planned.fails) throw new Error('the callback fails');
+          if (planned.ending === 'throw') throw new Error('the callback fails');
+          if (planned.ending === 'commitByMistake') await tx.commitByMistake();
           scheduler.note(process, `callback of ${planned.id} is done`);
         },
       });

@@ -36,6 +36,9 @@ export interface StorePortOptions {
   store: MemoryStore;
 }
 
+/** Loops claim all the time, and a claim that fails is only made again. */
+const CLAIM_FAULT_WEIGHT = 0.15;
+
 const unavailable = () => new EscrowError('STORE_UNAVAILABLE', 'the store can not be reached');
 
 export function storePort(options: StorePortOptions): StorePort {
@@ -44,17 +47,18 @@ export function storePort(options: StorePortOptions): StorePort {
   function change<Given extends unknown[], Result>(
     name: string,
     apply: (...given: Given) => Result,
+    faultWeight = 1,
   ): (...given: Given) => Promise<Result> {
     return (...given) =>
       new Promise((resolve, reject) => {
         const fail = () => reject(unavailable());
-        if (faults.strike(`the store refuses ${name}`)) {
+        if (faults.strike(`the store refuses ${name}`, faultWeight)) {
           scheduler.park(broker, `${name} fails`, fail);
           return;
         }
         scheduler.park(server, `${name} for ${broker.name}`, () => {
           const result = apply(...given);
-          if (faults.strike(`the answer to ${name} is lost`)) {
+          if (faults.strike(`the answer to ${name} is lost`, faultWeight)) {
             scheduler.park(broker, `${name} fails`, fail);
           } else scheduler.park(broker, `${name} answered`, () => resolve(result));
         });
@@ -76,10 +80,10 @@ export function storePort(options: StorePortOptions): StorePort {
     findGroup: read('findGroup', store.findGroup),
     insert: change('insert', store.insert),
     decide: change('decide', store.decide),
-    claimDueChecks: change('claimDueChecks', store.claimDueChecks),
+    claimDueChecks: change('claimDueChecks', store.claimDueChecks, CLAIM_FAULT_WEIGHT),
     saveChecks: change('saveChecks', store.saveChecks),
     releaseChecks: change('releaseChecks', store.releaseChecks),
-    claimDueForwards: change('claimDueForwards', store.claimDueForwards),
+    claimDueForwards: change('claimDueForwards', store.claimDueForwards, CLAIM_FAULT_WEIGHT),
     // Read without a lock: what it found may be old when it arrives.
     readCommitted: change('readCommitted', store.readCommitted),
     saveForwards: change('saveForwards', store.saveForwards),

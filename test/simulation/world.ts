@@ -1,3 +1,4 @@
+import { isEscrowError } from '@escrowmq/protocol';
 import type { ProducerGroup } from '../../broker/src/domain/ports.js';
 import { type BrokerNode, startBroker } from './broker-node.js';
 import { startConsumer } from './consumer-node.js';
@@ -12,7 +13,7 @@ import {
   PRODUCER_GROUP,
   type ProducerNode,
 } from './producer-node.js';
-import { Properties } from './properties.js';
+import { type Outcome, Properties } from './properties.js';
 import { Process, Scheduler } from './scheduler.js';
 import { storePort } from './store-port.js';
 import { beginRun, drive, virtualNow } from './virtual-time.js';
@@ -140,7 +141,7 @@ class World {
       store: this.#store,
       producer: this.#producerDatabase,
       consumer: this.#consumerDatabase,
-      planned: plannedTransactions(1 + random.below(3), random.pick([0, 0.3] as const), scheduler),
+      planned: plannedTransactions(1 + random.below(TRANSACTIONS_MAX), scheduler),
     });
   }
 
@@ -287,17 +288,12 @@ class World {
       this.#properties.onBegin(planned.id, process);
       void node?.transact(planned).then(
         ({ outcome }) => this.#ended(process, planned.id, outcome),
-        (error: unknown) => this.#ended(process, planned.id, 'rolledBack', error),
+        (error: unknown) => this.#ended(process, planned.id, outcomeOf(error), error),
       );
     });
   }
 
-  #ended(
-    process: Process,
-    id: string,
-    outcome: 'committed' | 'unknown' | 'rolledBack',
-    error?: unknown,
-  ): void {
+  #ended(process: Process, id: string, outcome: Outcome, error?: unknown): void {
     this.#scheduler.note(process, `${id} is ${outcome} ${error ?? ''}`);
     this.#properties.onEnd(id, outcome);
   }
@@ -329,6 +325,13 @@ export async function simulate(options: RunOptions): Promise<RunResult> {
   return { ...result, seed: options.seed };
 }
 
+/** What is thrown means rolled back, unless it says that the callback did something else. */
+function outcomeOf(error: unknown): Outcome {
+  const outcome = isEscrowError(error) ? error.details.outcome : undefined;
+  if (outcome === 'commit') return 'committed';
+  return outcome === 'unknown' ? 'unknown' : 'rolledBack';
+}
+
 function groupOf(firstDelayMs: number): ProducerGroup {
   return {
     name: PRODUCER_GROUP,
@@ -347,13 +350,13 @@ function groupOf(firstDelayMs: number): ProducerGroup {
   };
 }
 
+/** More make a run longer and nothing new: they meet in batches and in the order of their calls. */
+const TRANSACTIONS_MAX = 3;
 const MESSAGES_MAX = 2;
+const ENDINGS = ['return', 'return', 'throw', 'commitByMistake'] as const;
 
-function plannedTransactions(
-  count: number,
-  failingShare: number,
-  { random }: Scheduler,
-): PlannedTransaction[] {
+function plannedTransactions(count: number, { random }: Scheduler): PlannedTransaction[] {
+  const isGood = random.chance(0.5);
   const time = virtualNow().toString(16).padStart(12, '0');
   return Array.from({ length: count }, (_, number) => {
     const id = `${time.slice(0, 8)}-${time.slice(8)}-7000-8000-${String(number + 1).padStart(12, '0')}`;
@@ -362,7 +365,7 @@ function plannedTransactions(
       id,
       topic: 'user',
       data: Array.from({ length: messages }, (_none, place) => `said ${number + 1}.${place}`),
-      fails: random.chance(failingShare),
+      ending: isGood ? 'return' : random.pick(ENDINGS),
       commitInBackground: random.chance(0.3),
     };
   });
