@@ -8,6 +8,7 @@ import {
 } from '@escrowmq/producer';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { uuidv7 } from 'uuidv7';
+import { insertCompensated } from '../../producer-sdk/src/compensation/compensation-table.js';
 import { insertBarrier } from '../../producer-sdk/src/local/barrier.js';
 import { askWith, recordingLogger, SIGNING_SECRET } from '../support/producer-database.js';
 import { MARIADB, POSTGRES, SQLITE, type SuiteDatabase } from '../support/producer-databases.js';
@@ -219,6 +220,39 @@ describe.each([MARIADB, POSTGRES, SQLITE])('on $name', ({ dialect, start }) => {
     expect(ran).toHaveLength(1);
     expect(await accounts()).toBe(1);
   });
+
+  test('a callback that keeps the event loop busy until its time is over is rolled back', async () => {
+    await decided('commit');
+    const busy = handlerOf({
+      answerTimeoutMs: 300,
+      async compensate(tx) {
+        await write(tx);
+        const end = performance.now() + 400;
+        while (performance.now() < end);
+      },
+    });
+    expect(await call(busy)).toBe(503);
+    expect(await accounts()).toBe(0);
+    expect(await call(handlerOf())).toBe(200);
+    expect(await accounts()).toBe(1);
+  });
+
+  // Elsewhere a transaction that writes lets no other in, so that nothing waits for a row.
+  if (dialect !== 'sqlite')
+    test('what is given up while it waits for its row calls no callback later', async () => {
+      await decided('commit');
+      const key = { id, consumerGroup: 'stock', message: 0 } as CompensationRequest;
+      const undone = new Error('undone');
+      const holding = database.transaction(async ({ executor }) => {
+        await insertCompensated({ executor, dialect }, key);
+        expect(await call(handlerOf({ answerTimeoutMs: 300 }))).toBe(503);
+        throw undone;
+      }, LIMITS);
+      await expect(holding).rejects.toBe(undone);
+      expect(await call(handlerOf())).toBe(200);
+      expect(ran).toHaveLength(1);
+      expect(await accounts()).toBe(1);
+    });
 
   test('what was prepared longer ago than barrier rows are kept is left to people', async () => {
     const old = { preparedAt: Date.now() - 6 * DAY_MS - 60_000 };
