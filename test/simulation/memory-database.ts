@@ -29,7 +29,7 @@ const KEYED: Record<string, { access: Access; table: string }> = {
   [INSERT_CONSUMED.mysql]: { access: 'insert', table: 'consumed' },
   [lockConsumedSql('mysql')]: { access: 'lockingRead', table: 'consumed' },
 };
-const SET_LOCK_WAIT = /^set session innodb_lock_wait_timeout = (\d+)$/;
+const SET_LOCK_WAIT = 'set session innodb_lock_wait_timeout = ';
 const LOCK_WAIT_SECONDS_DEFAULT = 50;
 /** How long the adapter waits for ROLLBACK before it closes the connection instead. */
 const ROLLBACK_MS_MAX = 2_000;
@@ -172,23 +172,20 @@ export class MemoryDatabase {
     const keyed = KEYED[sql];
     if (keyed !== undefined) return this.#keyed(connection, { ...keyed, values });
     // What follows touches nothing that others could see, so when it happens makes no difference.
-    const wait = SET_LOCK_WAIT.exec(sql);
-    if (wait !== null) {
-      connection.lockWaitMs = Number(wait[1]) * 1000;
+    if (sql.startsWith(SET_LOCK_WAIT)) {
+      connection.lockWaitMs = Number(sql.slice(SET_LOCK_WAIT.length)) * 1000;
       return [];
     }
-    switch (sql.split(' ')[0]) {
-      case 'savepoint':
-        connection.hasSavepoint = true;
-        return [];
-      case 'release':
-      case 'rollback':
-        if (connection.hasSavepoint) return [];
-        throw serverError(1305, 'SAVEPOINT does not exist');
-      case 'select':
-        if (sql.startsWith('select @@')) {
-          return [{ lockWaitSeconds: connection.lockWaitMs / 1000, readOnly: 0 }];
-        }
+    if (sql.startsWith('select @@')) {
+      return [{ lockWaitSeconds: connection.lockWaitMs / 1000, readOnly: 0 }];
+    }
+    if (sql.startsWith('savepoint ')) {
+      connection.hasSavepoint = true;
+      return [];
+    }
+    if (sql.startsWith('release savepoint ') || sql.startsWith('rollback to savepoint ')) {
+      if (connection.hasSavepoint) return [];
+      throw serverError(1305, 'SAVEPOINT does not exist');
     }
     throw new Error(`the simulated database does not know: ${sql}`);
   }

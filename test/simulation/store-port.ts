@@ -36,9 +36,6 @@ export interface StorePortOptions {
   store: MemoryStore;
 }
 
-/** Loops claim all the time, and a claim that fails is only made again. */
-const CLAIM_FAULT_WEIGHT = 0.15;
-
 const unavailable = () => new EscrowError('STORE_UNAVAILABLE', 'the store can not be reached');
 
 export function storePort(options: StorePortOptions): StorePort {
@@ -47,18 +44,17 @@ export function storePort(options: StorePortOptions): StorePort {
   function change<Given extends unknown[], Result>(
     name: string,
     apply: (...given: Given) => Result,
-    faultWeight = 1,
   ): (...given: Given) => Promise<Result> {
     return (...given) =>
       new Promise((resolve, reject) => {
         const fail = () => reject(unavailable());
-        if (faults.strike(`the store refuses ${name}`, faultWeight)) {
+        if (faults.strike(`the store refuses ${name}`)) {
           scheduler.park(broker, `${name} fails`, fail);
           return;
         }
         scheduler.park(server, `${name} for ${broker.name}`, () => {
           const result = apply(...given);
-          if (faults.strike(`the answer to ${name} is lost`, faultWeight)) {
+          if (faults.strike(`the answer to ${name} is lost`)) {
             scheduler.park(broker, `${name} fails`, fail);
           } else scheduler.park(broker, `${name} answered`, () => resolve(result));
         });
@@ -74,16 +70,34 @@ export function storePort(options: StorePortOptions): StorePort {
       new Promise((resolve) => scheduler.park(broker, name, () => resolve(apply(...given))));
   }
 
+  /** One that finds nothing changes nothing, and is answered in its step: loops make many of those. */
+  function claim<Given extends unknown[], Result extends { due: readonly unknown[] }>(
+    name: string,
+    apply: (...given: Given) => Result,
+  ): (...given: Given) => Promise<Result> {
+    return (...given) =>
+      new Promise((resolve, reject) => {
+        const fail = () => reject(unavailable());
+        scheduler.park(broker, name, () => {
+          const result = apply(...given);
+          if (result.due.length === 0) resolve(result);
+          else if (faults.strike(`the answer to ${name} is lost`)) {
+            scheduler.park(broker, `${name} fails`, fail);
+          } else scheduler.park(broker, `${name} answered`, () => resolve(result));
+        });
+      });
+  }
+
   return {
     now: read('now', store.now),
     find: read('find', store.find),
     findGroup: read('findGroup', store.findGroup),
     insert: change('insert', store.insert),
     decide: change('decide', store.decide),
-    claimDueChecks: change('claimDueChecks', store.claimDueChecks, CLAIM_FAULT_WEIGHT),
+    claimDueChecks: claim('claimDueChecks', store.claimDueChecks),
     saveChecks: change('saveChecks', store.saveChecks),
     releaseChecks: change('releaseChecks', store.releaseChecks),
-    claimDueForwards: change('claimDueForwards', store.claimDueForwards, CLAIM_FAULT_WEIGHT),
+    claimDueForwards: claim('claimDueForwards', store.claimDueForwards),
     // Read without a lock: what it found may be old when it arrives.
     readCommitted: change('readCommitted', store.readCommitted),
     saveForwards: change('saveForwards', store.saveForwards),
