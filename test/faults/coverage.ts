@@ -95,7 +95,7 @@ export const FAULTS = {
 export type FaultId = keyof typeof FAULTS;
 
 /** Why no test tries it. A reason for a fault that a test names is a mistake. */
-export const NOT_TRIED: Partial<Record<FaultId, string>> = {
+const NOT_TRIED: Partial<Record<FaultId, string>> = {
   F18: 'outside of the promise, which holds as long as a database keeps what it acknowledged: a copy that lacks a COMMIT lacks the barrier row with it, and no answer of a check can tell that from a rollback',
   F58: 'needs a RabbitMQ of three nodes; to the broker it is a connection that confirms nothing (F61) or blocks (F56)',
 };

@@ -17,7 +17,7 @@ const REACHED_MS_MAX = 40_000;
 
 const REGISTER = new URL('./register.mjs', import.meta.url).href;
 /** For `node` itself: what lets the hooks in. */
-export const WITH_FAILPOINTS = ['--import', REGISTER];
+const WITH_FAILPOINTS = ['--import', REGISTER];
 export const pathOf = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 
 /** What a process does at one point, once, however often it is started. */
