@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { asAdmin } from './world/databases.js';
+import { CONSUMER_DATABASE, PRODUCER_DATABASES, STORE_DATABASE } from './world/names.js';
 import type { World } from './world/world.js';
 
 /*
@@ -35,14 +36,14 @@ export async function untilCalm(world: World): Promise<number | undefined> {
   return undefined;
 }
 
-async function isAtRest({ databases, names }: World): Promise<boolean> {
+async function isAtRest({ databases }: World): Promise<boolean> {
   const open = await countOf(
     databases.store,
-    `select count(*) as n from ${names.store}.escrow_transaction where state in ('prepared', 'committed')`,
+    `select count(*) as n from ${STORE_DATABASE}.escrow_transaction where state in ('prepared', 'committed')`,
   );
   if (open > 0) return false;
   const committed = await Promise.all(
-    Object.values(names.producers).flatMap((database) =>
+    Object.values(PRODUCER_DATABASES).flatMap((database) =>
       ['business', 'send'].map((table) =>
         countOf(databases.services, `select count(*) as n from ${database}.${table}`),
       ),
@@ -50,7 +51,7 @@ async function isAtRest({ databases, names }: World): Promise<boolean> {
   );
   const applied = await countOf(
     databases.services,
-    `select count(*) as n from ${names.consumers}.effect`,
+    `select count(*) as n from ${CONSUMER_DATABASE}.effect`,
   );
   return applied >= committed.reduce((sum, count) => sum + count, 0);
 }

@@ -4,7 +4,8 @@ import type { Flags } from './flags.js';
 import type { DoneFault } from './nemesis/nemesis.js';
 import { faultsByKind, notReached } from './reach.js';
 import type { Versions } from './versions.js';
-import { PRODUCERS, type Tally } from './world/world.js';
+import { PRODUCERS } from './world/names.js';
+import type { Tally } from './world/tally.js';
 
 /* What a run says of itself: lines for people on standard error, one line of JSON on standard output. */
 

@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module';
 import { createConnection } from 'mysql2/promise';
+import { CONSUMER_DATABASE, PRODUCER_DATABASES, STORE_DATABASE } from './world/names.js';
 import type { World } from './world/world.js';
 
 /*
@@ -76,9 +77,9 @@ export function openTruth(path: string): TruthDatabase {
 /** Copies everything. The services have stopped, so that it is one moment. */
 export async function gatherTruth(world: World, path: string): Promise<TruthDatabase> {
   const truth = openTruth(path);
-  const { names, databases } = world;
+  const { databases } = world;
   truth.exec('begin');
-  for (const [producer, database] of Object.entries(names.producers)) {
+  for (const [producer, database] of Object.entries(PRODUCER_DATABASES)) {
     const from = { url: databases.services.server.url, database };
     await copy(truth, from, {
       into: 'business',
@@ -90,12 +91,12 @@ export async function gatherTruth(world: World, path: string): Promise<TruthData
   for (const [into, sql] of Object.entries(FROM_CONSUMERS)) {
     await copy(
       truth,
-      { url: databases.services.server.url, database: names.consumers },
+      { url: databases.services.server.url, database: CONSUMER_DATABASE },
       { into, sql },
     );
   }
   for (const [into, sql] of Object.entries(FROM_STORE)) {
-    await copy(truth, { url: databases.store.server.url, database: names.store }, { into, sql });
+    await copy(truth, { url: databases.store.server.url, database: STORE_DATABASE }, { into, sql });
   }
   truth.exec('commit');
   return truth;
