@@ -11,7 +11,7 @@ import {
   openMysqlForTest,
   prepare,
 } from '../support/store-fixtures.js';
-import { confirmed } from './ordering.contract.js';
+import { confirmed } from '../contract/ordering.contract.js';
 
 const FORWARDS = { limit: 100, bytesMax: 1_000_000, leaseMs: 60_000 };
 const LEASE_MS = 60_000;

@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
-import type { Cancel, CancelResult } from '../../broker/src/domain/ports.js';
+import type { Cancel, CancelResult } from '../../broker/src/domain/cancelling.js';
 import { createCancel } from '../../broker/src/engine/cancel.js';
 import { newId } from '../support/store-fixtures.js';
 

@@ -39,6 +39,10 @@ export interface CheckDecider {
   readonly logger: Logger;
   /** Never rejects, and never takes longer than `limitMs` milliseconds. */
   decide(check: CheckRequest, limitMs: number): Promise<CheckAnswer>;
+}
+
+/** One that also tells where it would decide, for whoever has something to do there afterwards. */
+interface LocatingDecider extends CheckDecider {
   /** Where it may be decided: the database that the transaction was prepared in. Never rejects. */
   locate(prepared: Prepared, limitMs: number): Promise<Located>;
 }
@@ -53,7 +57,7 @@ export type Located =
 const ANSWER_TIMEOUT_MS = 2_500;
 
 /** @throws {EscrowError} INVALID_CONFIGURATION: no database, both kinds, or a limit that is none */
-export function createCheckDecider(options: CheckDecisionOptions): CheckDecider {
+export function createCheckDecider(options: CheckDecisionOptions): LocatingDecider {
   const named = parseDatabases(options);
   const answerTimeoutMs = parseLimit(
     'answerTimeoutMs',
