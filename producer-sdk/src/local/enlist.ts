@@ -1,4 +1,4 @@
-import type { TransactionGuard, LocalDatabase, LocalTransaction } from '@escrowmq/database';
+import type { LocalDatabase, LocalTransaction, TransactionGuard } from '@escrowmq/database';
 import { isSqliteInTransaction, meaningOf, savepointGuard } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
 import type { ProducerLimits } from '../options.js';
