@@ -18,6 +18,7 @@ import { parseProducerOptions } from '../../producer-sdk/src/options.js';
 import type { MemoryDatabase, MemoryTx } from './memory-database.js';
 import type { Mistakes } from './mistakes.js';
 import { brokenDecider, brokenMessages } from './mistakes.js';
+import { type PlannedTransaction, PRODUCER_GROUP } from './plan.js';
 import type { Process, Scheduler } from './scheduler.js';
 
 /*
@@ -41,18 +42,6 @@ export interface ProducerNode {
   readonly underWay: number;
 }
 
-export interface PlannedTransaction {
-  id: string;
-  topic: string;
-  /** What each of its messages says. */
-  data: string[];
-  /** What the callback does after it wrote. */
-  ending: 'return' | 'throw' | 'commitByMistake';
-  /** The caller does not wait for the broker's answer to the commit. */
-  commitInBackground: boolean;
-}
-
-export const PRODUCER_GROUP = 'accounts';
 const SETTINGS = parseProducerOptions({
   brokers: ['http://broker'],
   producerGroup: PRODUCER_GROUP,

@@ -2,7 +2,7 @@ import type { State } from '../../broker/src/domain/transaction.js';
 import { idValue } from '../../producer-sdk/src/local/barrier-sql.js';
 import type { MemoryDatabase } from './memory-database.js';
 import type { MemoryStore, Row } from './memory-store.js';
-import type { PlannedTransaction } from './producer-node.js';
+import type { PlannedTransaction } from './plan.js';
 import type { Process } from './scheduler.js';
 
 /**

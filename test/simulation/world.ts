@@ -1,5 +1,4 @@
 import { isEscrowError } from '@escrowmq/protocol';
-import type { ProducerGroup } from '../../broker/src/domain/ports.js';
 import { type BrokerNode, startBroker } from './broker-node.js';
 import { startConsumer } from './consumer-node.js';
 import { Faults } from './faults.js';
@@ -7,12 +6,8 @@ import { MemoryDatabase } from './memory-database.js';
 import { MemoryRabbit } from './memory-rabbit.js';
 import { createMemoryStore, type MemoryStore } from './memory-store.js';
 import { type Mistakes, NO_MISTAKES } from './mistakes.js';
-import {
-  createProducerNode,
-  type PlannedTransaction,
-  PRODUCER_GROUP,
-  type ProducerNode,
-} from './producer-node.js';
+import { type PlannedTransaction, plannedGroup, plannedTransactions } from './plan.js';
+import { createProducerNode, type ProducerNode } from './producer-node.js';
 import { type Outcome, Properties } from './properties.js';
 import { Process, Scheduler } from './scheduler.js';
 import { storePort } from './store-port.js';
@@ -78,8 +73,6 @@ const STEPS_MAX = 50_000;
 const SLOW_STEPS_MAX = 6;
 const SLOW_SHARE_MAX = 0.2;
 const LOOP_IDLE_MS = [5_000, 20_000] as const;
-/** Of the check policy: at once, so that checks meet open transactions, or later. */
-const FIRST_CHECK_MS = [0, 0, 1_500, 10_000] as const;
 const STORE_AHEAD_MS = [0, 0, -40_000, 40_000] as const;
 /** A process that is down or stands still for that long: not at all, within limits, past leases. */
 const AWAY_MS = [0, 700, 6_000, 50_000] as const;
@@ -124,7 +117,7 @@ class World {
     const aheadMs = random.pick(STORE_AHEAD_MS);
     this.#store = createMemoryStore({
       now: () => virtualNow() + aheadMs,
-      groups: [groupOf(random.pick(FIRST_CHECK_MS))],
+      groups: [plannedGroup(random)],
       guardsVerdicts: !mistakes.unguardedVerdict,
       onMove: (row, to) => this.#properties.onMove(row, to),
     });
@@ -141,7 +134,7 @@ class World {
       store: this.#store,
       producer: this.#producerDatabase,
       consumer: this.#consumerDatabase,
-      planned: plannedTransactions(1 + random.below(TRANSACTIONS_MAX), scheduler),
+      planned: plannedTransactions(random),
     });
   }
 
@@ -330,43 +323,4 @@ function outcomeOf(error: unknown): Outcome {
   const outcome = isEscrowError(error) ? error.details.outcome : undefined;
   if (outcome === 'commit') return 'committed';
   return outcome === 'unknown' ? 'unknown' : 'rolledBack';
-}
-
-function groupOf(firstDelayMs: number): ProducerGroup {
-  return {
-    name: PRODUCER_GROUP,
-    checkUrls: ['http://producer/'],
-    compensationUrls: [],
-    checkPolicy: {
-      firstDelayMs,
-      delayMsMax: 60_000,
-      unknownMax: 100,
-      timeoutMs: 3_000,
-      concurrencyMax: 8,
-      alertAfterMs: 3_600_000,
-    },
-    version: 0,
-    signingSecrets: [],
-  };
-}
-
-/** More make a run longer and nothing new: they meet in batches and in the order of their calls. */
-const TRANSACTIONS_MAX = 3;
-const MESSAGES_MAX = 2;
-const ENDINGS = ['return', 'return', 'throw', 'commitByMistake'] as const;
-
-function plannedTransactions(count: number, { random }: Scheduler): PlannedTransaction[] {
-  const isGood = random.chance(0.5);
-  const time = virtualNow().toString(16).padStart(12, '0');
-  return Array.from({ length: count }, (_, number) => {
-    const id = `${time.slice(0, 8)}-${time.slice(8)}-7000-8000-${String(number + 1).padStart(12, '0')}`;
-    const messages = 1 + random.below(MESSAGES_MAX);
-    return {
-      id,
-      topic: 'user',
-      data: Array.from({ length: messages }, (_none, place) => `said ${number + 1}.${place}`),
-      ending: isGood ? 'return' : random.pick(ENDINGS),
-      commitInBackground: random.chance(0.3),
-    };
-  });
 }
