@@ -48,6 +48,14 @@ export function judge(
 const ambiguousIn = ({ struck }: Tally): number =>
   PRODUCERS.reduce((sum, name) => sum + (struck[`${name}>database`] ?? 0), 0);
 
+function serverKillsIn(faults: readonly DoneFault[]): Record<string, number> {
+  const kills: Record<string, number> = { store: 0, services: 0, rabbitmq: 0 };
+  for (const { fault } of faults) {
+    if (fault.kind === 'killServer') kills[fault.server] = (kills[fault.server] ?? 0) + 1;
+  }
+  return kills;
+}
+
 /** The first few are enough to see what kind of thing it is; the folder has all. */
 const FINDINGS_SHOWN_MAX = 5;
 
@@ -73,6 +81,7 @@ export function lineOf(record: RunRecord, judgement: Judgement): string {
     counts: figures,
     outcomes: tally.outcomes,
     faults: { total: faults.length, ...faultsByKind(faults) },
+    serverKills: serverKillsIn(faults),
     ambiguousCommits: ambiguousIn(tally),
     cutAtMoment: tally.struck,
     duplicates: tally.duplicates,
