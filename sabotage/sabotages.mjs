@@ -47,19 +47,14 @@ export const SABOTAGES = [
     why: 'a crash between the mark and the publish loses the message',
     edits: [
       {
-        file: 'broker/src/engine/forwarder.ts',
-        from: 'published.outcome = outcome;\n        unanswered -= 1;',
-        to: 'unanswered -= 1;',
-      },
-      {
         file: 'broker/src/engine/forward-round.ts',
         from: "const UNANSWERED: PublishOutcome = { kind: 'unconfirmed', detail: 'there is no outcome yet' };",
         to: "const UNANSWERED: PublishOutcome = { kind: 'confirmed' };",
       },
       {
         file: 'broker/src/engine/forwarder.ts',
-        from: '    if (unanswered === 0) void record(transaction, round);\n',
-        to: '    unanswered = -1;\n    void record(transaction, round);\n',
+        from: 'let unanswered = round.length;',
+        to: 'let unanswered = 0;',
       },
     ],
     tests: ['test/unit/engine-forwarder.test.ts'],
@@ -85,8 +80,13 @@ export const SABOTAGES = [
         from: '  callHandler({\n',
         to: '  settleConsumed(delivery, envelope, context);\n  callHandler({\n',
       },
+      {
+        file: 'consumer-sdk/src/delivery/consume-one.ts',
+        from: "      if ('error' in end) {\n        void settleFailed(delivery, failureOf(end.error, envelope, context), context);\n      } else settleConsumed(delivery, envelope, context);\n",
+        to: "      if ('error' in end) context.log({ event: 'unblocked', connection: 'consuming' });\n",
+      },
     ],
-    tests: ['test/system/consumer-delivery.test.ts'],
+    tests: ['test/system/consumer-retry-later.test.ts'],
   },
   {
     name: 'purges too early',
@@ -94,10 +94,8 @@ export const SABOTAGES = [
     edits: [
       {
         file: 'broker/src/store/retention-operations.ts',
-        // biome-ignore lint/suspicious/noTemplateCurlyInString: it is the text of a source file
-        from: "and state in ('forwarded', 'rolledBack') and finished_at <= ${now} - ?",
-        // biome-ignore lint/suspicious/noTemplateCurlyInString: it is the text of a source file
-        to: 'and prepared_at <= ${now} - ?',
+        from: "state in ('forwarded', 'rolledBack')\n    and finished_at <=",
+        to: 'prepared_at <=',
       },
     ],
     tests: ['test/contract/sqlite.test.ts'],
