@@ -2,6 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/g
 import { byProducer, type Committed } from '../../broker/src/domain/transaction.js';
 import type { Database, Sql } from '../../broker/src/store/sql.js';
 import { createStore } from '../../broker/src/store/store.js';
+import { confirmed } from '../contract/ordering.contract.js';
 import { freshMysqlDatabase } from '../support/servers.js';
 import {
   emptyStore,
@@ -11,7 +12,6 @@ import {
   openMysqlForTest,
   prepare,
 } from '../support/store-fixtures.js';
-import { confirmed } from '../contract/ordering.contract.js';
 
 const FORWARDS = { limit: 100, bytesMax: 1_000_000, leaseMs: 60_000 };
 const LEASE_MS = 60_000;
