@@ -61,6 +61,9 @@ async function prepare(broker: BrokerProcess, topic: string): Promise<string> {
   return String(answer.body.id);
 }
 
+if (!mayFakeTime) {
+  process.stderr.write('F42 and F43 are skipped: install the package faketime (libfaketime)\n');
+}
 (mayFakeTime ? describe : describe.skip)('clocks that are wrong', () => {
   test('of instances, an hour ahead and two behind, decide nothing: checks come when the store says (F42)', async () => {
     const store = await freshMysqlDatabase();

@@ -91,7 +91,11 @@ test('a MySQL that becomes read-only refuses prepares for as long as it is, and 
   expect(await broker.stop()).toBe(0);
 });
 
-(mayMount() ? describe : describe.skip)('a disk that is full in the middle of work', () => {
+const maySetUpDisks = mayMount();
+if (!maySetUpDisks) {
+  process.stderr.write('F77 is skipped: this user may not mount a tmpfs; run it as root\n');
+}
+(maySetUpDisks ? describe : describe.skip)('a disk that is full in the middle of work', () => {
   function disk(megabytes: number): SmallDisk {
     const made = mountSmallDisk(megabytes);
     clean.push(() => made.remove());

@@ -93,6 +93,13 @@ async function post(numbers: readonly number[]): Promise<void> {
   }
 }
 
+async function someReturned(): Promise<boolean> {
+  const pages = await Promise.all(
+    brokers.map(async ({ url }) => (await fetch(`${url}/metrics`)).text()),
+  );
+  return pages.some((page) => /escrow_publishes_total\{outcome="returned"\} [1-9]/.test(page));
+}
+
 test(
   `${KEYS} keys keep their order through cut connections, missing bindings and a killed broker (F60)`,
   async () => {
@@ -115,7 +122,7 @@ test(
     await at(0.3);
     await channel.unbindQueue(queue, topic, '#');
     const there = seen.size;
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    await until('messages come back, as nobody is bound', someReturned, PATIENCE_MS);
     await channel.bindQueue(queue, topic, '#');
     await until('it goes on', () => seen.size > there, PATIENCE_MS);
     await at(0.4);
