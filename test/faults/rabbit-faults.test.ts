@@ -182,6 +182,33 @@ test('kill -9 in the middle of a burst: every outcome is known, and publishing c
   expect(kept.messageCount).toBeGreaterThan(confirmed.length);
 });
 
+test('receipts are consumed again after RabbitMQ restarted', async () => {
+  const queue = uniqueName('receipts');
+  const seen: string[] = [];
+  open().consumeReceipts(queue, async (receipts) => {
+    seen.push(...receipts.map(({ messageId }) => messageId));
+  });
+  // False as well while the server, or the queue, is not there.
+  const hasConsumer = () =>
+    onChannel(server.url, (channel) => channel.checkQueue(queue)).then(
+      ({ consumerCount }) => consumerCount === 1,
+      () => false,
+    );
+  const tell = (messageId: string) =>
+    onChannel(server.url, async (channel) => {
+      const receipts = [{ messageId, consumerGroup: 'phone-index', kind: 'consumed' }];
+      channel.sendToQueue(queue, Buffer.from(JSON.stringify({ receipts })));
+      await channel.waitForConfirms();
+    });
+  await until('the queue has a consumer', hasConsumer);
+  await tell('before');
+  await until('a receipt has come', () => seen.includes('before'));
+  await server.restart();
+  await until('the queue has a consumer again', hasConsumer, RESTART_LIMIT_MS);
+  await tell('after');
+  await until('another receipt has come', () => seen.includes('after'));
+});
+
 test('RabbitMQ may come later than the broker', async () => {
   const topic = await topicWithQueue();
   await server.stop();

@@ -1,4 +1,3 @@
-import { startPrivatePostgres } from '@escrowmq/local-servers';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import pg from 'pg';
 import { isAnswered, type Meaning, meaningOf } from '../../database/src/server-errors.js';
@@ -149,24 +148,4 @@ test.each(cases)('%s means %s', async (_, meaning, work) => {
 test('an error that another one wraps means the same', async () => {
   const cause = await errorOf((client) => client.query('insert into item values (1)'));
   expect(meaningOf(new Error('could not save', { cause }))).toBe('duplicate key');
-});
-
-test('a server that stops, and one that crashes, are lost connections', async () => {
-  const server = await startPrivatePostgres();
-  try {
-    for (const end of [() => server.stop(), () => server.kill()]) {
-      const client = new pg.Client({ connectionString: server.url });
-      client.on('error', () => {});
-      await client.connect();
-      const [error] = await Promise.all([
-        client.query('select pg_sleep(60)').catch((thrown: unknown) => thrown),
-        end(),
-      ]);
-      expect(error).toHaveProperty('message');
-      expect(meaningOf(error)).toBeUndefined();
-      await server.restart();
-    }
-  } finally {
-    await server.remove();
-  }
 });
