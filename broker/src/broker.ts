@@ -57,12 +57,12 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     allow: config.callbackAllow,
     loopbackAllowed: config.onLoopback,
   });
+  const callerOptions = { allow: callbackPolicy, observer, storeNow: () => clock.now() };
   const asker = createAsker({
-    allow: callbackPolicy,
-    observer,
+    ...callerOptions,
     answerBytesMax: config.transactionBytesMax,
   });
-  const compensationCaller = createCompensationCaller({ allow: callbackPolicy, observer });
+  const compensationCaller = createCompensationCaller(callerOptions);
   const groups = createProducerGroups({
     store,
     checkUrlProblem: (url) => callbackPolicy.checkUrlProblem(url),

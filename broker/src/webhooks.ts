@@ -32,6 +32,7 @@ export function startWebhooks(deps: WebhooksDeps): { api: Webhooks; stop(): Prom
   const { store, rabbitmqUrl, rabbit, callbackPolicy, clock, observer } = deps;
   const agent = createGuardedAgent(callbackPolicy);
   const urlProblem = (url: string) => callbackPolicy.checkUrlProblem(url);
+  const storeNow = () => clock.now();
   const failed: Observer['failed'] = (what, error) => observer.failed(what, error);
   const postParts = {
     agent,
@@ -39,7 +40,7 @@ export function startWebhooks(deps: WebhooksDeps): { api: Webhooks; stop(): Prom
     sign: signatureHeaders,
     describeFailure,
     failed,
-    wallClock: Date.now,
+    storeNow,
   };
   const notifier = createNotifier({
     openConsumer: (logger) => openConsumer(rabbitmqUrl, logger),
@@ -54,7 +55,7 @@ export function startWebhooks(deps: WebhooksDeps): { api: Webhooks; stop(): Prom
     },
     rabbitConnected: () => rabbit.status !== 'disconnected',
     wake: () => loop.wake(),
-    storeNow: () => clock.now(),
+    storeNow,
     now: () => performance.now(),
     observer,
   });

@@ -1,14 +1,28 @@
+import { createServer, type RequestListener } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { startPrivateMysql } from '@escrowmq/local-servers';
+import {
+  createCheckHandler,
+  createCompensationHandler,
+  ensureCompensationTable,
+  nodeCheckListener,
+  nodeCompensationListener,
+} from '@escrowmq/producer';
 import { afterEach, describe, expect, test } from '@jest/globals';
+import type { ConsumeMessage } from 'amqplib';
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
+import { Webhook } from 'standardwebhooks';
 import { uuidv7 } from 'uuidv7';
 import { bindQueue } from '../support/bound-queue.js';
 import { call, registerGroup, view } from '../support/broker-client.js';
 import { type BrokerProcess, startBrokerProcess } from '../support/broker-process.js';
 import { decide, startCheckEndpoint } from '../support/check-endpoint.js';
 import { type FakeTime, fakeTime, mayFakeTime } from '../support/fake-time.js';
+import { startProducerDatabase } from '../support/producer-database.js';
+import { onChannel } from '../support/rabbit.js';
 import { freshMysqlDatabase, rabbitmqUrl, uniqueName } from '../support/servers.js';
 import { until } from '../support/until.js';
+import { type ReceivedPost, startWebhookEndpoint } from '../support/webhook-endpoint.js';
 
 const CHECK_AFTER_MS = 1_500;
 /** A loop looks every quarter of a second; the rest is for a machine under load. */
@@ -61,6 +75,55 @@ async function prepare(broker: BrokerProcess, topic: string): Promise<string> {
   return String(answer.body.id);
 }
 
+async function serve(listener: RequestListener): Promise<string> {
+  const server = createServer(listener).listen(0, '127.0.0.1');
+  await new Promise((resolve) => server.once('listening', resolve));
+  clean.push(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+}
+
+/** A service with the SDK at the broker. Its clock is right, and it compares signed times with it. */
+async function startService(broker: string) {
+  const database = await startProducerDatabase();
+  clean.push(() => database.close());
+  const pool = database.pool();
+  await ensureCompensationTable(pool);
+  const compensated: string[] = [];
+  let signingSecret = '';
+  const options = { signingSecret: () => signingSecret, database: pool };
+  const compensate = async (_tx: unknown, { id }: { id: string }) => void compensated.push(id);
+  const { body } = await call(`${broker}/v1/producer-groups/accounts`, 'PUT', {
+    checkUrls: [await serve(nodeCheckListener(createCheckHandler(options)))],
+    compensationUrls: [
+      await serve(nodeCompensationListener(createCompensationHandler({ ...options, compensate }))),
+    ],
+    checkPolicy: { firstDelayMs: 0, delayMsMax: 200 },
+  });
+  signingSecret = String(body.signingSecret);
+  return {
+    compensated,
+    /** What a local transaction leaves that has committed. */
+    commitLocally: (id: string) =>
+      database.observer.query(
+        "insert into escrow_barrier values (unhex(replace(?, '-', '')), 'commit', utc_timestamp(3), null)",
+        [id],
+      ),
+  };
+}
+
+/** Its consumer group has failed for good. */
+async function giveUp({ properties }: ConsumeMessage): Promise<void> {
+  const { messageId, replyTo } = properties;
+  const receipts = [{ messageId, consumerGroup: 'stock', kind: 'failed' }];
+  await onChannel(rabbitmqUrl(), async (channel) => {
+    channel.sendToQueue(String(replyTo), Buffer.from(JSON.stringify({ receipts })));
+    await channel.waitForConfirms();
+  });
+}
+
 if (!mayFakeTime) {
   process.stderr.write('F42 and F43 are skipped: install the package faketime (libfaketime)\n');
 }
@@ -106,6 +169,54 @@ if (!mayFakeTime) {
     }
     for (const broker of brokers) expect(await broker.stop()).toBe(0);
   });
+
+  test.each(['+600', '-600'])(
+    'of an instance, %s s off, cost no check, compensation or webhook: it signs by the clock of the store (F42)',
+    async (offset) => {
+      const store = await freshMysqlDatabase();
+      const { url } = await start(store, timeOf(offset).environment);
+      const service = await startService(url);
+      const topic = uniqueName('user');
+      const queue = await bindQueue(rabbitmqUrl(), [{ topic, routingKey: '#' }]);
+      const thirdParty = await startWebhookEndpoint();
+      const { body: webhook } = await call(`${url}/v1/webhooks/billing`, 'PUT', {
+        topic,
+        url: thirdParty.url,
+      });
+      clean.push(
+        () => queue.close(),
+        () => thirdParty.close(),
+        () => call(`${url}/v1/webhooks/billing`, 'DELETE'),
+      );
+      const id = uuidv7();
+      await service.commitLocally(id);
+      await call(`${url}/v1/transactions`, 'POST', {
+        id,
+        producerGroup: 'accounts',
+        expects: ['stock'],
+        messages: [{ topic, data: 1, compensate: true }],
+      });
+      await until('its check is answered', () => queue.received.length > 0, 30_000);
+      await giveUp(queue.received[0] as ConsumeMessage);
+      await until('it is compensated', () => service.compensated.length > 0, 30_000);
+      expect(service.compensated).toEqual([id]);
+      await until(
+        'the webhook is called',
+        async () => {
+          if (thirdParty.received.length > 0) return true;
+          await call(`${url}/v1/messages`, 'POST', {
+            producerGroup: 'accounts',
+            messages: [{ topic, data: 1 }],
+          });
+          return false;
+        },
+        30_000,
+      );
+      const { headers, body } = thirdParty.received[0] as ReceivedPost;
+      const verifier = new Webhook(String(webhook.signingSecret));
+      expect(verifier.verify(body, headers as Record<string, string>)).toBe(1);
+    },
+  );
 
   test('of the store, jumping ahead and back, bring checks early or late, and no wrong decision (F43)', async () => {
     const time = timeOf('+0');

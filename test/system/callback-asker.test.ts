@@ -72,6 +72,7 @@ function asker(options: Partial<AskerOptions> = {}) {
       info: (what, facts) => told.push(`${what} ${JSON.stringify(facts)}`),
       failed: (what, error) => told.push(`${what}: ${error}`),
     },
+    storeNow: Date.now,
     answerBytesMax: 65_536,
     ...options,
   });
@@ -160,6 +161,18 @@ test('the question is the request as JSON, signed so that the old and the new se
   expect(() =>
     new Webhook(newSigningSecret()).verify(body, headers as Record<string, string>),
   ).toThrow('No matching signature');
+});
+
+test('the time that is signed is of the clock that the asker is given', async () => {
+  const signed: unknown[] = [];
+  const { url } = await endpoint((request, response) => {
+    signed.push(request.headers['webhook-timestamp']);
+    says(COMMIT)(request, response);
+  });
+  for (const now of [1_700_000_000_999, 1_600_000_000_000]) {
+    await asker({ storeNow: () => now }).ask(group([url]), REQUEST);
+  }
+  expect(signed).toEqual(['1700000000', '1600000000']);
 });
 
 const redirect =

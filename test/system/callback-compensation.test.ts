@@ -25,13 +25,17 @@ const REQUEST: CompensationRequest = {
 };
 
 let endpoint: CompensationEndpoint;
+/** The clock that the caller is given. */
+let now: number;
 let caller: ReturnType<typeof createCompensationCaller>;
 
 beforeEach(async () => {
   endpoint = await startCompensationEndpoint();
+  now = Date.now();
   caller = createCompensationCaller({
     allow: createCallbackPolicy({ allow: '', loopbackAllowed: true }),
     observer: { info: () => undefined, failed: () => undefined },
+    storeNow: () => now,
   });
 });
 afterEach(async () => {
@@ -94,6 +98,18 @@ test.each<[string, (response: ServerResponse) => unknown, RegExp]>([
     tookMs: expect.any(Number),
     detail: expect.stringMatching(detail),
   });
+});
+
+test('the time that is signed is of the clock that the caller is given', async () => {
+  const signed: unknown[] = [];
+  endpoint.answer = (request, response, { headers }) => {
+    signed.push(headers['webhook-timestamp']);
+    acknowledge(request, response);
+  };
+  for (now of [1_700_000_000_999, 1_600_000_000_000]) {
+    await caller.compensate(group(), REQUEST, {});
+  }
+  expect(signed).toEqual(['1700000000', '1600000000']);
 });
 
 test('the call is signed, carries the trace of the prepare, and its id is that of every repeat', async () => {

@@ -50,7 +50,7 @@ afterEach(async () => {
 /** Asks one URL once, with a new asker. */
 async function ask(url: string, allow: CallbackPolicy, resolve?: Resolve) {
   const observer = { info: () => undefined, failed: () => undefined };
-  const asker = createAsker({ allow, observer, ...(resolve && { resolve }) });
+  const asker = createAsker({ allow, observer, storeNow: Date.now, ...(resolve && { resolve }) });
   const group = {
     name: 'accounts',
     checkUrls: [url],

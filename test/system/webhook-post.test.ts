@@ -45,7 +45,7 @@ const call = ({ settings, secrets, signal, parts }: Attempt = {}) =>
       sign: signatureHeaders,
       describeFailure,
       failed: (_what, error) => failures.push(error),
-      wallClock: Date.now,
+      storeNow: Date.now,
       ...parts,
     },
   );
@@ -141,6 +141,14 @@ test('a name that is allowed and resolves to this machine is not called', async 
   } finally {
     await guarded.destroy();
   }
+});
+
+test('the time that is signed, and counted from to a Retry-After, is of the clock that is given', async () => {
+  const now = Date.parse('Tue, 14 Nov 2023 22:13:20 GMT');
+  endpoint.answer = status(503, { 'retry-after': 'Tue, 14 Nov 2023 22:13:50 GMT' });
+  const outcome = await call({ parts: { storeNow: () => now } });
+  expect(outcome).toMatchObject({ kind: 'later', afterMs: 30_000 });
+  expect(endpoint.received[0]?.headers['webhook-timestamp']).toBe('1700000000');
 });
 
 test("the broker's own mistake is logged, and the message is tried again", async () => {

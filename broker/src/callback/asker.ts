@@ -12,7 +12,8 @@ export interface AskerOptions extends CallerOptions {
  * Asks producers what became of their local transactions.
  *
  * @example
- * const asker = createAsker({ allow: createCallbackPolicy({ allow: '', loopbackAllowed: true }), observer });
+ * const allow = createCallbackPolicy({ allow: '', loopbackAllowed: true });
+ * const asker = createAsker({ allow, observer, storeNow: () => clock.now() });
  * const outcome = await asker.ask(group, { id, producerGroup, businessKeys: [], preparedAt, attempt: 1 });
  */
 export function createAsker(options: AskerOptions): Asker & { close(): Promise<void> } {

@@ -45,8 +45,11 @@ export interface CallerOptions {
   observer: Pick<Observer, 'info' | 'failed'>;
   /** Monotonic milliseconds. @default performance.now */
   now?: () => number;
-  /** The clock that signatures are dated by. @default the system's */
-  wallClock?: () => Date;
+  /**
+   * UTC milliseconds of the store's clock: the time that is signed. Receivers refuse one that is
+   * more than five minutes off their own clock, and this machine's may be, unnoticed.
+   */
+  storeNow: () => number;
   /** Resolves host names. @default the system's resolver */
   resolve?: Resolve;
   /** @default 5 failures open it for 5 s, doubling to 60 s */
@@ -82,7 +85,6 @@ export interface ProducerCalls {
 export function createProducerCalls(kind: CallKind, options: CallerOptions): ProducerCalls {
   const { allow, observer } = options;
   const now = options.now ?? (() => performance.now());
-  const wallClock = options.wallClock ?? (() => new Date());
   const limits = options.breaker ?? BREAKER_LIMITS;
   const { answerBytesMax } = kind;
   const agent = createGuardedAgent(allow, options.resolve);
@@ -165,7 +167,7 @@ export function createProducerCalls(kind: CallKind, options: CallerOptions): Pro
         answerBytesMax,
         agent,
         signal,
-        at: wallClock(),
+        at: new Date(options.storeNow()),
       });
       // Measured: undici heeds the signal only once it is connected. Alone, a resolver that hangs
       // or a host that drops packets would hold the slot for the 5 s that connecting may take.

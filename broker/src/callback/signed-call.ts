@@ -38,7 +38,7 @@ export interface SignedCall<Answer> {
   agent: Agent;
   /** Ends the call. While it is still connecting, undici hears it only afterwards. */
   signal: AbortSignal;
-  /** Wall clock: the receiver compares it with its own. */
+  /** Part of what is signed: the receiver compares it with its own clock. */
   at: Date;
 }
 

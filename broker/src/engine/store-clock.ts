@@ -4,7 +4,7 @@ import type { StoreTime } from '../domain/transaction.js';
 /**
  * The store's clock, read now and then and carried on by this process's monotonic clock: a wrong
  * or jumping wall clock here changes nothing. What is due the store counts itself; this serves
- * what is computed around it (an id's age, the next back-off).
+ * what is computed around it (an id's age, the next back-off, the time in a signature).
  */
 export interface StoreClock {
   now(): StoreTime;

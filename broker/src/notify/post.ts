@@ -25,8 +25,12 @@ export interface PostParts {
   describeFailure(error: unknown): string | undefined;
   /** Told of an error that no network makes, such as a damaged secret. */
   failed(what: string, error: unknown): void;
-  /** UTC milliseconds of this machine: receivers compare it with their own. */
-  wallClock(): number;
+  /**
+   * UTC milliseconds of the store's clock: the time that is signed. Receivers refuse one that is
+   * more than five minutes off their own clock, and this machine's may be, unnoticed. Theirs is not
+   * known here; the store's is the better guess.
+   */
+  storeNow(): number;
 }
 
 /** More of an answer than this is not worth reading for the sake of its connection. */
@@ -45,7 +49,7 @@ export async function post({ webhook, message, signal }: Post, parts: PostParts)
   if (problem !== undefined) return failed(`call not allowed: ${problem}`);
   const limit = limitOf(timeoutMs, signal);
   try {
-    const at = new Date(parts.wallClock());
+    const at = new Date(parts.storeNow());
     const { id, body } = message;
     const called = call({
       url,
@@ -61,7 +65,7 @@ export async function post({ webhook, message, signal }: Post, parts: PostParts)
     // would hold the call for as long as connecting may take.
     const answer = await Promise.race([called, rejectOnAbort(limit.signal)]);
     void answer.read.finally(limit.clear);
-    return outcomeOf(answer, parts.wallClock());
+    return outcomeOf(answer, parts.storeNow());
   } catch (error) {
     limit.clear();
     // What the signal gave as its reason is the result; anything else is a failed call.
