@@ -46,9 +46,11 @@ export interface TransactionGuard {
   /**
    * Called instead of `holds` when the transaction is to be given up, before the layer rolls back.
    *
-   * @returns true when nothing of it can become durable any more; false when a check must decide
+   * @param limitMs for the connection's answer; the layer closes one that gives none
+   * @returns true when nothing of it can become durable any more; false when a check must decide,
+   *   also where the connection did not answer in time
    */
-  isUndone(): Promise<boolean>;
+  isUndone(limitMs: number): Promise<boolean>;
 }
 
 /** A local transaction that is open. */

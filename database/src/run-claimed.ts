@@ -123,7 +123,8 @@ async function runInside<Tx, S>(run: Run<Tx, S>, open: OpenTransaction<Tx>): Pro
   } catch (error) {
     run.isGivenUp = true;
     open.statements?.refuse(() => misused(run, 'a statement was sent after it was given up'));
-    if (run.step === 'claimed' && (await open.guard.isUndone())) run.step = 'undone';
+    const limitMs = run.limits.commitTimeoutMs;
+    if (run.step === 'claimed' && (await open.guard.isUndone(limitMs))) run.step = 'undone';
     throw error;
   }
   run.step = 'committing';

@@ -1,4 +1,5 @@
 import type { Executor, TransactionGuard } from './database.js';
+import { within } from './deadline.js';
 import { isAnswered } from './server-errors.js';
 
 /**
@@ -18,9 +19,13 @@ export function savepointGuard(executor: Executor, name = SAVEPOINT): Transactio
       await executor.execute(`savepoint ${name}`);
     },
     holds: () => succeeds(executor, `release savepoint ${name}`),
-    async isUndone() {
+    async isUndone(limitMs) {
+      const rolledBack = succeeds(executor, `rollback to savepoint ${name}`);
       try {
-        return await succeeds(executor, `rollback to savepoint ${name}`);
+        // A connection behind which the network is gone never answers, and its client never knows.
+        return await within(rolledBack, limitMs, {
+          error: () => new Error(`no answer to ROLLBACK TO SAVEPOINT within ${limitMs} ms`),
+        });
       } catch {
         // The connection is lost. The caller's own error is the one to tell.
         return false;

@@ -75,7 +75,7 @@ export function openMysql2Transaction<C extends Mysql2Connection>(
       return !hasEnded;
     },
     // Nothing that could commit was sent, so what is not committed goes with the transaction.
-    isUndone: async () => (armed === undefined ? true : savepoint.isUndone()),
+    isUndone: async (limitMs) => (armed === undefined ? true : savepoint.isUndone(limitMs)),
   };
 
   const watched =

@@ -88,7 +88,7 @@ export function openPgTransaction(client: ClientBase): OpenTransaction<PgTransac
       return isInDoubt ? takesStatements(executor) : true;
     },
     // Nothing that could commit was sent, so what is not committed goes with the transaction.
-    isUndone: async () => (armed === undefined ? true : savepoint.isUndone()),
+    isUndone: async (limitMs) => (armed === undefined ? true : savepoint.isUndone(limitMs)),
   };
 
   function query(...args: unknown[]): unknown {
