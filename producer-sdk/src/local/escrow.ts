@@ -59,10 +59,14 @@ export function escrow(deps: EscrowDeps): HeldMessages {
       } catch (error) {
         if (!isEscrowError(error) || error.code !== 'TRANSACTION_NOT_FOUND') throw error;
         // It was there before the local COMMIT: its store was set back, or lost what it had
-        // acknowledged. What it had of ours is here still.
+        // acknowledged. Or it was not, and the callback committed by itself. What it had of ours,
+        // or should have, is here still.
+        const wasHeld = (await held) === undefined;
         deps.logger.error(
           { transactionId: id, error },
-          'the broker has lost a prepared transaction; it is prepared and committed once more',
+          wasHeld
+            ? 'the broker has lost a prepared transaction; it is prepared and committed once more'
+            : 'committed locally before the broker held the messages; they are prepared and committed now',
         );
         await deps.prepare();
         await deps.commit(messageData);
@@ -84,6 +88,7 @@ export function escrow(deps: EscrowDeps): HeldMessages {
         { cause, details: { id } },
       ),
     whileUnknown: 'a check will decide whether its messages are sent',
+    whileHeld: 'the broker holds its messages, and its check will commit them',
     missingTable,
   };
 }

@@ -10,7 +10,7 @@ export interface HeldMessages {
   readonly id: string;
   /**
    * Begins to put the messages where they are held; resolves to its error, or to undefined once
-   * they are safe. The local COMMIT waits for it.
+   * they are safe. The local COMMIT waits for it. Called again, it answers the same.
    */
   hold(): Promise<Error | undefined>;
   /**
@@ -37,6 +37,8 @@ export interface HeldMessages {
   alreadyDecided(cause: unknown): EscrowError;
   /** What becomes of them while the outcome is unknown; ends a sentence. */
   readonly whileUnknown: string;
+  /** What becomes of them after a local commit of which nobody was told; ends a sentence. */
+  readonly whileHeld: string;
   /** For a table that is missing at `bind`. */
   missingTable(cause: unknown): EscrowError;
 }

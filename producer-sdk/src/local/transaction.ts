@@ -1,8 +1,8 @@
 import type { LocalDatabase, OpenTransaction } from '@escrowmq/database';
-import { callInside, Deadline, ENDINGS, meaningOf, within } from '@escrowmq/database';
+import { callInside, Deadline, meaningOf, within } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
 import type { ProducerLimits } from '../options.js';
-import type { Outcome } from './decide-outcome.js';
+import { endedInside } from './ended-inside.js';
 import type { HeldMessages } from './held-messages.js';
 import { createSuppliedData, type SuppliedData, type SupplyData } from './supplied-data.js';
 import { decideAndTell, release, type Telling } from './telling.js';
@@ -23,7 +23,8 @@ import { decideAndTell, release, type Telling } from './telling.js';
  * nothing is said at all until that procedure has decided: a client sees the same lost connection
  * whether COMMIT arrived or not (200 of 200 each way, when it was tried).
  *
- * What is thrown means rolled back. What may have happened is a result.
+ * What is thrown means rolled back, unless it says that the callback ended the transaction itself.
+ * What may have happened is a result.
  */
 export interface TransactionDeps extends Telling {
   limits: Pick<
@@ -46,7 +47,7 @@ export interface LocalWork<Tx, T> {
   callback(tx: Tx, info: TransactionInfo): Promise<T>;
 }
 
-/** What became of a transaction whose COMMIT was sent; a rollback is thrown instead. */
+/** What became of a transaction that has committed or may have; a rollback is thrown instead. */
 export type TransactionResult<T> =
   | {
       outcome: 'committed';
@@ -61,7 +62,8 @@ export type TransactionResult<T> =
     }
   | {
       /**
-       * COMMIT got no answer, and its outcome could not be found out in `settleTimeoutMs`. The
+       * COMMIT got no answer, or the connection broke before it and a COMMIT of the callback's own
+       * may have been sent; and the outcome could not be found out in `settleTimeoutMs`. The
        * broker's check will decide; `producer.query(id)` shows what. In outbox mode the messages go
        * if it has committed, and the broker knows the id from then on.
        */
@@ -69,7 +71,7 @@ export type TransactionResult<T> =
       id: string;
       /** Why it is not known. */
       reason: string;
-      /** The error on COMMIT. */
+      /** The error on COMMIT, or the one before it. */
       cause: unknown;
     };
 
@@ -122,7 +124,7 @@ export async function runTransaction<Tx, T>(
       commitTimeoutMs: limits.settleTimeoutMs,
     });
   } catch (error) {
-    if (run.progress.step !== 'committing') throw await failed(run, error);
+    if (run.progress.step !== 'committing') return unfinished(run, error);
     const outcome = await messages.decide(database, limits.settleTimeoutMs);
     if (outcome.decision === 'unknown') return unknown(run, outcome.reason, error);
     if (outcome.decision === 'rollback') {
@@ -131,8 +133,8 @@ export async function runTransaction<Tx, T>(
     }
     value = run.progress.value;
   }
-  const acknowledged = await release(run, messages, run.supplied.all());
-  return { outcome: 'committed', id: run.id, value, acknowledged };
+  const released = await release(run, messages, run.supplied.all());
+  return { outcome: 'committed', id: run.id, value, acknowledged: released === 'committed' };
 }
 
 /** From the row that binds up to COMMIT, which follows when this has resolved. */
@@ -149,7 +151,8 @@ async function runLocally<Tx, T>(run: Run<Tx, T>, open: OpenTransaction<Tx>): Pr
     run.progress = { step: 'committing', value };
     return value;
   } catch (error) {
-    if (await open.guard.isUndone()) run.progress = { step: 'undone' };
+    const isUndone = await open.guard.isUndone(run.limits.settleTimeoutMs);
+    if (isUndone) run.progress = { step: 'undone' };
     throw error;
   }
 }
@@ -207,21 +210,27 @@ async function supply<Tx, T>(run: Run<Tx, T>, open: OpenTransaction<Tx>): Promis
 /** The transaction is not the one that wrote the barrier row any more. */
 class Ended extends Error {}
 
-/** Tells everybody what became of a transaction whose COMMIT was not sent; returns what to throw. */
-async function failed<Tx, T>(run: Run<Tx, T>, error: unknown): Promise<unknown> {
+/**
+ * Tells everybody what became of a transaction whose COMMIT was not sent.
+ *
+ * @throws the error, when it was rolled back, or one that says that the callback ended it
+ */
+async function unfinished<Tx, T>(run: Run<Tx, T>, error: unknown): Promise<TransactionResult<T>> {
   const cause = error instanceof Ended ? undefined : error;
   if (run.progress.step !== 'bound') {
     await run.messages.drop();
-    return cause ?? endedInside(run, { decision: 'rollback' });
+    throw cause ?? endedInside(run.messages, { decision: 'rollback' });
   }
   // The connection is lost, or the callback ended the transaction itself and its barrier row may be
   // durable: whoever says rollback now must have decided it.
-  const outcome = await decideAndTell(run, run.messages, {
+  const told = await decideAndTell(run, run.messages, {
     database: run.database,
     limitMs: run.limits.settleTimeoutMs,
   });
-  if (cause === undefined || outcome.decision === 'commit') return endedInside(run, outcome, cause);
-  return cause;
+  if (cause === undefined || told.decision === 'commit')
+    throw endedInside(run.messages, told, cause);
+  if (told.decision === 'rollback') throw cause;
+  return { outcome: 'unknown', id: run.id, reason: `${told.reason}; ${told.next}`, cause };
 }
 
 function unknown<Tx, T>(run: Run<Tx, T>, reason: string, cause: unknown): TransactionResult<T> {
@@ -272,21 +281,4 @@ function misused<Tx, T>({ id }: Run<Tx, T>, mistake: string): EscrowError {
   return new EscrowError('TRANSACTION_MISUSED', `transaction ${id}: ${mistake}`, {
     details: { id, outcome: 'rollback' },
   });
-}
-
-const CONSEQUENCES: Record<'commit' | 'rollback', string> = {
-  commit: 'what it wrote until then is committed, and so are its messages',
-  rollback:
-    'the row that binds its messages is gone, so they are dropped; what it wrote after that may be durable',
-};
-
-function endedInside<Tx, T>(run: Run<Tx, T>, outcome: Outcome, cause?: unknown): EscrowError {
-  const { id, messages } = run;
-  const { decision } = outcome;
-  const consequence = decision === 'unknown' ? messages.whileUnknown : CONSEQUENCES[decision];
-  return new EscrowError(
-    'TRANSACTION_MISUSED',
-    `local transaction ${id} ended inside its callback: ${ENDINGS}; ${consequence}`,
-    { cause, details: { id, outcome: decision } },
-  );
 }

@@ -89,6 +89,7 @@ export function outbox(deps: OutboxDeps): HeldMessages {
         { cause, details: { id } },
       ),
     whileUnknown: 'its messages are in the outbox, and sent from there, if it has committed',
+    whileHeld: 'its messages are in the outbox, and sent from there',
     missingTable: missingOutbox,
   };
 }
