@@ -57,6 +57,8 @@ interface Connection {
   lockWaitMs: number;
   keys: { key: string; decision: string }[];
   written: string[];
+  /** The last statement that was sent or waits to be; absent when all were answered. */
+  last: Promise<unknown> | undefined;
 }
 
 interface Waiter {
@@ -119,6 +121,7 @@ export class MemoryDatabase {
       lockWaitMs: LOCK_WAIT_SECONDS_DEFAULT * 1000,
       keys: [],
       written: [],
+      last: undefined,
     };
     this.#connections.add(connection);
     return connection;
@@ -132,8 +135,8 @@ export class MemoryDatabase {
     const connection = this.#connect(owner, 'open');
     const executor = this.#executor(connection);
     const tx = {
-      write: (row: string) => this.#write(connection, row),
-      commitByMistake: () => this.#commit(connection),
+      write: (row: string) => this.#inTurn(connection, () => this.#write(connection, row)),
+      commitByMistake: () => this.#inTurn(connection, () => this.#commit(connection)),
     };
     let value: T;
     try {
@@ -142,7 +145,8 @@ export class MemoryDatabase {
       await this.#rollBackFor(connection);
       throw error;
     }
-    await within(this.#commit(connection), limits.commitTimeoutMs, {
+    const committed = this.#inTurn(connection, () => this.#commit(connection));
+    await within(committed, limits.commitTimeoutMs, {
       error: () => new Error(`no answer to COMMIT within ${limits.commitTimeoutMs} ms`),
     });
     return value;
@@ -164,7 +168,22 @@ export class MemoryDatabase {
   }
 
   #executor(connection: Connection): Executor {
-    return { execute: (sql, values = []) => this.#execute(connection, sql, values) };
+    return {
+      execute: (sql, values = []) =>
+        this.#inTurn(connection, () => this.#execute(connection, sql, values)),
+    };
+  }
+
+  /** As drivers do: a statement is sent when the one before it was answered, which may be never. */
+  #inTurn<T>(connection: Connection, send: () => Promise<T>): Promise<T> {
+    const { last } = connection;
+    const sent = last === undefined ? send() : last.then(send, send);
+    connection.last = sent;
+    const answered = () => {
+      if (connection.last === sent) connection.last = undefined;
+    };
+    sent.then(answered, answered);
+    return sent;
   }
 
   async #execute(connection: Connection, sql: string, values: readonly SqlValue[]): Promise<Row[]> {
@@ -276,6 +295,10 @@ export class MemoryDatabase {
 
   #commit(connection: Connection): Promise<void> {
     return new Promise((resolve, reject) => {
+      if (!connection.isUsable) {
+        reject(connectionLost());
+        return;
+      }
       if (this.#losesConnection(connection, reject)) return;
       connection.state = 'committing';
       // The client may hear of a lost connection before, after or instead of the COMMIT.
@@ -293,18 +316,25 @@ export class MemoryDatabase {
     });
   }
 
-  #rollBackFor(connection: Connection): Promise<void> {
-    if (!connection.isUsable || connection.state !== 'open') {
+  /** Closing the connection rolls back as well. */
+  async #rollBackFor(connection: Connection): Promise<void> {
+    const rolledBack = this.#inTurn(connection, () => this.#rollBack(connection));
+    try {
+      await within(rolledBack, ROLLBACK_MS_MAX, { error: connectionLost });
+    } catch {
       this.#lose(connection);
-      return Promise.resolve();
     }
-    const rolledBack = new Promise<void>((resolve) => {
+  }
+
+  async #rollBack(connection: Connection): Promise<void> {
+    if (!connection.isUsable) throw connectionLost();
+    if (connection.state !== 'open') return;
+    await new Promise<void>((resolve) => {
       this.#scheduler.park(this.#server, `rollback of ${connection.owner.name}`, () => {
         this.#end(connection, { isDurable: false });
         this.#answer(connection, 'ROLLBACK answered', resolve);
       });
     });
-    return within(rolledBack, ROLLBACK_MS_MAX, { error: connectionLost }).catch(() => {});
   }
 
   #losesConnection(connection: Connection, reject: (error: Error) => void): boolean {

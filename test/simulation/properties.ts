@@ -1,5 +1,6 @@
 import type { State } from '../../broker/src/domain/transaction.js';
 import { idValue } from '../../producer-sdk/src/local/barrier-sql.js';
+import type { Released } from '../../producer-sdk/src/local/telling.js';
 import type { MemoryDatabase } from './memory-database.js';
 import type { MemoryStore, Row } from './memory-store.js';
 import type { PlannedTransaction } from './plan.js';
@@ -21,6 +22,8 @@ export type Outcome = 'committed' | 'unknown' | 'rolledBack';
 interface Told {
   by: Process;
   outcome?: Outcome;
+  /** After a commit that the callback made by itself. */
+  messages?: Released | undefined;
 }
 
 export class Properties {
@@ -52,9 +55,9 @@ export class Properties {
     this.#told.set(id, { by });
   }
 
-  onEnd(id: string, outcome: Outcome): void {
+  onEnd(id: string, outcome: Outcome, messages?: Released): void {
     const told = this.#told.get(id);
-    if (told !== undefined) told.outcome = outcome;
+    if (told !== undefined) Object.assign(told, { outcome, messages });
   }
 
   onAcknowledged(op: 'prepare' | 'commit', id: string): void {
@@ -119,25 +122,35 @@ export class Properties {
     return this.#broken;
   }
 
-  /**
-   * A callback that commits by itself may do so before the broker holds its messages. The SDK says what
-   * happened and tries to hand them over late; without a broker nobody can.
-   */
-  #isOwed({ id, ending }: PlannedTransaction): boolean {
-    if (ending === 'commitByMistake' && !this.#store.rows.has(id)) return false;
-    return this.#producer.written.has(id);
+  #isOwed(planned: PlannedTransaction): boolean {
+    const { id } = planned;
+    if (!this.#producer.written.has(id)) return false;
+    return this.#store.rows.has(id) || !this.#mayBeMissing(planned);
   }
 
-  #judge({ id, ending }: PlannedTransaction): void {
+  /**
+   * A callback that commits by itself may do so before the broker holds its messages. The SDK tries to
+   * hand them over late; without a broker nobody can, and then whoever called is told, if he lives.
+   */
+  #mayBeMissing({ id, ending }: PlannedTransaction): boolean {
+    const { outcome, messages } = this.#told.get(id) ?? {};
+    if (ending !== 'commitByMistake') return false;
+    if (outcome === undefined || outcome === 'unknown') return true;
+    return messages === 'notHeld' || messages === 'unknown';
+  }
+
+  #judge({ id }: PlannedTransaction): void {
     const row = this.#store.rows.get(id);
     const isCommitted = this.#producer.written.has(id);
-    const outcome = this.#told.get(id)?.outcome;
+    const { outcome, messages } = this.#told.get(id) ?? {};
     if (outcome === 'committed' && !isCommitted) {
       this.broken(`lied: ${id} was told committed and is not there`);
     }
-    // When the connection dies behind a callback's own COMMIT, the SDK sees an error before COMMIT.
-    if (outcome === 'rolledBack' && isCommitted && ending !== 'commitByMistake') {
+    if (outcome === 'rolledBack' && isCommitted) {
       this.broken(`lied: ${id} was told rolled back and is there`);
+    }
+    if (messages === 'notHeld' && row !== undefined) {
+      this.broken(`lied: ${id} was told to be held by nobody and is ${row.state.state}`);
     }
     if (row === undefined) {
       if (this.#acknowledged.has(`prepare ${id}`)) this.broken(`lost: ${id} was prepared`);

@@ -1,4 +1,5 @@
 import { isEscrowError } from '@escrowmq/protocol';
+import type { Released } from '../../producer-sdk/src/local/telling.js';
 import { type BrokerNode, startBroker } from './broker-node.js';
 import { startConsumer } from './consumer-node.js';
 import { Faults } from './faults.js';
@@ -280,15 +281,19 @@ class World {
     this.#scheduler.park(process, `begins ${planned.id}`, () => {
       this.#properties.onBegin(planned.id, process);
       void node?.transact(planned).then(
-        ({ outcome }) => this.#ended(process, planned.id, outcome),
-        (error: unknown) => this.#ended(process, planned.id, outcomeOf(error), error),
+        ({ outcome }) => this.#ended(process, planned.id, { outcome }),
+        (error: unknown) => this.#ended(process, planned.id, { ...toldBy(error), error }),
       );
     });
   }
 
-  #ended(process: Process, id: string, outcome: Outcome, error?: unknown): void {
+  #ended(
+    process: Process,
+    id: string,
+    { outcome, messages, error }: { outcome: Outcome; messages?: Released; error?: unknown },
+  ): void {
     this.#scheduler.note(process, `${id} is ${outcome} ${error ?? ''}`);
-    this.#properties.onEnd(id, outcome);
+    this.#properties.onEnd(id, outcome, messages);
   }
 
   /** Either instance answers checks; a load balancer stands before them. */
@@ -319,8 +324,8 @@ export async function simulate(options: RunOptions): Promise<RunResult> {
 }
 
 /** What is thrown means rolled back, unless it says that the callback did something else. */
-function outcomeOf(error: unknown): Outcome {
-  const outcome = isEscrowError(error) ? error.details.outcome : undefined;
-  if (outcome === 'commit') return 'committed';
-  return outcome === 'unknown' ? 'unknown' : 'rolledBack';
+function toldBy(error: unknown): { outcome: Outcome; messages?: Released } {
+  const { outcome, messages } = isEscrowError(error) ? error.details : {};
+  if (outcome === 'commit') return { outcome: 'committed', messages: messages as Released };
+  return { outcome: outcome === 'unknown' ? 'unknown' : 'rolledBack' };
 }
