@@ -11,6 +11,7 @@ import { uuidv7 } from 'uuidv7';
 import { type FakeBroker, startFakeBroker } from '../support/fake-broker.js';
 import { ask, recordingLogger, SIGNING_SECRET } from '../support/producer-database.js';
 import { freshPostgresDatabase } from '../support/servers.js';
+import { until } from '../support/until.js';
 
 const message = { topic: 'user', data: 7 };
 const { logger } = recordingLogger();
@@ -132,6 +133,11 @@ test('a callback that swallowed a deadlock and went on is not committed', async 
       await tx.query("update account set phone = 'a' where id = 11");
       await other.query("update account set phone = 'b' where id = 12");
       const waiting = other.query("update account set phone = 'b' where id = 11");
+      // PostgreSQL looks for a deadlock once in a wait: the victim must come last.
+      await until('the other one waits', async () => {
+        const { rows } = await observer.query('select 1 from pg_locks where not granted');
+        return rows.length > 0;
+      });
       await expect(tx.query("update account set phone = 'a' where id = 12")).rejects.toMatchObject({
         code: '40P01',
       });
@@ -341,7 +347,7 @@ test('what is neither a pool nor a client of pg is refused with a sentence', () 
 });
 
 test('a COMMIT that PostgreSQL answers with ROLLBACK is an error, whatever was seen before', async () => {
-  const limits = { connectionTimeoutMs: 1_000, commitTimeoutMs: 1_000 };
+  const limits = { connectionTimeoutMs: 10_000, commitTimeoutMs: 10_000 };
   const committed = fromPg(pool).session(async (executor) => {
     await executor.execute('insert into account (id) values (1)');
     await executor.execute('not sql').catch(() => undefined);
@@ -354,7 +360,7 @@ test('a COMMIT that PostgreSQL answers with ROLLBACK is an error, whatever was s
 });
 
 test('the guard alone sees an error that the callback swallowed', async () => {
-  const limits = { connectionTimeoutMs: 1_000, commitTimeoutMs: 1_000 };
+  const limits = { connectionTimeoutMs: 10_000, commitTimeoutMs: 10_000 };
   const given = fromPg(pool).transaction(async ({ tx, guard }) => {
     expect(await guard.holds()).toBe(true);
     await tx.query('not sql').catch(() => undefined);

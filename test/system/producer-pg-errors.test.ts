@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import pg from 'pg';
 import { isAnswered, type Meaning, meaningOf } from '../../database/src/server-errors.js';
 import { freshPostgresDatabase } from '../support/servers.js';
+import { until } from '../support/until.js';
 
 let pool: pg.Pool;
 
@@ -67,6 +68,11 @@ const cases: [string, Meaning | undefined, Work][] = [
       await other.query('update item set id = id where id = 2');
       await client.query('update item set id = id where id = 1');
       const waiting = other.query('update item set id = id where id = 1');
+      // PostgreSQL looks for a deadlock once in a wait: the victim must come last.
+      await until('the other one waits', async () => {
+        const { rows } = await pool.query('select 1 from pg_locks where not granted');
+        return rows.length > 0;
+      });
       await Promise.all([waiting, client.query('update item set id = id where id = 2')]);
     },
   ],
