@@ -156,7 +156,8 @@ test('a text of megabytes is cut, quickly', () => {
   const startedAt = performance.now();
   log.info('x', { detail: 'amqp://'.repeat(1_000_000) });
   log.info('x', { detail: 'password='.repeat(1_000_000) });
-  expect(performance.now() - startedAt).toBeLessThan(1_000);
+  // Tens of milliseconds; a pattern that goes back over what it read takes minutes.
+  expect(performance.now() - startedAt).toBeLessThan(10_000);
   expect(lines.every((line) => line.length < 1_500)).toBe(true);
 });
 

@@ -78,7 +78,7 @@ test('a check is answered at once, while the next poll already waits for more', 
   const startedAt = performance.now();
   const ids = broker.offer(1);
   await until('it is answered', () => broker.answers().length === 1);
-  expect(performance.now() - startedAt).toBeLessThan(2_000);
+  expect(performance.now() - startedAt).toBeLessThan(10_000);
   expect(broker.answers()).toEqual(commits(ids));
   await until('the next poll waits', () => broker.waiting() === 1);
   expect(broker.polls[0]).toMatchObject({ waitMs: 30_000, limit: 8, answers: [] });
@@ -250,7 +250,7 @@ test('close does not wait for the pause after a failure', async () => {
   await until('the failure is told', () => records.length === 1);
   const startedAt = performance.now();
   await poller.close();
-  expect(performance.now() - startedAt).toBeLessThan(2_000);
+  expect(performance.now() - startedAt).toBeLessThan(10_000);
 });
 
 test('runOnce answers what is due at every broker and says how much that was', async () => {

@@ -76,7 +76,8 @@ test.each<[string, Answer]>([
   const { seen, get } = await start(answer);
   const startedAt = performance.now();
   await expect(get('/slow', 100)).rejects.toThrow('no answer within 100 ms');
-  expect(performance.now() - startedAt).toBeLessThan(600);
+  // The rest is the machine's; the drip would go on for ever.
+  expect(performance.now() - startedAt).toBeLessThan(5_000);
   await until('the connection is closed', () => seen.closedConnections === 1);
   // The only connection of the pool is free for the next one.
   expect((await get('/next', 5_000)).text).toBe('fine');
