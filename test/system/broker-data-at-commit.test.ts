@@ -134,7 +134,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
   test('a check answered "commit" counts only with the data', async () => {
     const endpoint = await startCheckEndpoint();
     const checked = uniqueName('checked');
-    const policy = { firstDelayMs: 0, delayMsMax: 200, timeoutMs: 1_000 };
+    const policy = { firstDelayMs: 0, delayMsMax: 200, timeoutMs: 10_000 };
     await registerGroup(broker.url, checked, [endpoint.url], policy);
     let bringsData = false;
     endpoint.answer = (check, response) => {

@@ -67,7 +67,7 @@ test('when the first endpoint is dead, the next check goes to the next one', asy
   living.answer = decide('rollback');
   try {
     const dead = await deadUrl();
-    const policy = { firstDelayMs: 0, delayMsMax: 200, timeoutMs: 1_000 };
+    const policy = { firstDelayMs: 0, delayMsMax: 200, timeoutMs: 10_000 };
     await registerGroup(broker.url, group, [dead, living.url], policy);
     const id = await prepare();
     const stateOf = async (each: string) => (await view(broker.url, each)).state;
@@ -94,7 +94,7 @@ test('many checks at once, and a dead endpoint before and after the living one: 
   const living = await startCheckEndpoint();
   living.answer = decide('rollback');
   try {
-    const policy = { firstDelayMs: 0, delayMsMax: 200, timeoutMs: 1_000, concurrencyMax: 2 };
+    const policy = { firstDelayMs: 0, delayMsMax: 200, timeoutMs: 10_000, concurrencyMax: 2 };
     const urls = [await deadUrl(), living.url, await deadUrl()];
     await registerGroup(broker.url, group, urls, policy);
     const ids = await Promise.all(Array.from({ length: 40 }, prepare));

