@@ -4,6 +4,7 @@ import { HEADERS, queueName } from '@escrowmq/protocol';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { type ConsumerBench, openBench } from '../support/consumer-bench.js';
 import { amqpProperties, publish } from '../support/publish.js';
+import { deferred } from '../support/ready.js';
 import { rabbitmqUrl } from '../support/servers.js';
 import { until } from '../support/until.js';
 
@@ -230,15 +231,19 @@ test('no more handlers run at a time than concurrency allows, and as many as it 
   let most = 0;
   let done = 0;
   const total = 12;
+  const released = deferred();
   await bench.consumer.subscribe({ ...names, concurrency: 3 }, async () => {
     running += 1;
     most = Math.max(most, running);
+    await released.promise;
     // Long enough for RabbitMQ to deliver more, if it were allowed to.
     await pause(30);
     running -= 1;
     done += 1;
   });
   for (let n = 0; n < total; n += 1) await publish(bench.channel, { ...names, data: n });
+  await until('as many run as may', () => running === 3);
+  released.resolve();
   await until('all were handled', () => done === total);
   expect(most).toBe(3);
 });

@@ -96,8 +96,9 @@ test('a failing message holds its key and no other, and waits in its place', asy
   const watch = new KeyWatch();
   const broken = deferred();
   await bench.consumer.subscribe(
-    // One handler at a time: a key that waits must let go of it.
-    { ...options, concurrency: 1, retryDelaysMs: [150] },
+    // One handler at a time: a key that waits must let go of it, for long enough that a busy machine
+    // handles the others meanwhile.
+    { ...options, concurrency: 1, retryDelaysMs: [2_000] },
     (message) => {
       watch.begin(message)('done');
       if (message.orderingKey === 'stuck' && message.sequence === 1 && message.attempts === 0) {
@@ -142,7 +143,8 @@ test('what is given up is a dead letter with its cause, and its key goes on', as
   // The first of three, though no copy told of it.
   const { [HEADERS.firstFailedAt]: firstAt, [HEADERS.lastFailedAt]: lastAt } =
     first.properties.headers!;
-  expect(Math.abs(Number(firstAt) - failed[0]!)).toBeLessThan(20);
+  expect(firstAt).toBeGreaterThanOrEqual(failed[0]!);
+  expect(firstAt).toBeLessThanOrEqual(failed[1]!);
   // Two pauses, of 30 ms less their jitter.
   expect(Number(lastAt) - Number(firstAt)).toBeGreaterThanOrEqual(20);
   const second = await bench.takeDeadLetter();
@@ -202,8 +204,11 @@ test('a second instance takes over in order when the first closes', async () => 
   // More than an instance may hold, so that there is something to go on with too early.
   const count = 2 * PARTITION_PREFETCH;
   const keys = keysNamed(2);
+  const closing = deferred();
   const handler = async (message: Message) => {
     const end = watch.begin(message);
+    // The first is not to be through with all before it is closed.
+    if (watch.calls.length > 20) await closing.promise;
     await pause(5);
     end('done');
   };
@@ -211,7 +216,9 @@ test('a second instance takes over in order when the first closes', async () => 
   await publishKeyed(bench.channel, keyedMessages(bench.topic, keys, count));
   await until('some were handled', () => watch.calls.length > 20);
   await bench.consumer.subscribe(options, handler);
-  await first.close();
+  const closed = first.close();
+  closing.resolve();
+  await closed;
   expect(watch.calls.length).toBeLessThan(2 * count);
   await until('all were handled', () => watch.isDone(keys, count));
   for (const key of keys) expect(watch.firstCalls(key)).toEqual(numbersTo(count));
@@ -222,14 +229,19 @@ test('a second instance takes over in order when the first closes', async () => 
 
 test('paused, nothing is handled; resumed, it goes on where it was', async () => {
   const watch = new KeyWatch();
+  const pausing = deferred();
   const subscription = await bench.consumer.subscribe(options, async (message) => {
     const end = watch.begin(message);
+    // Not all are to be handled before the pause.
+    if (watch.calls.length > 3) await pausing.promise;
     await pause(5);
     end('done');
   });
   await publishKeyed(bench.channel, keyedMessages(bench.topic, ['k'], 30));
   await until('some were handled', () => watch.calls.length > 3);
-  await subscription.pause();
+  const paused = subscription.pause();
+  pausing.resolve();
+  await paused;
   const calls = watch.calls.length;
   expect(calls).toBeLessThan(30);
   await publish(bench.channel, { topic: bench.topic, data: 'no key' });
