@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { LIMITS } from './limits.js';
+import { PUT_ANSWER, PUT_OPTIONS } from './settings.js';
 
 /** How a group's endpoints are called, for checks and compensations. Every field has a default. */
 export const CheckPolicy = z
@@ -55,19 +56,7 @@ export const ProducerGroupRequest = z
       .default([])
       .describe('Called when a message that has "compensate" was given up for good'),
     checkPolicy: CheckPolicy.prefault({}),
-    version: z
-      .int()
-      .min(0)
-      .optional()
-      .describe(
-        'Of these settings, by the caller. Lower than the stored one: nothing changes. Without one they are replaced, and the stored version stays',
-      ),
-    rotateSecret: z
-      .boolean()
-      .default(false)
-      .describe(
-        'Make a new signing secret; checks carry both signatures for a day. Not with a version that is too low',
-      ),
+    ...PUT_OPTIONS,
   })
   .meta({ id: 'ProducerGroupRequest' });
 export type ProducerGroupInput = z.input<typeof ProducerGroupRequest>;
@@ -79,18 +68,8 @@ export const ProducerGroupAnswer = z
     checkUrls: z.array(z.string()),
     compensationUrls: z.array(z.string()).optional(),
     checkPolicy: CheckPolicy,
-    version: z
-      .int()
-      .optional()
-      .describe('Of the stored settings; 0 as long as nobody has given one'),
-    applied: z
-      .boolean()
-      .optional()
-      .describe('To a registration: false when its version was lower than the stored one'),
-    signingSecret: z
-      .string()
-      .optional()
-      .describe('whsec_…; only when the group was created or the secret rotated'),
+    ...PUT_ANSWER,
+    version: PUT_ANSWER.version.optional(),
   })
   .meta({ id: 'ProducerGroupAnswer' });
 export type ProducerGroupAnswer = z.infer<typeof ProducerGroupAnswer>;

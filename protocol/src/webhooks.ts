@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { ConsumerGroupName, RoutingKey, Topic } from './names.js';
 import { CheckUrl } from './producer-groups.js';
+import { PUT_ANSWER, PUT_OPTIONS } from './settings.js';
 
 /** Why each limit is where it is. */
 export const WEBHOOK_LIMITS = {
@@ -106,17 +107,7 @@ export const WebhookRequest = z
       'The consumer group whose queue holds the messages. Can not change afterwards. Default: the name of the webhook',
     ),
     ...settings,
-    version: z
-      .int()
-      .min(0)
-      .optional()
-      .describe(
-        'Of these settings, by the caller. Lower than the stored one: nothing changes. Without one they are replaced, and the stored version stays',
-      ),
-    rotateSecret: z
-      .boolean()
-      .default(false)
-      .describe('Make a new signing secret; calls carry both signatures for a day'),
+    ...PUT_OPTIONS,
     enabled: z
       .boolean()
       .optional()
@@ -139,15 +130,7 @@ export const WebhookAnswer = z
       .object({ since: z.int().describe('UTC milliseconds'), reason: z.string() })
       .optional()
       .describe('Since when and why; its messages wait in their queue'),
-    version: z.int().describe('Of the stored settings; 0 as long as nobody has given one'),
-    applied: z
-      .boolean()
-      .optional()
-      .describe('To a PUT: false when its version was lower than the stored one'),
-    signingSecret: z
-      .string()
-      .optional()
-      .describe('whsec_…; only when the webhook was created or the secret rotated'),
+    ...PUT_ANSWER,
   })
   .meta({ id: 'WebhookAnswer' });
 export type WebhookAnswer = z.infer<typeof WebhookAnswer>;
