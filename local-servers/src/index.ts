@@ -13,7 +13,7 @@ export {
   type PrivateMysqlOptions,
   startPrivateMysql,
 } from './mysql.js';
-export { ensureServerPackages, type Server } from './packages.js';
+export { ensurePackages, ensureServerPackages, type Server } from './packages.js';
 export {
   createPostgresDatabase,
   dropPostgresDatabases,

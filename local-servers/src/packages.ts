@@ -64,37 +64,62 @@ exit 1
  */
 export async function ensureServerPackages(
   servers: readonly Server[],
-  say: (line: string) => void = (line) => process.stderr.write(`${line}\n`),
+  say = tellOnStderr,
 ): Promise<void> {
-  const missing = servers.filter((server) => !isInstalled(server));
+  const variables = servers.map((server) => `ESCROW_TEST_${server.toUpperCase()}`).join(' and ');
+  const otherwise = `start a Docker engine, or set ${variables} to the URL of a running server`;
+  const find = { rabbitmq: findRabbitmq, mysql: findMysql, postgres: findPostgres };
+  const packages = servers.map((server) => ({
+    name: DEBIAN_PACKAGE[server],
+    isInstalled: () => find[server]() !== undefined,
+  }));
+  await ensurePackages(packages, { say, otherwise });
+}
+
+/** What is used beside npm packages, by the name that Debian and Ubuntu give it. */
+export interface DebianPackage {
+  name: string;
+  /** Whether what is used of it is there, wherever it came from. */
+  isInstalled(): boolean;
+}
+
+/**
+ * Makes sure that packages are there. On Debian and Ubuntu, root has what is missing installed by
+ * apt-get, without leaving a service running; several processes may ask at once.
+ *
+ * @param options.say where the one line goes that tells why this takes a while @default standard error
+ * @param options.otherwise what somebody may do instead of installing it, for the error
+ * @throws Error that says in its first line what to install, when this process may not or can not
+ * @example await ensurePackages([{ name: 'libfaketime', isInstalled: () => existsSync(LIBRARY) }]);
+ */
+export async function ensurePackages(
+  packages: readonly DebianPackage[],
+  { say = tellOnStderr, otherwise }: { say?: (line: string) => void; otherwise?: string } = {},
+): Promise<void> {
+  const missing = packages.filter((each) => !each.isInstalled());
   if (missing.length === 0) return;
 
-  const packages = missing.map((server) => DEBIAN_PACKAGE[server]);
-  const names = packages.join(' and ');
+  const names = missing.map(({ name }) => name);
+  const named = names.join(' and ');
   const root = process.getuid?.() === 0;
   if (!root || findExecutable('apt-get') === undefined || findExecutable('flock') === undefined) {
     const how =
       findExecutable('apt-get') === undefined
         ? "with this system's package manager"
-        : `as root (apt-get install --no-install-recommends ${packages.join(' ')})`;
-    const variables = missing.map((server) => `ESCROW_TEST_${server.toUpperCase()}`).join(' and ');
-    throw new Error(
-      `${names} is not installed: install it ${how}, start a Docker engine, or set ${variables} to the URL of a running server`,
-    );
+        : `as root (apt-get install --no-install-recommends ${names.join(' ')})`;
+    const or = otherwise === undefined ? '' : `, ${otherwise}`;
+    throw new Error(`${named} is not installed: install it ${how}${or}`);
   }
-  say(`installing ${names} with apt-get (no service is started; about a minute)`);
-  await install(packages);
+  say(`installing ${named} with apt-get (no service is started; about a minute)`);
+  await install(names);
 
-  const still = missing.filter((server) => !isInstalled(server));
+  const still = missing.filter((each) => !each.isInstalled()).map(({ name }) => name);
   if (still.length > 0) {
-    throw new Error(`apt-get installed ${names}, but no ${still.join(' or ')} server was found`);
+    throw new Error(`apt-get installed ${still.join(' and ')}, and it is not where it should be`);
   }
 }
 
-function isInstalled(server: Server): boolean {
-  const find = { rabbitmq: findRabbitmq, mysql: findMysql, postgres: findPostgres };
-  return find[server]() !== undefined;
-}
+const tellOnStderr = (line: string) => void process.stderr.write(`${line}\n`);
 
 async function install(packages: string[]): Promise<void> {
   const lines: string[] = [];

@@ -8,7 +8,7 @@ import {
   nodeCheckListener,
   nodeCompensationListener,
 } from '@escrowmq/producer';
-import { afterEach, describe, expect, test } from '@jest/globals';
+import { afterEach, expect, test } from '@jest/globals';
 import type { ConsumeMessage } from 'amqplib';
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
 import { Webhook } from 'standardwebhooks';
@@ -17,7 +17,8 @@ import { bindQueue } from '../support/bound-queue.js';
 import { call, registerGroup, view } from '../support/broker-client.js';
 import { type BrokerProcess, startBrokerProcess } from '../support/broker-process.js';
 import { decide, startCheckEndpoint } from '../support/check-endpoint.js';
-import { type FakeTime, fakeTime, mayFakeTime } from '../support/fake-time.js';
+import { describeUnless } from '../support/describe-unless.js';
+import { type FakeTime, fakeTime, fakeTimeProblem } from '../support/fake-time.js';
 import { startProducerDatabase } from '../support/producer-database.js';
 import { onChannel } from '../support/rabbit.js';
 import { freshMysqlDatabase, rabbitmqUrl, uniqueName } from '../support/servers.js';
@@ -124,10 +125,7 @@ async function giveUp({ properties }: ConsumeMessage): Promise<void> {
   });
 }
 
-if (!mayFakeTime) {
-  process.stderr.write('F42 and F43 are skipped: install the package faketime (libfaketime)\n');
-}
-(mayFakeTime ? describe : describe.skip)('clocks that are wrong', () => {
+describeUnless(await fakeTimeProblem())('clocks that are wrong', () => {
   test('of instances, an hour ahead and two behind, decide nothing: checks come when the store says (F42)', async () => {
     const store = await freshMysqlDatabase();
     const ahead = timeOf('+3600');

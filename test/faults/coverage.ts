@@ -4,9 +4,12 @@ import { fileURLToPath } from 'node:url';
 
 /*
  * The faults that EscrowMQ has to stand, each under an id that does not change. A test of one ends
- * its title with the id in brackets, as in `test('… (F15, F16)'`; what no test tries has its reason
+ * its title with the id in brackets, as (F15) or (F15, F16); what no test tries has its reason
  * here. test/unit/fault-coverage.test.ts holds the two together, and prints the table when it is run
  * with ESCROW_TEST_FAULT_TABLE=1.
+ *
+ * A title counts whether or not its test can run on this machine. So nothing here is skipped but by
+ * `describeUnless`, which says what is missing, and fails in CI.
  */
 
 export const FAULTS = {
@@ -106,16 +109,25 @@ const SOURCE = /\.(ts|mjs)$/;
 const IDS_OF_A_TITLE = /\((F\d+(?:, F\d+)*)\)['"`]/g;
 
 /** Where the titles of tests name each id, known or not; paths are relative to test/. */
-export function titlesById(root = TESTS): Map<string, string[]> {
+export function titlesById(): Map<string, string[]> {
   const found = new Map<string, string[]>();
-  for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
-    const path = join(entry.parentPath, entry.name);
-    if (!entry.isFile() || !SOURCE.test(entry.name) || dirname(path) === root) continue;
-    for (const id of idsOf(readFileSync(path, 'utf8'))) {
-      found.set(id, [...(found.get(id) ?? []), relative(root, path)]);
-    }
+  for (const { path, text } of sources()) {
+    for (const id of idsOf(text)) found.set(id, [...(found.get(id) ?? []), path]);
   }
   return found;
+}
+
+/** The files, relative to test/, that name faults and yet skip a test by themselves, and how. */
+export const skipsInTests = (): string[] =>
+  sources().flatMap(({ path, text }) => skipsOf(text).map((skip) => `${path}: ${skip}`));
+
+/** All that lies in a folder of test/. */
+function sources(): { path: string; text: string }[] {
+  return readdirSync(TESTS, { recursive: true, withFileTypes: true })
+    .map((entry) => ({ entry, path: join(entry.parentPath, entry.name) }))
+    .filter(({ entry }) => entry.isFile() && SOURCE.test(entry.name))
+    .map(({ path }) => ({ path: relative(TESTS, path), text: readFileSync(path, 'utf8') }))
+    .filter(({ path }) => dirname(path) !== '.');
 }
 
 /** The ids that titles in this source name, each once. */
@@ -123,6 +135,14 @@ export function idsOf(source: string): string[] {
   const lists = [...source.matchAll(IDS_OF_A_TITLE)].map(([, list = '']) => list.split(', '));
   return [...new Set(lists.flat())];
 }
+
+/** jest's `skip` and its like, which leave a title standing that nothing tries. */
+const SKIPS =
+  /\b(?:describe|test|it)(?:\.\w+)*\.(?:skip|only|todo|failing)\b|\bx(?:describe|test|it)\b/g;
+
+/** How this source skips a test by itself, if titles in it name faults. */
+export const skipsOf = (source: string): string[] =>
+  idsOf(source).length === 0 ? [] : (source.match(SKIPS) ?? []);
 
 /** What is wrong with a table of faults, reasons and titles, each in one sentence. */
 export function coverageFaults(

@@ -1,11 +1,12 @@
 import { type PrivateMysql, startPrivateMysql } from '@escrowmq/local-servers';
-import { afterEach, describe, expect, test } from '@jest/globals';
+import { afterEach, expect, test } from '@jest/globals';
 import { createConnection } from 'mysql2/promise';
 import { bindQueue } from '../support/bound-queue.js';
 import { call, registerGroup } from '../support/broker-client.js';
 import { type BrokerProcess, startBrokerProcess } from '../support/broker-process.js';
+import { describeUnless } from '../support/describe-unless.js';
 import { rabbitmqUrl, uniqueName } from '../support/servers.js';
-import { mayMount, mountSmallDisk, type SmallDisk } from '../support/small-disk.js';
+import { mountSmallDisk, type SmallDisk, smallDiskProblem } from '../support/small-disk.js';
 import { until } from '../support/until.js';
 
 /** Each takes pages of its own, so that a full disk is noticed by the first or second. */
@@ -91,11 +92,7 @@ test('a MySQL that becomes read-only refuses prepares for as long as it is, and 
   expect(await broker.stop()).toBe(0);
 });
 
-const maySetUpDisks = mayMount();
-if (!maySetUpDisks) {
-  process.stderr.write('F77 is skipped: this user may not mount a tmpfs; run it as root\n');
-}
-(maySetUpDisks ? describe : describe.skip)('a disk that is full in the middle of work', () => {
+describeUnless(smallDiskProblem())('a disk that is full in the middle of work', () => {
   function disk(megabytes: number): SmallDisk {
     const made = mountSmallDisk(megabytes);
     clean.push(() => made.remove());

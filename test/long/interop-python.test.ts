@@ -1,4 +1,4 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { ensurePackages } from '@escrowmq/local-servers';
 import { createProducer, type Producer } from '@escrowmq/producer';
 import {
   messageIdOf,
@@ -33,11 +34,25 @@ const folder = mkdtempSync(join(tmpdir(), 'escrow-python-'));
 
 const python = await installed();
 
+/** What `python3 -m` knows. */
+function hasModule(name: string): boolean {
+  try {
+    execFileSync('python3', ['-m', name, '--help'], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** A Python with what the example needs; undefined where that can't be had, which is said. */
 async function installed(): Promise<string | undefined> {
   const venv = join(folder, 'venv');
   const interpreter = join(venv, 'bin', 'python');
   try {
+    await ensurePackages([
+      { name: 'python3-venv', isInstalled: () => hasModule('venv') },
+      { name: 'python3-pip', isInstalled: () => hasModule('pip') },
+    ]);
     // With the pip of the system: a pip of its own takes 13 s to put there instead of half a second.
     await run('python3', ['-m', 'venv', '--without-pip', venv]);
     const requirements = join(EXAMPLE, 'requirements.txt');
@@ -47,7 +62,7 @@ async function installed(): Promise<string | undefined> {
   } catch (error) {
     rmSync(folder, { recursive: true });
     process.stderr.write(
-      `SKIPPED: the consumer in Python needs python3 with venv and pip 22.3 (Debian: apt-get install python3-venv python3-pip) and a package index with pika: ${String(error)}\n`,
+      `SKIPPED: the consumer in Python needs python3 with venv and pip 22.3, and a package index with pika: ${String(error)}\n`,
     );
     return undefined;
   }

@@ -1,15 +1,27 @@
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { ensurePackages } from '@escrowmq/local-servers';
 
-/** Where Debian's package faketime puts its library, by kind of machine. */
+/** Where Debian's package libfaketime puts its library, by kind of machine. */
 const LIBRARIES = ['x86_64-linux-gnu', 'aarch64-linux-gnu'].map(
   (machine) => `/usr/lib/${machine}/faketime/libfaketimeMT.so.1`,
 );
-const library = LIBRARIES.find(existsSync);
+const library = () => LIBRARIES.find(existsSync);
 
-/** Without the library, tests that need another time are shown as skipped. */
-export const mayFakeTime = library !== undefined;
+/**
+ * Installs the library where that is permitted.
+ * @returns why there is no other time here and what to do; undefined when there is
+ */
+export async function fakeTimeProblem(): Promise<string | undefined> {
+  try {
+    const isInstalled = () => library() !== undefined;
+    await ensurePackages([{ name: 'libfaketime', isInstalled }]);
+    return undefined;
+  } catch (error) {
+    return String(error);
+  }
+}
 
 /** The clock on the wall of a process that is started with it. Its timers go as ever. */
 export interface FakeTime {
@@ -20,14 +32,15 @@ export interface FakeTime {
 }
 
 export function fakeTime(offset: string): FakeTime {
-  if (library === undefined) throw new Error('the package faketime is not installed');
+  const preload = library();
+  if (preload === undefined) throw new Error('libfaketime is not installed');
   const folder = mkdtempSync(join(tmpdir(), 'escrow-time-'));
   const file = join(folder, 'offset');
   const set = (to: string) => writeFileSync(file, to);
   set(offset);
   return {
     environment: {
-      LD_PRELOAD: library,
+      LD_PRELOAD: preload,
       FAKETIME_TIMESTAMP_FILE: file,
       // Read anew at every look at the clock.
       FAKETIME_NO_CACHE: '1',

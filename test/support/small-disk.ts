@@ -51,12 +51,12 @@ export function mountSmallDisk(megabytes: number): SmallDisk {
   };
 }
 
-/** Whether this process may mount at all; a test that can't be run is shown as skipped. */
-export function mayMount(): boolean {
+/** @returns why this process may not mount and what to do; undefined when it may */
+export function smallDiskProblem(): string | undefined {
   try {
     mountSmallDisk(1).remove();
-    return true;
+    return undefined;
   } catch {
-    return false;
+    return 'this process may not mount a tmpfs: run it as root, in a container with CAP_SYS_ADMIN';
   }
 }

@@ -1,11 +1,34 @@
 import { expect, test } from '@jest/globals';
-import { coverageFaults, coverageTable, FAULTS, idsOf, titlesById } from '../faults/coverage.js';
+import {
+  coverageFaults,
+  coverageTable,
+  FAULTS,
+  idsOf,
+  skipsInTests,
+  skipsOf,
+  titlesById,
+} from '../faults/coverage.js';
 
 test('each fault of the table is tried by a test, or has a reason why not', () => {
   const titles = titlesById();
   // With ESCROW_TEST_FAULT_TABLE=1 the table is what somebody wants to read.
   if (process.env.ESCROW_TEST_FAULT_TABLE === '1') process.stdout.write(coverageTable(titles));
   expect(coverageFaults(titles)).toEqual([]);
+});
+
+test('a test of a fault is skipped by describeUnless alone, which says so and fails in CI', () => {
+  expect(skipsInTests()).toEqual([]);
+});
+
+test('whatever jest has to leave a test out is found where titles name faults', () => {
+  // Put together here, because this file is searched like any other.
+  const named = (call: string) => `${call}('it holds (${'F01'})', () => {`;
+  const calls = ['test.skip', 'describe.only', 'it.todo', 'test.concurrent.failing', 'xtest'];
+  for (const call of calls) expect(skipsOf(named(call))).toEqual([call]);
+  for (const call of ['test', 'describe.each(CASES)', 'unit.skip', 'test.each(skip)']) {
+    expect(skipsOf(named(call))).toEqual([]);
+  }
+  expect(skipsOf("test.skip('nothing that is a fault', () => {")).toEqual([]);
 });
 
 test('the faults are numbered without a gap', () => {
