@@ -78,7 +78,7 @@ async function startProducer(broker: BrokerProcess, databaseUrl: string) {
 /** Registers accounts, one after the other and side by side, until it is stopped. */
 function keepRegistering(producer: Producer, pool: Pool, topic: string) {
   let stopped = false;
-  let ended = 0;
+  let committed = 0;
   async function worker(): Promise<void> {
     while (!stopped) {
       // What failed is rolled back, and what is unknown the databases will tell.
@@ -86,14 +86,18 @@ function keepRegistering(producer: Producer, pool: Pool, topic: string) {
         .transaction(pool, { topic, data: 1 }, (tx, { id }) =>
           tx.execute('insert into account (transaction) values (?)', [id]),
         )
-        .catch(() => undefined);
-      ended += 1;
+        .then(
+          () => {
+            committed += 1;
+          },
+          () => undefined,
+        );
     }
   }
   const workers = Array.from({ length: 6 }, worker);
   return {
-    get ended() {
-      return ended;
+    get committed() {
+      return committed;
     },
     stop: async () => {
       stopped = true;
@@ -129,8 +133,8 @@ test("a producer's database that is killed in the middle of COMMITs, three times
   const { pool, producer } = await startProducer(broker, await mysql.createDatabase());
   const registering = keepRegistering(producer, pool, topic);
   for (let kill = 1; kill <= 3; kill += 1) {
-    const before = registering.ended;
-    await until('transactions are under way', () => registering.ended > before + 50);
+    const before = registering.committed;
+    await until('transactions commit', () => registering.committed > before + 50, 30_000);
     await mysql.kill();
     await mysql.restart();
   }
@@ -154,12 +158,12 @@ test('connections of the broker that are killed in the middle of statements, thi
     const [rows] = await killer.query<RowDataPacket[]>(sql, [name, 'Sleep']);
     for (const { id } of rows) {
       // It may have ended by itself.
-      await killer.query(`kill ${id}`).catch(() => undefined);
-      killed += 1;
+      const done = await killer.query(`kill ${id}`).catch(() => undefined);
+      if (done !== undefined) killed += 1;
     }
   }
-  const before = registering.ended;
-  await until('transactions go on', () => registering.ended > before + 50);
+  const before = registering.committed;
+  await until('transactions go on', () => registering.committed > before + 50, 30_000);
   await registering.stop();
   await expectAgreement(pool, queue, broker);
 });
@@ -221,6 +225,7 @@ test('a broker goes on while a newer one has changed the schema, and does not st
   const { id } = prepared.body;
   expect((await call(`${broker.url}/v1/transactions/${id}/commit`, 'POST')).status).toBe(200);
   await until('it is forwarded', async () => (await view(broker.url, id)).state === 'forwarded');
+  await until('it has arrived', () => queue.received.length > 0);
   expect(queue.messageIds()).toEqual([`${id}-0`]);
   expect(await broker.stop()).toBe(0);
   await expect(broker.start()).rejects.toThrow(/SCHEMA_TOO_NEW|newer/);
