@@ -26,3 +26,4 @@ export {
   type PrivateRabbitmqOptions,
   startPrivateRabbitmq,
 } from './rabbitmq.js';
+export { startTcpProxy, type TcpProxy } from './tcp-proxy.js';

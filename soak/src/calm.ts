@@ -13,7 +13,7 @@ export const CALM_MS_MAX = 60_000;
 const SETTLING_MS = 2_000;
 const POLL_MS = 250;
 
-/** Fair weather on every link; every process runs; databases can be written. */
+/** Every link is whole; every process runs; databases can be written. */
 export async function heal(world: World): Promise<void> {
   for (const proxy of Object.values(world.proxies)) proxy.heal();
   for (const child of Object.values(world.processes)) child.signal('SIGCONT');

@@ -1,5 +1,9 @@
-import net, { type AddressInfo, type Socket } from 'node:net';
-import { type PrivateMysql, startPrivateMysql } from '@escrowmq/local-servers';
+import {
+  type PrivateMysql,
+  startPrivateMysql,
+  startTcpProxy,
+  type TcpProxy,
+} from '@escrowmq/local-servers';
 import { CheckPolicy } from '@escrowmq/protocol';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { byProducer } from '../../broker/src/domain/transaction.js';
@@ -15,7 +19,6 @@ import {
   prepare,
   rowOf,
 } from '../support/store-fixtures.js';
-import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
 import { until } from '../support/until.js';
 
 describe('a reply that is lost after the statement ran', () => {
@@ -24,11 +27,10 @@ describe('a reply that is lost after the statement ran', () => {
   let direct: OpenStore;
 
   beforeAll(async () => {
-    const url = new URL(await freshMysqlDatabase());
-    proxy = await startTcpProxy({ host: url.hostname, port: Number(url.port) });
-    direct = await openMysqlForTest(url.href);
-    url.port = String(proxy.port);
-    behindProxy = await openMysqlForTest(url.href);
+    const url = await freshMysqlDatabase();
+    proxy = await startTcpProxy(url);
+    direct = await openMysqlForTest(url);
+    behindProxy = await openMysqlForTest(proxy.url);
   });
   afterAll(async () => {
     await behindProxy.store.close();
@@ -37,7 +39,7 @@ describe('a reply that is lost after the statement ran', () => {
   });
 
   /** The next statement with this text runs, and its answer never arrives. */
-  const loseAnswerTo = (statement: string) => proxy.cutNext(Buffer.from(statement), 'after');
+  const loseAnswerTo = (statement: string) => proxy.cutNext(statement, 'after');
   /** The command byte tells this statement from others that hold the word. */
   const COMMIT = '\x03commit';
 
@@ -194,63 +196,20 @@ describe('a MySQL that goes away', () => {
 });
 
 test('a MySQL that stops answering costs each call its limit, not the whole pool', async () => {
-  const url = new URL(await freshMysqlDatabase());
-  await (await openMysqlForTest(url.href)).store.close();
-  const proxy = await startFreezer({ host: url.hostname, port: Number(url.port) });
-  url.port = String(proxy.port);
-  const store = createStore(openMysqlDatabase(url.href, 200), 'test');
+  const url = await freshMysqlDatabase();
+  await (await openMysqlForTest(url)).store.close();
+  const proxy = await startTcpProxy(url);
+  const store = createStore(openMysqlDatabase(proxy.url, 200), 'test');
   // More than the pool has connections.
   const calls = () => Promise.allSettled(Array.from({ length: 12 }, () => store.now()));
   expect((await calls()).map(({ status }) => status)).toEqual(Array(12).fill('fulfilled'));
-  proxy.freeze();
+  const connections = proxy.connections();
+  proxy.impair({ kind: 'blackHole' });
   const frozen = calls();
   // The first attempts are cut off, then new connections are made, which answer.
-  await until('the connections are given up', () => proxy.closedByClient() >= 10);
-  proxy.thaw();
+  await until('the connections are given up', () => proxy.connections() >= connections + 10);
+  proxy.heal();
   expect((await frozen).map(({ status }) => status)).toEqual(Array(12).fill('fulfilled'));
   await store.close();
   await proxy.close();
 });
-
-/** A proxy that can keep everything to itself, as a network that swallows packets does. */
-async function startFreezer(target: { host: string; port: number }) {
-  const sockets = new Set<Socket>();
-  let frozen = false;
-  let closed = 0;
-  const server = net.createServer((client) => {
-    const upstream = net.connect(target);
-    let swallowed = false;
-    const pass = (to: Socket) => (chunk: Buffer) => {
-      swallowed ||= frozen;
-      if (!swallowed) to.write(chunk);
-    };
-    client.on('data', pass(upstream));
-    upstream.on('data', pass(client));
-    client.on('close', () => {
-      if (swallowed) closed += 1;
-      upstream.destroy();
-    });
-    upstream.on('close', () => client.destroy());
-    for (const socket of [client, upstream]) {
-      sockets.add(socket);
-      socket.on('error', () => socket.destroy());
-      socket.on('close', () => sockets.delete(socket));
-    }
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return {
-    port: (server.address() as AddressInfo).port,
-    freeze: () => {
-      frozen = true;
-    },
-    thaw: () => {
-      frozen = false;
-    },
-    closedByClient: () => closed,
-    close: () =>
-      new Promise<void>((resolve) => {
-        server.close(() => resolve());
-        for (const socket of sockets) socket.destroy();
-      }),
-  };
-}

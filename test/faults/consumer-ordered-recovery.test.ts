@@ -5,6 +5,7 @@ import {
   createConsumer,
   PermanentError,
 } from '@escrowmq/consumer';
+import { startTcpProxy } from '@escrowmq/local-servers';
 import { orderingSlotOf, partitionOf, queueName } from '@escrowmq/protocol';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import type { ConsumerBench } from '../support/consumer-bench.js';
@@ -19,7 +20,6 @@ import {
   PARTITIONS,
   publishKeyed,
 } from '../support/ordered-bench.js';
-import { openWire } from '../support/rabbit.js';
 import { deferred } from '../support/ready.js';
 import { rabbitmqUrl } from '../support/servers.js';
 import { until } from '../support/until.js';
@@ -36,15 +36,15 @@ afterEach(async () => {
 });
 
 /** With a consumer whose connections the test cuts. */
-async function throughAWire(
+async function throughAProxy(
   work: (consumer: Consumer, cut: () => Promise<void>) => Promise<void>,
 ): Promise<void> {
-  const wire = await openWire(rabbitmqUrl());
+  const proxy = await startTcpProxy(rabbitmqUrl());
   const events: ConsumerEvent[] = [];
-  const consumer = createConsumer({ rabbitmq: wire.url, logger: (event) => events.push(event) });
+  const consumer = createConsumer({ rabbitmq: proxy.url, logger: (event) => events.push(event) });
   async function cut(): Promise<void> {
     const before = events.length;
-    wire.breakAll();
+    proxy.cut();
     await until('every queue is consumed again', () => {
       const begun = events.slice(before).filter(({ event }) => event === 'consuming');
       return begun.length === PARTITIONS + 1;
@@ -54,7 +54,7 @@ async function throughAWire(
     await work(consumer, cut);
   } finally {
     await consumer.close();
-    await wire.close();
+    await proxy.close();
   }
 }
 
@@ -68,7 +68,7 @@ function keysOfOnePartition(count: number): string[] {
 test('what was out when the connection was cut comes again in order, and never overlaps', async () => {
   const keys = keysNamed(10);
   const watch = new KeyWatch();
-  await throughAWire(async (consumer, cut) => {
+  await throughAProxy(async (consumer, cut) => {
     await consumer.subscribe(options, async (message) => {
       const end = watch.begin(message);
       // Deaf to its signal: it goes on when the channel is lost.
@@ -99,7 +99,7 @@ test('what comes again after a cut waits for the handler that still runs from be
   const watch = new KeyWatch();
   const gate = deferred();
   const [gated, hanging, free] = keysOfOnePartition(3) as [string, string, string];
-  await throughAWire(async (consumer, cut) => {
+  await throughAProxy(async (consumer, cut) => {
     await consumer.subscribe({ ...options, handlerTimeoutMs: 2_000 }, async (message) => {
       const end = watch.begin(message);
       const call = watch.calls.length;

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import http, { type Server } from 'node:http';
 import { fileURLToPath } from 'node:url';
+import { startTcpProxy } from '@escrowmq/local-servers';
 import { createOutboxRelay, createProducer, type Producer } from '@escrowmq/producer';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { type BoundQueue, bindQueue } from '../support/bound-queue.js';
@@ -10,7 +11,6 @@ import { recordingLogger } from '../support/producer-database.js';
 import { MARIADB, POSTGRES, type SuiteConnections } from '../support/producer-databases.js';
 import { startOutboxDatabase } from '../support/producer-outbox.js';
 import { rabbitmqUrl, uniqueName } from '../support/servers.js';
-import { startTcpProxy } from '../support/tcp-proxy.js';
 import { until } from '../support/until.js';
 
 const COMMAND = fileURLToPath(
@@ -126,11 +126,10 @@ describe.each([MARIADB, POSTGRES])('an outbox on $name, relayed to the broker', 
 
   test('a relay killed between sending and marking repeats nothing at RabbitMQ', async () => {
     await leave(50);
-    const target = new URL(broker.url);
-    const proxy = await startTcpProxy({ host: target.hostname, port: Number(target.port) });
+    const proxy = await startTcpProxy(broker.url);
     opened.push(proxy);
-    const cut = proxy.cutNext(Buffer.from('/v1/batch'), 'after');
-    const child = startCommand(`http://127.0.0.1:${proxy.port}`);
+    const cut = proxy.cutNext('/v1/batch', 'after');
+    const child = startCommand(proxy.url);
     await cut;
     child.kill('SIGKILL');
     await once(child, 'exit');

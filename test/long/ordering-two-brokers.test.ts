@@ -1,3 +1,4 @@
+import { startTcpProxy, type TcpProxy } from '@escrowmq/local-servers';
 import { HEADERS } from '@escrowmq/protocol';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import amqplib, { type Channel, type ChannelModel } from 'amqplib';
@@ -5,7 +6,6 @@ import { call, registerGroup } from '../support/broker-client.js';
 import { type BrokerProcess, freshStore, startBrokerProcess } from '../support/broker-process.js';
 import { rabbitmqUrl, uniqueName } from '../support/servers.js';
 import { newId } from '../support/store-fixtures.js';
-import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
 import { until } from '../support/until.js';
 
 const KEYS = 1_000;
@@ -31,12 +31,10 @@ let repeats = 0;
 
 beforeAll(async () => {
   const store = await freshStore('mysql');
-  const rabbitmq = new URL(rabbitmqUrl());
-  proxy = await startTcpProxy({ host: rabbitmq.hostname, port: Number(rabbitmq.port) });
-  rabbitmq.port = String(proxy.port);
+  proxy = await startTcpProxy(rabbitmqUrl());
   brokers = [];
   for (let n = 0; n < 2; n += 1) {
-    brokers.push(await startBrokerProcess({ store: store.url, rabbitmq: rabbitmq.href }));
+    brokers.push(await startBrokerProcess({ store: store.url, rabbitmq: proxy.url }));
   }
   await registerGroup(brokers[0]?.url ?? '', 'accounts');
   connection = await amqplib.connect(rabbitmqUrl());
@@ -117,7 +115,7 @@ test(
     // The confirms of what is on its way are lost: it is published again.
     for (const share of [0.05, 0.15, 0.25]) {
       await at(share);
-      await proxy.cutNext(Buffer.from(HEADERS.sequence), 'after');
+      await proxy.cutNext(HEADERS.sequence, 'after');
     }
     await at(0.3);
     await channel.unbindQueue(queue, topic, '#');

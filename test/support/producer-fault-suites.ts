@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import { startTcpProxy, type TcpProxy } from '@escrowmq/local-servers';
 import {
   createCheckHandler,
   createOutboxRelay,
@@ -13,7 +14,6 @@ import { type FakeBroker, startFakeBroker } from './fake-broker.js';
 import { ask, recordingLogger, SIGNING_SECRET } from './producer-database.js';
 import type { DatabaseKind, SuiteConnections, SuiteDatabase } from './producer-databases.js';
 import { MODES } from './producer-modes.js';
-import { startTcpProxy, type TcpProxy } from './tcp-proxy.js';
 import { until } from './until.js';
 
 const CHILD = fileURLToPath(new URL('./producer-child.mjs', import.meta.url));
@@ -131,11 +131,11 @@ export function describeProducerCrash(kind: DatabaseKind): void {
 }
 
 /** What the driver sends for COMMIT, and nothing else that a transaction of the SDK sends. */
-const COMMIT: Partial<Record<Dialect, Buffer>> = {
+const COMMIT: Partial<Record<Dialect, string>> = {
   // A COM_QUERY packet. The barrier row's 'commit' has no such byte before it.
-  mysql: Buffer.from('\x03commit'),
+  mysql: '\x03commit',
   // A Query message with its length.
-  postgres: Buffer.from('Q\0\0\0\x0bcommit\0'),
+  postgres: 'Q\0\0\0\x0bcommit\0',
 };
 
 /** A COMMIT whose connection breaks: the client can't tell whether it arrived. */
@@ -152,8 +152,7 @@ export function describeAmbiguousCommit(kind: DatabaseKind, trials: number): voi
 
       beforeAll(async () => {
         suite = await kind.start();
-        const { hostname, port } = new URL(suite.url);
-        proxy = await startTcpProxy({ host: hostname, port: Number(port) });
+        proxy = await startTcpProxy(suite.url);
         connections = suite.connect({ connections: 2, port: proxy.port });
         broker = await startFakeBroker();
         producer = createProducer({

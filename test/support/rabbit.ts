@@ -1,5 +1,3 @@
-import { once } from 'node:events';
-import { connect as connectSocket, createServer, type Socket } from 'node:net';
 import { type ConfirmChannel, connect } from 'amqplib';
 import type { Outgoing } from '../../broker/src/domain/outgoing.js';
 
@@ -53,56 +51,4 @@ export async function onChannel<T>(
   } finally {
     await connection.close();
   }
-}
-
-/** A wire to RabbitMQ that can go silent: what the server says is held back until `resume`. */
-export async function openWire(url: string) {
-  const target = new URL(url);
-  const sockets = new Set<Socket>();
-  let silent = false;
-  const server = createServer((client) => {
-    const upstream = connectSocket(Number(target.port), target.hostname);
-    sockets.add(client).add(upstream);
-    client.pipe(upstream);
-    upstream.on('data', (bytes) => {
-      if (silent) held.push(() => client.write(bytes));
-      else client.write(bytes);
-    });
-    for (const [socket, other] of [
-      [client, upstream],
-      [upstream, client],
-    ] as const) {
-      socket.on('error', () => other.destroy());
-      socket.on('close', () => other.destroy());
-    }
-  });
-  let held: (() => void)[] = [];
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  if (address === null || typeof address === 'string') throw new Error('the wire has no port');
-  const through = new URL(url);
-  through.host = `127.0.0.1:${address.port}`;
-  return {
-    url: through.href,
-    silence() {
-      silent = true;
-    },
-    resume() {
-      silent = false;
-      for (const write of held) write();
-      held = [];
-    },
-    /** Every connection is reset; new ones are taken. */
-    breakAll() {
-      for (const socket of sockets) socket.destroy();
-      sockets.clear();
-      held = [];
-    },
-    async close() {
-      for (const socket of sockets) socket.destroy();
-      server.close();
-      await once(server, 'close');
-    },
-  };
 }

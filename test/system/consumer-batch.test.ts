@@ -1,26 +1,26 @@
 import { type BatchOutcome, type Message, PermanentError, RetryLater } from '@escrowmq/consumer';
+import { startTcpProxy, type TcpProxy } from '@escrowmq/local-servers';
 import { HEADERS, queueName } from '@escrowmq/protocol';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { type ConsumerBench, openBench } from '../support/consumer-bench.js';
 import { amqpProperties, publish } from '../support/publish.js';
-import { openWire } from '../support/rabbit.js';
 import { rabbitmqUrl } from '../support/servers.js';
 import { until } from '../support/until.js';
 
 const DELAYS_MS = [50, 100];
-let wire: Awaited<ReturnType<typeof openWire>>;
+let proxy: TcpProxy;
 let bench: ConsumerBench;
 let names: { topic: string; group: string; retryDelaysMs: number[] };
 
 beforeEach(async () => {
-  wire = await openWire(rabbitmqUrl());
-  bench = await openBench(rabbitmqUrl(), DELAYS_MS, wire.url);
+  proxy = await startTcpProxy(rabbitmqUrl());
+  bench = await openBench(rabbitmqUrl(), DELAYS_MS, proxy.url);
   names = { topic: bench.topic, group: bench.group, retryDelaysMs: DELAYS_MS };
 });
 
 afterEach(async () => {
   await bench.close();
-  await wire.close();
+  await proxy.close();
 });
 
 /** Waits in the queue until somebody subscribes. */
@@ -180,7 +180,7 @@ test('a batch whose connection is cut comes again whole, and no copy of it is ma
   await bench.consumer.subscribeBatch<number>(options, (messages) => {
     calls.push(messages.map(({ data }) => data));
     if (calls.length === 1) {
-      wire.breakAll();
+      proxy.cut();
       return new Promise(() => {});
     }
     redelivered.push(...messages.map((message) => message.redelivered));

@@ -6,12 +6,12 @@ import {
   type EphemeralOptions,
   type GapReason,
 } from '@escrowmq/consumer';
+import { startTcpProxy } from '@escrowmq/local-servers';
 import { HEADERS } from '@escrowmq/protocol';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { type ChannelModel, type ConfirmChannel, connect } from 'amqplib';
 import { deleteGroupQueues } from '../support/group-queues.js';
 import { amqpProperties, bodyOf, publish } from '../support/publish.js';
-import { openWire } from '../support/rabbit.js';
 import { rabbitmqUrl, uniqueName } from '../support/servers.js';
 import { until } from '../support/until.js';
 
@@ -174,8 +174,8 @@ describe('an ephemeral subscription', () => {
   });
 
   test('tells of the gap of a lost connection before it handles what came after', async () => {
-    const wire = await openWire(rabbitmqUrl());
-    const { consumer } = consumerOf(wire.url);
+    const proxy = await startTcpProxy(rabbitmqUrl());
+    const { consumer } = consumerOf(proxy.url);
     await subscribe(consumer);
     await send('before');
     await sawLast('before');
@@ -187,7 +187,7 @@ describe('an ephemeral subscription', () => {
       });
       seen.push('told');
     };
-    wire.breakAll();
+    proxy.cut();
     await until('it is told of the gap', () => seen.length === 2);
     // The new queue has been bound by now, so what comes now is not missed.
     await send('after');
@@ -195,7 +195,7 @@ describe('an ephemeral subscription', () => {
     await sawLast('after');
     expect(seen).toEqual(['before', 'gap: reconnected', 'told', 'after']);
     await consumer.close();
-    await wire.close();
+    await proxy.close();
   });
 
   test('tells of a gap when more waited than its queue may hold, and keeps the latest', async () => {

@@ -1,11 +1,10 @@
 import { type Message, PermanentError } from '@escrowmq/consumer';
+import { startTcpProxy, type TcpProxy } from '@escrowmq/local-servers';
 import { deadLetterQueueName, queueName, retryQueueName } from '@escrowmq/protocol';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { type ConsumerBench, openBench } from '../support/consumer-bench.js';
 import { publish } from '../support/publish.js';
-import { openWire } from '../support/rabbit.js';
 import { rabbitmqUrl } from '../support/servers.js';
-import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
 import { until } from '../support/until.js';
 
 /** The consumer's connections are cut between two bytes of its choice. */
@@ -14,11 +13,8 @@ let bench: ConsumerBench;
 let names: { topic: string; group: string; retryDelaysMs: number[] };
 
 beforeEach(async () => {
-  const target = new URL(rabbitmqUrl());
-  proxy = await startTcpProxy({ host: target.hostname, port: Number(target.port) });
-  const through = new URL(target);
-  through.host = `127.0.0.1:${proxy.port}`;
-  bench = await openBench(target.href, [50], through.href);
+  proxy = await startTcpProxy(rabbitmqUrl());
+  bench = await openBench(rabbitmqUrl(), [50], proxy.url);
   names = { topic: bench.topic, group: bench.group, retryDelaysMs: [50] };
 });
 
@@ -28,7 +24,7 @@ afterEach(async () => {
 });
 
 /** Class and method of `basic.ack` in its frame. */
-const BASIC_ACK = Buffer.from([0, 60, 0, 80]);
+const BASIC_ACK = String.fromCharCode(0, 60, 0, 80);
 
 async function nothingLeft(): Promise<void> {
   await bench.consumer.close();
@@ -61,7 +57,7 @@ test('a retry copy whose confirm is cut off is there, and so is the original (F6
     if (received.length === 1) throw new Error('not yet');
   });
   const queue = retryQueueName(bench.topic, bench.group, 50);
-  const cut = proxy.cutNext(Buffer.from(queue), 'after');
+  const cut = proxy.cutNext(queue, 'after');
   const id = await publish(bench.channel, { ...names, data: 1 });
   await cut;
   await until('both came', () => received.length === 3);
@@ -76,7 +72,7 @@ test('a message whose dead letter is cut off before RabbitMQ has it stays (F69)'
     throw new PermanentError('no use');
   });
   const queue = deadLetterQueueName(bench.topic, bench.group);
-  const cut = proxy.cutNext(Buffer.from(queue), 'before');
+  const cut = proxy.cutNext(queue, 'before');
   const id = await publish(bench.channel, { ...names, data: 1 });
   await cut;
   await bench.event('settlingFailed');
@@ -85,8 +81,8 @@ test('a message whose dead letter is cut off before RabbitMQ has it stays (F69)'
 });
 
 test('two instances may have one message at a time, and only one of them settles it (F67)', async () => {
-  const wire = await openWire(rabbitmqUrl());
-  const cutOff = await openBench(rabbitmqUrl(), [], wire.url);
+  const ownProxy = await startTcpProxy(rabbitmqUrl());
+  const cutOff = await openBench(rabbitmqUrl(), [], ownProxy.url);
   let finish = () => {};
   const finished = new Promise<void>((resolve) => {
     finish = resolve;
@@ -101,8 +97,8 @@ test('two instances may have one message at a time, and only one of them settles
     const id = await publish(bench.channel, { ...names, data: 1 });
     await until('the first has it', () => seen.length === 1);
     await bench.consumer.subscribe(names, handler('second'));
-    wire.silence();
-    wire.breakAll();
+    ownProxy.impair({ kind: 'hold' }, 'toClient');
+    ownProxy.cut();
     await until('the second has it', () => seen.length === 2);
     expect(seen).toEqual([`first ${id}`, `second ${id}`]);
     finish();
@@ -111,30 +107,30 @@ test('two instances may have one message at a time, and only one of them settles
     const told = [...bench.events, ...cutOff.events].map(({ event }) => event);
     expect(told).not.toContain('retryScheduled');
   } finally {
-    wire.resume();
+    ownProxy.heal();
     await cutOff.close();
-    await wire.close();
+    await ownProxy.close();
   }
 });
 
 test('a connection that says nothing any more is given up after two heartbeats (F61)', async () => {
-  const wire = await openWire(rabbitmqUrl());
-  const url = new URL(wire.url);
+  const ownProxy = await startTcpProxy(rabbitmqUrl());
+  const url = new URL(ownProxy.url);
   url.searchParams.set('heartbeat', '1');
   const quiet = await openBench(rabbitmqUrl(), [], url.href);
   try {
     const received: unknown[] = [];
     const theirs = { topic: quiet.topic, group: quiet.group };
     await quiet.consumer.subscribe(theirs, ({ data }) => received.push(data));
-    wire.silence();
+    ownProxy.impair({ kind: 'hold' }, 'toClient');
     const lost = await quiet.event('connectionLost');
     expect(lost.cause).toMatch(/heartbeat/i);
-    wire.resume();
+    ownProxy.heal();
     await publish(quiet.channel, { ...theirs, data: 1 });
     await until('it arrived', () => received.length === 1);
   } finally {
-    wire.resume();
+    ownProxy.heal();
     await quiet.close();
-    await wire.close();
+    await ownProxy.close();
   }
 }, 30_000);

@@ -1,24 +1,24 @@
+import { startTcpProxy, type TcpProxy } from '@escrowmq/local-servers';
 import { queueName } from '@escrowmq/protocol';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { type ConsumerBench, openBench } from '../support/consumer-bench.js';
 import { publish } from '../support/publish.js';
-import { openWire } from '../support/rabbit.js';
 import { rabbitmqUrl } from '../support/servers.js';
 import { until } from '../support/until.js';
 
-let wire: Awaited<ReturnType<typeof openWire>>;
+let proxy: TcpProxy;
 let bench: ConsumerBench;
 let names: { topic: string; group: string };
 
 beforeEach(async () => {
-  wire = await openWire(rabbitmqUrl());
-  bench = await openBench(rabbitmqUrl(), [50], wire.url);
+  proxy = await startTcpProxy(rabbitmqUrl());
+  bench = await openBench(rabbitmqUrl(), [50], proxy.url);
   names = { topic: bench.topic, group: bench.group };
 });
 
 afterEach(async () => {
   await bench.close();
-  await wire.close();
+  await proxy.close();
 });
 
 /** What is delivered to nobody: taken out and put back. */
@@ -64,12 +64,12 @@ test('a pause outlives the connection, and so does a resume', async () => {
   const received: unknown[] = [];
   const subscription = await bench.consumer.subscribe(names, ({ data }) => received.push(data));
   await subscription.pause();
-  wire.breakAll();
+  proxy.cut();
   await bench.event('paused', 2);
   await publish(bench.channel, { ...names, data: 1 });
   await until('it waits', waitsInQueue);
   expect(received).toEqual([]);
-  wire.breakAll();
+  proxy.cut();
   // Whether the channel is there already or not.
   await subscription.resume();
   await until('it arrived', () => received.length === 1);

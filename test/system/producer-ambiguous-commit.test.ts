@@ -1,3 +1,4 @@
+import { startTcpProxy, type TcpProxy } from '@escrowmq/local-servers';
 import { createCheckHandler, createProducer, type Producer } from '@escrowmq/producer';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from '@jest/globals';
 import type { Pool } from 'mysql2/promise';
@@ -9,10 +10,9 @@ import {
   SIGNING_SECRET,
   startProducerDatabase,
 } from '../support/producer-database.js';
-import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
 
 /** A COM_QUERY packet that says `commit`. The barrier row's 'commit' has no such byte before it. */
-const COMMIT = Buffer.from('\x03commit');
+const COMMIT = '\x03commit';
 const TRIALS = 20;
 
 const message = { topic: 'user', data: { userId: 7 } };
@@ -30,11 +30,8 @@ afterAll(() => database.close());
 
 beforeEach(async () => {
   await database.observer.query('delete from account');
-  const { hostname, port } = new URL(database.url);
-  proxy = await startTcpProxy({ host: hostname, port: Number(port) });
-  const throughProxy = new URL(database.url);
-  throughProxy.port = String(proxy.port);
-  pool = database.pool({ uri: throughProxy.href, connectionLimit: 2 });
+  proxy = await startTcpProxy(database.url);
+  pool = database.pool({ uri: proxy.url, connectionLimit: 2 });
   broker = await startFakeBroker();
   producer = createProducer({
     brokers: [broker.address],

@@ -1,3 +1,4 @@
+import { startTcpProxy } from '@escrowmq/local-servers';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import type { PublishOutcome } from '../../broker/src/domain/ports.js';
 import {
@@ -5,7 +6,7 @@ import {
   type Rabbit,
   type RabbitOptions,
 } from '../../broker/src/rabbit/open-rabbit.js';
-import { onChannel, openWire, outgoing, recordingObserver } from '../support/rabbit.js';
+import { onChannel, outgoing, recordingObserver } from '../support/rabbit.js';
 import { rabbitmqUrl, uniqueName } from '../support/servers.js';
 import { until } from '../support/until.js';
 
@@ -204,11 +205,11 @@ test('the window is bounded in bytes', async () => {
 
 test('a publish that outlives its limit is unconfirmed, the younger ones on its channel are not (F61)', async () => {
   const publishLimitMs = 2_000;
-  const wire = await openWire(rabbitmqUrl());
+  const proxy = await startTcpProxy(rabbitmqUrl());
   try {
-    const { publish } = await open({ url: wire.url, publishLimitMs });
+    const { publish } = await open({ url: proxy.url, publishLimitMs });
     await publish(outgoing(topic, 'declares-the-topic'));
-    wire.silence();
+    proxy.impair({ kind: 'hold' }, 'toClient');
     const startedAt = performance.now();
     const older = publish(outgoing(topic, 'older', { routingKey: 'nobody-is-bound' }));
     await until('half the limit is over', () => performance.now() - startedAt > publishLimitMs / 2);
@@ -218,26 +219,26 @@ test('a publish that outlives its limit is unconfirmed, the younger ones on its 
       detail: expect.stringContaining('within 2000 ms'),
     });
     expect(rabbit!.room).toBe(0);
-    wire.resume();
+    proxy.heal();
     expect(await younger).toEqual({ kind: 'confirmed' });
     await until('a new channel is open', () => rabbit!.room > 0);
     // The return of the first publish has come by now, and is not taken for one of the second.
     expect(await publish(outgoing(topic, 'older'))).toEqual({ kind: 'confirmed' });
   } finally {
-    await wire.close();
+    await proxy.close();
   }
 });
 
 test('a lost connection leaves everything in flight unconfirmed and is made again (F52)', async () => {
-  const wire = await openWire(rabbitmqUrl());
-  const { publish } = await open({ url: wire.url });
+  const proxy = await startTcpProxy(rabbitmqUrl());
+  const { publish } = await open({ url: proxy.url });
   let readyCalls = 0;
   rabbit!.onReady(() => readyCalls++);
   await publish(outgoing(topic, 'declares-the-topic'));
-  wire.silence();
+  proxy.impair({ kind: 'hold' }, 'toClient');
   const publishes = ['m-1', 'm-2'].map((id) => publish(outgoing(topic, id)));
   const undeclared = publish(outgoing(uniqueName('undeclared'), 'm-3'));
-  wire.breakAll();
+  proxy.cut();
   expect(kinds(await Promise.all([...publishes, undeclared]))).toEqual([
     'unconfirmed',
     'unconfirmed',
@@ -249,10 +250,10 @@ test('a lost connection leaves everything in flight unconfirmed and is made agai
     kind: 'unconfirmed',
     detail: 'RabbitMQ is disconnected',
   });
-  wire.resume();
+  proxy.heal();
   await until('publishing is possible again', () => readyCalls === 1);
   expect(await publish(outgoing(topic, 'm-1'))).toEqual({ kind: 'confirmed' });
-  await wire.close();
+  await proxy.close();
 });
 
 test('closing waits for confirms, then takes nothing more', async () => {
@@ -266,14 +267,14 @@ test('closing waits for confirms, then takes nothing more', async () => {
 });
 
 test('closing is bounded when RabbitMQ is silent', async () => {
-  const wire = await openWire(rabbitmqUrl());
-  const { publish, close } = await open({ url: wire.url, closeLimitMs: 300 });
+  const proxy = await startTcpProxy(rabbitmqUrl());
+  const { publish, close } = await open({ url: proxy.url, closeLimitMs: 300 });
   await publish(outgoing(topic, 'declares-the-topic'));
-  wire.silence();
+  proxy.impair({ kind: 'hold' }, 'toClient');
   const unanswered = publish(outgoing(topic, 'm-1'));
   const startedAt = performance.now();
   await close();
   expect(performance.now() - startedAt).toBeLessThan(2_000);
   expect((await unanswered).kind).toBe('unconfirmed');
-  await wire.close();
+  await proxy.close();
 });

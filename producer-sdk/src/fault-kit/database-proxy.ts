@@ -38,10 +38,14 @@ export interface HeldBegin {
 }
 
 /*
+ * This is published with the kit, so it can't be built on the proxy of the repository's own tests
+ * (local-servers), which is private; and it knows of statements, which that one does not.
+ *
  * A statement stands at the start of its message. MySQL: sequence number 0, the command byte 3, with
  * query attributes two bytes that say there are none, the text. PostgreSQL: `Q`, four bytes of
- * length, the text; or `P`, the length, a name that ends in a zero byte, the text. The length is at least that of the word, so that the value 'commit' of six bytes
- * in a message of its own is no statement.
+ * length, the text; or `P`, the length, a name that ends in a zero byte, the text. The length is at
+ * least that of the word, so that the value 'commit' of six bytes in a message of its own is no
+ * statement.
  */
 const statement = (words: string) =>
   new RegExp(

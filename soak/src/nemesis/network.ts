@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { World } from '../world/world.js';
 import { type Fault, LINKS, type LinkKind } from './fault.js';
 
-/* Faults of the network, done to one link. Each resolves when the link is fair again. */
+/* Faults of the network, done to one link. Each resolves when the link is whole again. */
 
 type NetworkFault = Extract<Fault, { link: unknown }>;
 
@@ -28,13 +28,13 @@ export async function doToNetwork(world: World, fault: NetworkFault): Promise<vo
       proxy.cut();
       return;
     case 'blackHole':
-      proxy.treat({ kind: 'blackHole' });
+      proxy.impair({ kind: 'blackHole' });
       break;
     case 'delay':
-      proxy.treat({ kind: 'delay', ms: fault.eachMs });
+      proxy.impair({ kind: 'delay', ms: fault.eachMs });
       break;
     case 'throttle':
-      proxy.treat({ kind: 'throttle', bytesPerSecond: fault.bytesPerSecond });
+      proxy.impair({ kind: 'throttle', bytesPerSecond: fault.bytesPerSecond });
       break;
     case 'cutAtCommit': {
       const pattern = MOMENTS[LINKS[fault.link]];

@@ -1,3 +1,4 @@
+import type { TcpProxy } from '@escrowmq/local-servers';
 import { createProducer } from '@escrowmq/producer';
 import type { LinkName, ProcessName } from '../nemesis/fault.js';
 import { PRODUCER_GROUP } from '../services/settings.js';
@@ -11,7 +12,6 @@ import {
   STORE_DATABASE,
 } from './names.js';
 import { startBroker, startConsumer, startProducerProcess } from './processes.js';
-import type { LinkProxy } from './proxy.js';
 import { type Databases, watchStates } from './set-up-databases.js';
 
 /* Starts the six processes, each with the ways to the others that lead through its own proxies. */
@@ -22,7 +22,7 @@ export interface Parties {
   /** Where the logs go. */
   folder: string;
   databases: Databases;
-  proxies: Record<LinkName, LinkProxy>;
+  proxies: Record<LinkName, TcpProxy>;
   brokerPorts: Record<(typeof BROKERS)[number], number>;
   endpointPorts: Record<(typeof PRODUCERS)[number], number>;
   hear(name: string): (message: unknown) => void;

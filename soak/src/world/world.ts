@@ -1,11 +1,16 @@
 import { mkdirSync } from 'node:fs';
-import { freePorts, type PrivateRabbitmq, startPrivateRabbitmq } from '@escrowmq/local-servers';
+import {
+  freePorts,
+  type PrivateRabbitmq,
+  startPrivateRabbitmq,
+  startTcpProxy,
+  type TcpProxy,
+} from '@escrowmq/local-servers';
 import { LINK_NAMES, type LinkName, type ProcessName } from '../nemesis/fault.js';
 import type { Child } from './child.js';
 import { startDatabaseServer } from './databases.js';
 import { PRODUCERS } from './names.js';
 import { startParties } from './parties.js';
-import { type LinkProxy, startProxy } from './proxy.js';
 import { createDatabases, type Databases } from './set-up-databases.js';
 import { createHearing, type Tally } from './tally.js';
 
@@ -22,7 +27,7 @@ export interface WorldOptions {
 }
 
 export interface World {
-  proxies: Record<LinkName, LinkProxy>;
+  proxies: Record<LinkName, TcpProxy>;
   processes: Record<ProcessName, Child>;
   databases: Databases;
   rabbitmq: PrivateRabbitmq;
@@ -115,9 +120,11 @@ export async function buildWorld(options: WorldOptions): Promise<World> {
 
 async function startProxies(
   targets: Record<LinkName, number>,
-): Promise<Record<LinkName, LinkProxy>> {
+): Promise<Record<LinkName, TcpProxy>> {
   const started = await Promise.all(
-    LINK_NAMES.map(async (name) => [name, await startProxy(targets[name])] as const),
+    LINK_NAMES.map(
+      async (name) => [name, await startTcpProxy(`tcp://127.0.0.1:${targets[name]}`)] as const,
+    ),
   );
-  return Object.fromEntries(started) as Record<LinkName, LinkProxy>;
+  return Object.fromEntries(started) as Record<LinkName, TcpProxy>;
 }

@@ -1,19 +1,19 @@
 import { createDuplicateFront, latest, once } from '@escrowmq/consumer';
+import { startTcpProxy, type TcpProxy } from '@escrowmq/local-servers';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import type { Dialect } from '../../../database/src/database.js';
-import { startTcpProxy, type TcpProxy } from '../tcp-proxy.js';
 import { type Bench, failure, newMessage } from './bench.js';
 import type { OpenConsumerLayer } from './layer.js';
 
 /** How the COMMIT of a driver's own adapter looks on the wire, and nothing else that is sent. */
-const COMMIT: Partial<Record<Dialect, Buffer>> = {
+const COMMIT: Partial<Record<Dialect, string>> = {
   // A COM_QUERY packet.
-  mysql: Buffer.from('\x03commit'),
+  mysql: '\x03commit',
   // A Query message with its length.
-  postgres: Buffer.from('Q\0\0\0\x0bcommit\0'),
+  postgres: 'Q\0\0\0\x0bcommit\0',
 };
 /** The SDK's own, in front of a layer that commits by itself. */
-const COMMIT_OF_LAYERS = Buffer.from('commit and chain');
+const COMMIT_OF_LAYERS = 'commit and chain';
 
 const TRIALS = 5;
 
@@ -21,15 +21,13 @@ const TRIALS = 5;
 export function describeLostCommit<Tx>(bench: Bench<Tx>, isDriver: boolean): void {
   let proxy: TcpProxy;
   let layer: OpenConsumerLayer<Tx>;
-  let pattern: Buffer | undefined;
+  let pattern: string | undefined;
   beforeAll(async () => {
     const { dialect, url } = bench.engine;
     if (dialect === 'sqlite') return;
     pattern = isDriver ? COMMIT[dialect] : COMMIT_OF_LAYERS;
-    const through = new URL(url);
-    proxy = await startTcpProxy({ host: through.hostname, port: Number(through.port) });
-    through.port = String(proxy.port);
-    layer = await bench.openAt(through.href);
+    proxy = await startTcpProxy(url);
+    layer = await bench.openAt(proxy.url);
   });
   afterAll(() => proxy?.close());
 
