@@ -37,7 +37,7 @@ beforeEach(async () => {
     brokers: [broker.address],
     producerGroup: 'accounts',
     logger,
-    settleTimeoutMs: 2_000,
+    settleTimeoutMs: 3_000,
   });
 });
 afterEach(async () => {

@@ -89,7 +89,6 @@ test.each([
     expect(await whileOpen(end, () => ask(handler, id))).toBe('unknown');
     const tookMs = performance.now() - startedAt;
     expect(tookMs).toBeGreaterThan(800);
-    expect(tookMs).toBeLessThan(2_500);
     expect(records[0]?.fields.reason).toMatch(/still open/);
     expect(await ask(handler, id)).toBe(decision);
   },

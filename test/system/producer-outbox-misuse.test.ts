@@ -45,7 +45,7 @@ describe('what a service does wrong with mysql2', () => {
   test('a swallowed deadlock ends the transaction, and nothing is sent', async () => {
     await suite.observe('insert into account (id) values (1), (2)');
     const rival = suite.connect({ connections: 1 }).database;
-    const limits = { connectionTimeoutMs: 1_000, commitTimeoutMs: 1_000 };
+    const limits = { connectionTimeoutMs: 10_000, commitTimeoutMs: 10_000 };
     const lock = (tx: unknown, account: number) =>
       suite.send(tx, `select id from account where id = ${account} for update`);
     const thrown = await failure(async (tx) => {

@@ -64,7 +64,6 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
     const made = createOutboxRelay({
       brokers: [broker.address],
       producerGroup: 'accounts',
-      requestTimeoutMs: 500,
       logger,
       database: connections.database,
       ...options,
@@ -326,7 +325,7 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
       await alone.transaction(connections.database, large, (tx) => insert(tx, account));
     }
     await suite.makeDue();
-    const relay = relayOf({ requestTimeoutMs: 5_000 } as Partial<OutboxRelayOptions>);
+    const relay = relayOf({ requestTimeoutMs: 20_000 } as Partial<OutboxRelayOptions>);
     expect(await relay.runOnce()).toMatchObject({ sent: 8 });
     expect(await relay.runOnce()).toMatchObject({ sent: 2 });
   });
@@ -347,7 +346,7 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
           },
         });
       },
-      { connectionTimeoutMs: 1_000, commitTimeoutMs: 1_000 },
+      { connectionTimeoutMs: 10_000, commitTimeoutMs: 10_000 },
     );
     expect(broker.requests).toEqual([]);
     await opened.pop()?.close();
@@ -357,7 +356,7 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
 
   test('a transaction whose outcome was asked for first can not commit any more', async () => {
     let settled: unknown;
-    const limits = { connectionTimeoutMs: 1_000, commitTimeoutMs: 1_000 };
+    const limits = { connectionTimeoutMs: 10_000, commitTimeoutMs: 10_000 };
     const rolledBack = connections.database.transaction(async (open) => {
       const enlisted = await producer.enlist(
         { ...open, kind: 'transaction', dialect: kind.dialect, layer: kind.name },

@@ -10,7 +10,7 @@ import { recordingLogger } from '../support/producer-database.js';
 import { deferred } from '../support/ready.js';
 
 const message = { topic: 'user', data: 7 };
-const LIMITS = { connectionTimeoutMs: 2_000, commitTimeoutMs: 2_000 };
+const LIMITS = { connectionTimeoutMs: 10_000, commitTimeoutMs: 10_000 };
 const { logger } = recordingLogger();
 let folder: string;
 let path: string;
@@ -100,7 +100,8 @@ test('a lock that is not given back fails the call within its limit', async () =
   const startedAt = performance.now();
   const work = database().session(async () => {}, { ...LIMITS, connectionTimeoutMs: 200 });
   await expect(work).rejects.toMatchObject({ code: 'DATABASE_UNAVAILABLE' });
-  expect(performance.now() - startedAt).toBeLessThan(1_000);
+  // Not the 5 s of the connection's own busy timeout.
+  expect(performance.now() - startedAt).toBeLessThan(4_500);
   observer.exec('rollback');
 });
 
