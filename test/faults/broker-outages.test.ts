@@ -190,7 +190,8 @@ describe('start and end of the process', () => {
       const startedAt = performance.now();
       const [code, answer] = await Promise.all([broker.stop(), waiting]);
       expect(code).toBe(0);
-      expect(performance.now() - startedAt).toBeLessThan(10_000);
+      // Not with the wait, which had half a minute left.
+      expect(performance.now() - startedAt).toBeLessThan(20_000);
       expect([200, 503]).toContain(answer.status);
       if (answer.status === 200) expect(answer.body.transactions[0].id).toBe(body.id);
       await store.remove();

@@ -149,12 +149,12 @@ test('a message stays while its dead-letter queue is gone, and is put away when 
   await bench.channel.deleteQueue(deadLetters);
   const id = await publishAnew('x');
   const failed = await bench.event('settlingFailed');
-  const failedAt = performance.now();
   expect(failed).toMatchObject({ messageId: id, requeueInMs: 1000 });
   // Declared again by the consumer, without anybody's help.
   expect(await bench.event('deadLettered')).toMatchObject({ messageId: id, reason: 'permanent' });
-  // Not in a hot loop; the test itself looked up to 20 ms late.
-  expect(performance.now() - failedAt).toBeGreaterThan(950);
+  // Not in a hot loop: in the second until the queue is back that would be hundreds.
+  const failures = bench.events.filter(({ event }) => event === 'settlingFailed');
+  expect(failures.length).toBeLessThan(5);
   expect((await bench.takeDeadLetter()).properties.messageId).toBe(id);
 });
 
@@ -332,7 +332,7 @@ test('a message that was redelivered 50 times becomes a dead letter before a han
   expect(dead.properties.messageId).toBe(id);
   expect(dead.properties.headers).toMatchObject({ [HEADERS.deadReason]: 'redelivered' });
   expect(calls).toBe(0);
-}, 30_000);
+});
 
 test("RabbitMQ's own delivery limit puts a message into the dead-letter queue too (F71)", async () => {
   const subscription = await bench.consumer.subscribe(names, () => {});
@@ -347,7 +347,7 @@ test("RabbitMQ's own delivery limit puts a message into the dead-letter queue to
     });
   }
   expect((await bench.takeDeadLetter()).properties.messageId).toBe(id);
-}, 30_000);
+});
 
 test('subscribe says which queue exists with other properties, and what to do (F62)', async () => {
   const queue = queueName(bench.topic, bench.group);

@@ -76,7 +76,7 @@ test('what an instance was calling when it was killed is called by another, unde
   endpoint.answer = () => {};
   const ids: string[] = [];
   for (let number = 0; number < 8; number += 1) ids.push(`${(await send(second)).body.id}-0`);
-  await until('both instances call', () => endpoint.received.length === 8, SEEN_MS_MAX);
+  await until('both instances call', () => endpoint.received.length >= 8, SEEN_MS_MAX);
   endpoint.answer = status(204);
   const before = endpoint.received.length;
   await first.kill();
@@ -113,7 +113,7 @@ test('410 to one instance stops the calls of all, and a change at one is seen by
     },
     SEEN_MS_MAX,
   );
-}, 90_000);
+});
 
 test('RabbitMQ may be away when the broker starts and later, and a webhook comes back with it', async () => {
   const before = await start();

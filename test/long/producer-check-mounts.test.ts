@@ -28,6 +28,8 @@ const OTHER_SECRET = `whsec_${Buffer.alloc(32, 9).toString('base64')}`;
 const SIX_MINUTES_MS = 6 * 60_000;
 const ANSWER_TIMEOUT_MS = 300;
 const BODY_TIMEOUT_MS = 300;
+/** What a busy machine may add to either; without a limit the answer would never come. */
+const MACHINE_MS_MAX = 10_000;
 const JSON_BODY = { 'content-type': 'application/json' };
 
 const { logger, records } = recordingLogger();
@@ -162,7 +164,7 @@ describe.each([...STREAMING, ...BUFFERED])('$name', (mountOf) => {
     const { post } = await mount(mountOf, hanging);
     const startedAt = performance.now();
     const answer = await askWith(post, id);
-    expect(performance.now() - startedAt).toBeLessThan(ANSWER_TIMEOUT_MS + 1_000);
+    expect(performance.now() - startedAt).toBeLessThan(ANSWER_TIMEOUT_MS + MACHINE_MS_MAX);
     expect([answer.status, JSON.parse(answer.body)]).toEqual([200, { id, decision: 'unknown' }]);
   });
 });
@@ -177,7 +179,7 @@ describe.each(STREAMING)('$name', (mountOf) => {
       (request) => request.write('{'),
     );
     await expectRefusal(answer, 408, 'REQUEST_TIMEOUT');
-    expect(performance.now() - startedAt).toBeLessThan(BODY_TIMEOUT_MS + 1_000);
+    expect(performance.now() - startedAt).toBeLessThan(BODY_TIMEOUT_MS + MACHINE_MS_MAX);
   });
 
   test('reads an endless body no further than its limit', async () => {
