@@ -196,7 +196,7 @@ export function describeProducerDatabase(kind: DatabaseKind): void {
       const single = suite.connect({ connections: 1 });
       // What is asked of a database once has been asked.
       await transact((tx) => insert(tx, 1), single);
-      await mode.settled(suite);
+      await mode.settled(suite, broker, connections.database);
       const giveBack = await single.hold();
       const by = producerOf({ connectionTimeoutMs: 100 });
       const thrown = await failure(transact((tx) => insert(tx, 2), { by, ...single }));
@@ -226,7 +226,7 @@ export function describeProducerDatabase(kind: DatabaseKind): void {
       }
       await Promise.all([1, 2, 3].map((account) => transact((tx) => insert(tx, account))));
       expect(await suite.accounts()).toEqual([1, 2, 3]);
-      await mode.settled(suite);
+      await mode.settled(suite, broker, connections.database);
       await nothingIsOpen();
     });
 

@@ -190,7 +190,7 @@ export function describeAmbiguousCommit(kind: DatabaseKind, trials: number): voi
         const pattern = COMMIT[kind.dialect];
         if (pattern === undefined) throw new Error(`${kind.name} has no wire to cut`);
         // Behind the one before, the outbox may still commit that it was sent.
-        await mode.settled(suite);
+        await mode.settled(suite, broker, connections.database);
         const cut = proxy.cutNext(pattern, when);
         const attempted = await attempt(account);
         await cut;
@@ -219,7 +219,7 @@ export function describeAmbiguousCommit(kind: DatabaseKind, trials: number): voi
       });
 
       test('leaves no connection behind and no transaction open', async () => {
-        await mode.settled(suite);
+        await mode.settled(suite, broker, connections.database);
         const held = [await connections.hold(), await connections.hold()];
         for (const giveBack of held) giveBack();
         expect(await suite.idleInTransaction()).toBe(0);
