@@ -90,7 +90,8 @@ test('those that a handler returns as failed fail alone, each in its own way', a
   expect(dead.content.toString()).toBe('"never"');
   expect(dead.properties.headers).toMatchObject({ [HEADERS.deadReason]: 'permanent' });
   await until('the others came again', () => calls.flat().length === 7);
-  const again = calls.flat().slice(5);
+  const again = calls.flat().filter(({ attempts, postponed }) => attempts + postponed > 0);
+  expect(again).toHaveLength(2);
   expect(again).toContainEqual({ data: 'again', attempts: 1, postponed: 0 });
   expect(again).toContainEqual({ data: 'later', attempts: 0, postponed: 1 });
   await nothingLeft();
@@ -176,7 +177,8 @@ test('a batch whose connection is cut comes again whole, and no copy of it is ma
   await publishAhead(numbers(6));
   const calls: number[][] = [];
   const redelivered: boolean[] = [];
-  const options = { ...names, batchMax: 3, batchWaitMs: 30 };
+  // Full batches both, however slowly RabbitMQ delivers.
+  const options = { ...names, batchMax: 3, batchWaitMs: 10_000 };
   await bench.consumer.subscribeBatch<number>(options, (messages) => {
     calls.push(messages.map(({ data }) => data));
     if (calls.length === 1) {
@@ -202,7 +204,7 @@ test('close waits for the batch that is handled and leaves what waits for the ne
   const finished = new Promise<void>((resolve) => {
     finish = resolve;
   });
-  const options = { ...names, batchMax: 3, concurrency: 5, batchWaitMs: 20 };
+  const options = { ...names, batchMax: 3, concurrency: 5, batchWaitMs: 10_000 };
   await bench.consumer.subscribeBatch<number>(options, async (messages) => {
     calls.push(messages.map(({ data }) => data));
     await finished;

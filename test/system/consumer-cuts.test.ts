@@ -133,4 +133,4 @@ test('a connection that says nothing any more is given up after two heartbeats (
     await quiet.close();
     await ownProxy.close();
   }
-}, 30_000);
+});
