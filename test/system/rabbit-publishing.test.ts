@@ -204,7 +204,8 @@ test('the window is bounded in bytes', async () => {
 });
 
 test('a publish that outlives its limit is unconfirmed, the younger ones on its channel are not (F61)', async () => {
-  const publishLimitMs = 2_000;
+  // Half of it is what a busy machine has to heal the wire before the younger one is late too.
+  const publishLimitMs = 4_000;
   const proxy = await startTcpProxy(rabbitmqUrl());
   try {
     const { publish } = await open({ url: proxy.url, publishLimitMs });
@@ -216,7 +217,7 @@ test('a publish that outlives its limit is unconfirmed, the younger ones on its 
     const younger = publish(outgoing(topic, 'younger'));
     expect(await older).toMatchObject({
       kind: 'unconfirmed',
-      detail: expect.stringContaining('within 2000 ms'),
+      detail: expect.stringContaining('within 4000 ms'),
     });
     expect(rabbit!.room).toBe(0);
     proxy.heal();
@@ -274,7 +275,8 @@ test('closing is bounded when RabbitMQ is silent', async () => {
   const unanswered = publish(outgoing(topic, 'm-1'));
   const startedAt = performance.now();
   await close();
-  expect(performance.now() - startedAt).toBeLessThan(2_000);
+  // Long before the publish would be given up by itself.
+  expect(performance.now() - startedAt).toBeLessThan(5_000);
   expect((await unanswered).kind).toBe('unconfirmed');
   await proxy.close();
 });

@@ -144,7 +144,7 @@ test('a store that is away uses up no deliveries, which RabbitMQ 4 limits', asyn
     throw new EscrowError('STORE_UNAVAILABLE', 'the store is away');
   });
   await send({ receipts: [receipt('m-1')] });
-  await until('the handler was called three times', () => calls === 3);
+  await until('the handler was called three times', () => calls >= 3);
   await rabbit.close();
   const left = await onChannel(rabbitmqUrl(), (channel) => channel.get(QUEUE));
   if (left === false) throw new Error('the queue is empty');

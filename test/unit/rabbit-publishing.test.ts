@@ -64,7 +64,8 @@ const sentOn = (channel: FakeChannel | undefined, messageId: string) =>
   until(`${messageId} is sent`, () => channel!.confirms.has(messageId));
 
 test('late answers on a retired channel are not taken for those of the repeat', async () => {
-  const limitMs = 1_000;
+  // Half of it is what a busy machine has to answer before the younger one is late as well.
+  const limitMs = 4_000;
   await open(limitMs);
   const startedAt = performance.now();
   const first = publishing.publish(outgoing('user', 'm-1'));
