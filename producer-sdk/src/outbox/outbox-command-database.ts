@@ -61,18 +61,28 @@ async function openSqlite(path: string): Promise<OpenedDatabase> {
   };
 }
 
-/** `node:sqlite` where Node has it (from 22.13), and better-sqlite3 elsewhere. */
+/** `node:sqlite` where Node has it without a flag (from 22.13), and better-sqlite3 elsewhere. */
 async function sqliteDriver(): Promise<OpenSqlite> {
-  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
-  // By names in variables, as neither has types that are always there.
-  if (major > 22 || (major === 22 && minor >= 13)) {
-    const builtIn = 'node:sqlite';
-    const { DatabaseSync } = (await import(builtIn)) as { DatabaseSync: OpenSqlite };
-    return DatabaseSync;
-  }
+  const builtIn = builtInSqlite();
+  if (builtIn !== undefined) return builtIn;
+  // By a name in a variable, as it has no types of its own.
   const name = 'better-sqlite3';
   const loaded = await installed(name, () => import(name) as Promise<{ default: OpenSqlite }>);
   return loaded.default;
+}
+
+/** Node 22 and 23 warn that `node:sqlite` is experimental; our tests run on it, so we do not. */
+function builtInSqlite(): OpenSqlite | undefined {
+  const emitWarning = process.emitWarning;
+  process.emitWarning = (() => undefined) as typeof process.emitWarning;
+  try {
+    const found = process.getBuiltinModule('node:sqlite') as
+      | { DatabaseSync: OpenSqlite }
+      | undefined;
+    return found?.DatabaseSync;
+  } finally {
+    process.emitWarning = emitWarning;
+  }
 }
 
 async function installed<T>(name: string, load: () => Promise<T>): Promise<T> {
