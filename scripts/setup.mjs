@@ -38,6 +38,7 @@ export async function setUp() {
     useLocalHeaders();
     await installPackages();
     await ensureSqliteDriver();
+    loadBuiltInSqlite();
     await step('building', [
       process.execPath,
       join('node_modules', 'typescript', 'bin', 'tsc'),
@@ -122,6 +123,20 @@ async function ensureSqliteDriver() {
       "apt-get install build-essential python3), make Node's headers available (npm downloads them, or set " +
       'npm_config_nodedir to the folder that holds include/node), and run: npm rebuild better-sqlite3',
   );
+}
+
+/**
+ * Node 22 and 23 warn, at the first time in a process, that `node:sqlite` is experimental. Our tests run
+ * on it, so that is nothing to tell whoever runs the demo, the soak or the bench in this process.
+ */
+function loadBuiltInSqlite() {
+  const emitWarning = process.emitWarning;
+  process.emitWarning = () => undefined;
+  try {
+    process.getBuiltinModule('node:sqlite');
+  } finally {
+    process.emitWarning = emitWarning;
+  }
 }
 
 /** The npm that runs this script, so that a version manager's choice holds. */
