@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
  * with ESCROW_TEST_FAULT_TABLE=1.
  *
  * A title counts whether or not its test can run on this machine. So nothing here is skipped but by
- * `describeUnless`, which says what is missing, and fails in CI.
+ * `describeUnless`, which says what is missing, and fails with ESCROW_TEST_NO_SKIPS=1.
  */
 
 export const FAULTS = {
