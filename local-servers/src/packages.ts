@@ -119,7 +119,7 @@ export async function ensurePackages(
   }
 }
 
-const tellOnStderr = (line: string) => void process.stderr.write(`${line}\n`);
+const tellOnStderr = (line: string): void => void process.stderr.write(`${line}\n`);
 
 async function install(packages: string[]): Promise<void> {
   const lines: string[] = [];
