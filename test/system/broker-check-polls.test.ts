@@ -1,7 +1,7 @@
 import type { CheckAnswer, CheckRequest } from '@escrowmq/protocol';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { request } from 'undici';
-import { type BoundQueue, bindQueue } from '../support/bound-queue.js';
+import { type BrokerBench, openBrokerBench } from '../support/broker-bench.js';
 import { call, registerGroup, view } from '../support/broker-client.js';
 import { type BrokerProcess, freshStore, startBrokerProcess } from '../support/broker-process.js';
 import { startCheckEndpoint } from '../support/check-endpoint.js';
@@ -19,33 +19,18 @@ interface PollBody {
 
 describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
   const topic = uniqueName('user');
-  let store: Awaited<ReturnType<typeof freshStore>>;
-  let broker: BrokerProcess;
-  let queue: BoundQueue;
+  let broker: BrokerBench;
   let group: string;
 
   beforeAll(async () => {
-    store = await freshStore(kind);
-    broker = await startBrokerProcess({ store: store.url, rabbitmq: rabbitmqUrl() });
-    queue = await bindQueue(rabbitmqUrl(), [{ topic, routingKey: '#' }]);
+    broker = await openBrokerBench(kind, topic);
   });
-  afterAll(async () => {
-    await queue.close();
-    await broker.stop();
-    await store.remove();
-  });
+  afterAll(() => broker.remove());
   beforeEach(() => {
     group = uniqueName('accounts');
   });
 
-  const prepare = async (more: object = {}) =>
-    (
-      await call(`${broker.url}/v1/transactions`, 'POST', {
-        producerGroup: group,
-        messages: [{ topic, data: 1 }],
-        ...more,
-      })
-    ).body.id as string;
+  const prepare = (more?: object) => broker.prepare(group, more);
   const poll = async (body: PollBody = {}, at = broker): Promise<CheckRequest[]> => {
     const answer = await call(`${at.url}/v1/producer-groups/${group}/checks`, 'POST', body);
     if (answer.status !== 200) throw new Error(JSON.stringify(answer.body));
@@ -59,7 +44,6 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
   };
   const answer = (id: string, decision: CheckAnswer['decision'], more: Partial<CheckAnswer> = {}) =>
     poll({ answers: [{ id, decision, ...more }] });
-  const stateOf = async (id: string) => (await view(broker.url, id)).state;
 
   test('a producer that can not be called polls for its check, and its answer forwards', async () => {
     await registerGroup(broker.url, group, [], POLICY);
@@ -74,7 +58,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
       attempt: expect.any(Number),
     });
     expect(await answer(id, 'commit')).toEqual([]);
-    await until('it is forwarded', async () => (await stateOf(id)) === 'forwarded');
+    await until('it is forwarded', async () => (await broker.stateOf(id)) === 'forwarded');
     const decided = await view(broker.url, id);
     expect(decided.decision).toMatchObject({ decision: 'commit', by: 'check pull' });
     expect(decided.history.at(-1)).toMatchObject({
@@ -95,7 +79,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     expect([...seen].sort()).toEqual([...ids].sort());
     await poll({ answers: ids.map((id) => ({ id, decision: 'rollback' })) });
     await until('all are rolled back', async () => {
-      const states = await Promise.all(ids.map(stateOf));
+      const states = await Promise.all(ids.map(broker.stateOf));
       return states.every((state) => state === 'rolledBack');
     });
   });
@@ -109,14 +93,11 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
       'without the data it is no answer',
       async () => (await view(broker.url, id)).checks.unanswered > 0,
     );
-    expect(await stateOf(id)).toBe('prepared');
+    expect(await broker.stateOf(id)).toBe('prepared');
     await firstCheck();
     await answer(id, 'commit', { messageData: [{ number: 0, data: 'polled' }] });
-    await until('it arrives', () =>
-      queue.received.some(({ properties }) => properties.messageId === `${id}-0`),
-    );
-    const message = queue.received.find(({ properties }) => properties.messageId === `${id}-0`);
-    expect(String(message?.content)).toBe('"polled"');
+    await until('it arrives', () => broker.received(id).length > 0);
+    expect(String(broker.received(id)[0]?.content)).toBe('"polled"');
   });
 
   test('spent "unknown" answers park it, as with calls', async () => {
@@ -127,7 +108,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
       expect(check.id).toBe(id);
       await answer(id, 'unknown');
     }
-    await until('it is parked', async () => (await stateOf(id)) === 'parked');
+    await until('it is parked', async () => (await broker.stateOf(id)) === 'parked');
   });
 
   test('an answer that comes too late decides as well; one that contradicts is on record (F36)', async () => {

@@ -2,11 +2,10 @@ import type { ServerResponse } from 'node:http';
 import type { CheckRequest } from '@escrowmq/protocol';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { Webhook } from 'standardwebhooks';
-import { type BoundQueue, bindQueue } from '../support/bound-queue.js';
+import { type BrokerBench, openBrokerBench } from '../support/broker-bench.js';
 import { call, registerGroup, view } from '../support/broker-client.js';
-import { type BrokerProcess, freshStore, startBrokerProcess } from '../support/broker-process.js';
 import { type CheckEndpoint, decide, startCheckEndpoint } from '../support/check-endpoint.js';
-import { rabbitmqUrl, uniqueName } from '../support/servers.js';
+import { uniqueName } from '../support/servers.js';
 import { until } from '../support/until.js';
 
 /** The endpoint answers from this process, which a busy machine may keep waiting for a second. */
@@ -16,22 +15,14 @@ const HASTY = { ...POLICY, timeoutMs: 300 };
 
 describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
   const topic = uniqueName('user');
-  let store: Awaited<ReturnType<typeof freshStore>>;
-  let broker: BrokerProcess;
-  let queue: BoundQueue;
+  let broker: BrokerBench;
   let endpoint: CheckEndpoint;
   let group: string;
 
   beforeAll(async () => {
-    store = await freshStore(kind);
-    broker = await startBrokerProcess({ store: store.url, rabbitmq: rabbitmqUrl() });
-    queue = await bindQueue(rabbitmqUrl(), [{ topic, routingKey: '#' }]);
+    broker = await openBrokerBench(kind, topic);
   });
-  afterAll(async () => {
-    await queue.close();
-    await broker.stop();
-    await store.remove();
-  });
+  afterAll(() => broker.remove());
   beforeEach(async () => {
     endpoint = await startCheckEndpoint();
     // A group of its own, because breakers and slots belong to a group's endpoints.
@@ -39,17 +30,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
   });
   afterEach(() => endpoint.close());
 
-  const prepare = async (more: object = {}) =>
-    (
-      await call(`${broker.url}/v1/transactions`, 'POST', {
-        producerGroup: group,
-        messages: [{ topic, data: 1 }],
-        ...more,
-      })
-    ).body.id as string;
-  const received = (id: string) =>
-    queue.received.filter(({ properties }) => String(properties.messageId).startsWith(id));
-  const stateOf = async (id: string) => (await view(broker.url, id)).state;
+  const prepare = (more?: object) => broker.prepare(group, more);
 
   test('without a verdict the producer is asked, signed, and its "commit" forwards', async () => {
     const { signingSecret } = await registerGroup(broker.url, group, [endpoint.url], POLICY);
@@ -60,7 +41,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
       decide('commit')(check, response);
     };
     const id = await prepare({ checkContext: 'shard-3', businessKeys: ['phone:1'] });
-    await until('it is forwarded', async () => (await stateOf(id)) === 'forwarded');
+    await until('it is forwarded', async () => (await broker.stateOf(id)) === 'forwarded');
     expect(verified).toMatchObject({
       id,
       producerGroup: group,
@@ -73,17 +54,17 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     expect(decided.history).toMatchObject([
       { event: 'check', detail: { answer: 'commit', endpoint: endpoint.url } },
     ]);
-    await until('it arrives', () => received(id).length > 0);
-    expect(received(id)).toHaveLength(1);
+    await until('it arrives', () => broker.received(id).length > 0);
+    expect(broker.received(id)).toHaveLength(1);
   });
 
   test('the answer "rollback" rolls back, and nothing is forwarded', async () => {
     await registerGroup(broker.url, group, [endpoint.url], POLICY);
     endpoint.answer = decide('rollback');
     const id = await prepare();
-    await until('it is rolled back', async () => (await stateOf(id)) === 'rolledBack');
+    await until('it is rolled back', async () => (await broker.stateOf(id)) === 'rolledBack');
     expect(endpoint.asked).toHaveLength(1);
-    expect(received(id)).toHaveLength(0);
+    expect(broker.received(id)).toHaveLength(0);
   });
 
   test('"unknown" asks again later, and the answer that follows decides', async () => {
@@ -91,7 +72,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     endpoint.answer = (check, response) =>
       decide(check.attempt < 3 ? 'unknown' : 'commit')(check, response);
     const id = await prepare();
-    await until('it is forwarded', async () => (await stateOf(id)) === 'forwarded');
+    await until('it is forwarded', async () => (await broker.stateOf(id)) === 'forwarded');
     expect(endpoint.asked.map(({ attempt }) => attempt)).toEqual([1, 2, 3]);
     expect((await view(broker.url, id)).checks.unknown).toBe(2);
   });
@@ -99,7 +80,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
   test('spent attempts park the transaction; a late verdict of the producer is still the truth', async () => {
     await registerGroup(broker.url, group, [endpoint.url], POLICY);
     const id = await prepare();
-    await until('it is parked', async () => (await stateOf(id)) === 'parked');
+    await until('it is parked', async () => (await broker.stateOf(id)) === 'parked');
     expect(endpoint.asked).toHaveLength(POLICY.unknownMax);
     expect(await view(broker.url, id)).toMatchObject({
       parkedReason: 'unresolved',
@@ -111,20 +92,20 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     );
     const late = await call(`${broker.url}/v1/transactions/${id}/commit`, 'POST');
     expect(late).toMatchObject({ status: 200, body: { state: 'committed' } });
-    await until('it is forwarded', async () => (await stateOf(id)) === 'forwarded');
+    await until('it is forwarded', async () => (await broker.stateOf(id)) === 'forwarded');
   });
 
   test('an operator may have a parked transaction checked again, on record', async () => {
     await registerGroup(broker.url, group, [endpoint.url], POLICY);
     const id = await prepare();
-    await until('it is parked', async () => (await stateOf(id)) === 'parked');
+    await until('it is parked', async () => (await broker.stateOf(id)) === 'parked');
     endpoint.answer = decide('rollback');
     const word = { action: 'recheck', operator: 'ada', reason: 'the database is back' };
     expect(await call(`${broker.url}/v1/transactions/${id}/resolve`, 'POST', word)).toMatchObject({
       status: 200,
       body: { state: 'prepared' },
     });
-    await until('it is rolled back', async () => (await stateOf(id)) === 'rolledBack');
+    await until('it is rolled back', async () => (await broker.stateOf(id)) === 'rolledBack');
     expect((await view(broker.url, id)).history).toContainEqual(
       expect.objectContaining({ event: 'resolve', detail: word }),
     );
@@ -187,7 +168,11 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
       expect(String(waiting.history[0]?.detail.detail)).toMatch(detail);
 
       endpoint.answer = decide('rollback');
-      await until('an answer decides', async () => (await stateOf(id)) === 'rolledBack', 30_000);
+      await until(
+        'an answer decides',
+        async () => (await broker.stateOf(id)) === 'rolledBack',
+        30_000,
+      );
     },
   );
 
@@ -197,7 +182,7 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     await until('somebody is alerted', () =>
       broker.log.some((entry) => entry.event === 'alert' && entry.transactionId === id),
     );
-    expect(await stateOf(id)).toBe('prepared');
+    expect(await broker.stateOf(id)).toBe('prepared');
     expect((await view(broker.url, id)).checks.unknown).toBe(0);
   });
 
@@ -219,7 +204,11 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
       );
       await until('the slow one is being asked', () => hanging.asked.length >= 8);
       const id = await prepare();
-      await until('the other is decided', async () => (await stateOf(id)) === 'forwarded', 20_000);
+      await until(
+        'the other is decided',
+        async () => (await broker.stateOf(id)) === 'forwarded',
+        20_000,
+      );
       expect(hanging.asked.length).toBeLessThanOrEqual(8);
     } finally {
       await hanging.close();

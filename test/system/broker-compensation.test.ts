@@ -2,9 +2,8 @@ import type { ServerResponse } from 'node:http';
 import type { CompensationRequest, ConsumerReceipt, TransactionView } from '@escrowmq/protocol';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { Webhook } from 'standardwebhooks';
-import { type BoundQueue, bindQueue } from '../support/bound-queue.js';
+import { type BrokerBench, openBrokerBench } from '../support/broker-bench.js';
 import { call, view } from '../support/broker-client.js';
-import { type BrokerProcess, freshStore, startBrokerProcess } from '../support/broker-process.js';
 import {
   acknowledge,
   type CompensationEndpoint,
@@ -19,22 +18,14 @@ const POLICY = { firstDelayMs: 0, delayMsMax: 100, timeoutMs: 10_000, alertAfter
 
 describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
   const topic = uniqueName('orders');
-  let store: Awaited<ReturnType<typeof freshStore>>;
-  let broker: BrokerProcess;
-  let queue: BoundQueue;
+  let broker: BrokerBench;
   let endpoint: CompensationEndpoint;
   let group: string;
 
   beforeAll(async () => {
-    store = await freshStore(kind);
-    broker = await startBrokerProcess({ store: store.url, rabbitmq: rabbitmqUrl() });
-    queue = await bindQueue(rabbitmqUrl(), [{ topic, routingKey: '#' }]);
+    broker = await openBrokerBench(kind, topic);
   });
-  afterAll(async () => {
-    await queue.close();
-    await broker.stop();
-    await store.remove();
-  });
+  afterAll(() => broker.remove());
   beforeEach(async () => {
     endpoint = await startCompensationEndpoint();
     // A group of its own, because breakers and slots belong to a group's endpoints.
@@ -59,18 +50,16 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
       messages: [{ topic, data: 1, compensate: true }],
       ...more,
     });
-    await until('it arrives', () => messageOf(body.id) !== undefined);
+    await until('it arrives', () => broker.received(body.id).length > 0);
     await until('it is saved', async () => (await view(broker.url, body.id)).state === 'forwarded');
     return body.id;
   }
-  const messageOf = (id: string) =>
-    queue.received.find(({ properties }) => String(properties.messageId).startsWith(id));
 
   /** The word of the consumer group on message 0. */
   async function tell(id: string, receipt: Partial<ConsumerReceipt>): Promise<void> {
     const receipts = [{ messageId: `${id}-0`, consumerGroup: 'stock', kind: 'failed', ...receipt }];
     await onChannel(rabbitmqUrl(), async (channel) => {
-      const queueName = String(messageOf(id)?.properties.replyTo);
+      const queueName = String(broker.received(id)[0]?.properties.replyTo);
       channel.sendToQueue(queueName, Buffer.from(JSON.stringify({ receipts })));
       await channel.waitForConfirms();
     });
