@@ -58,7 +58,7 @@ export interface SuiteConnections {
  * The thread of a transaction that is open, in what InnoDB says of itself. Its table innodb_trx is
  * renewed only when nobody has read it for 100 ms: whoever polls it sees what he saw first.
  */
-const OPEN_TRANSACTION = /---TRANSACTION \d+, ACTIVE[^]*?thread id (\d+)/g;
+const OPEN_TRANSACTION = /---TRANSACTION \d+, ACTIVE.*?thread id (\d+)/gs;
 
 const ACCOUNT_TABLE = 'create table account (id integer not null primary key)';
 
