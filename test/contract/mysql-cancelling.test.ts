@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import type { Database } from '../../broker/src/store/sql.js';
 import { createStore } from '../../broker/src/store/store.js';
+import { pausedAfter } from '../support/paused-database.js';
 import { freshMysqlDatabase } from '../support/servers.js';
 import { message, type OpenStore, openMysqlForTest, prepare } from '../support/store-fixtures.js';
 import { until } from '../support/until.js';
@@ -21,39 +21,8 @@ afterEach(async () => {
   await there.store.close();
 });
 
-/** A database whose transaction stands still right after the statement that matches, once. */
-function stopping(database: Database, after: RegExp) {
-  let go = () => {};
-  let arrive = () => {};
-  const mayGo = new Promise<void>((resolve) => {
-    go = resolve;
-  });
-  const reached = new Promise<void>((resolve) => {
-    arrive = resolve;
-  });
-  async function stopAfter<T>(text: string, result: Promise<T>): Promise<T> {
-    const value = await result;
-    if (after.test(text)) {
-      arrive();
-      await mayGo;
-    }
-    return value;
-  }
-  const stopped: Database = {
-    ...database,
-    transaction: (work) =>
-      database.transaction((sql) =>
-        work({
-          ...sql,
-          all: (text, values) => stopAfter(text, sql.all(text, values)),
-          run: (text, values) => stopAfter(text, sql.run(text, values)),
-        }),
-      ),
-  };
-  return { stopped, reached, go };
-}
-
 const LOCKED = /for update$/;
+const LOCKED_BY_CLAIM = /skip locked$/;
 const TIME_READ = /^select .* as now$/;
 const TAKEN_BACK = /cancelled = cancelled/;
 
@@ -74,8 +43,8 @@ describe('one instance cancels while another forwards', () => {
     ['has read the time', TIME_READ],
   ])('a cancelling that %s when the message comes due is refused', async (_, after) => {
     const { id, dueAt } = await waiting();
-    const { stopped, reached, go } = stopping(here.database, after);
-    const cancelling = createStore(stopped, 'test').cancel({ id, ...cancel });
+    const { paused, reached, go } = pausedAfter(here.database, after);
+    const cancelling = createStore(paused, 'test').cancel({ id, ...cancel });
     await reached;
     await isDue(dueAt);
     // Passed over, because it is locked; not taken while its fate is open.
@@ -91,8 +60,8 @@ describe('one instance cancels while another forwards', () => {
 
   test('a cancelling that has changed the row in time holds, however late it ends', async () => {
     const { id, dueAt } = await waiting();
-    const { stopped, reached, go } = stopping(here.database, TAKEN_BACK);
-    const cancelling = createStore(stopped, 'test').cancel({ id, ...cancel });
+    const { paused, reached, go } = pausedAfter(here.database, TAKEN_BACK);
+    const cancelling = createStore(paused, 'test').cancel({ id, ...cancel });
     await reached;
     await isDue(dueAt);
     expect((await there.store.claimDueForwards(FORWARDS)).due).toEqual([]);
@@ -103,9 +72,9 @@ describe('one instance cancels while another forwards', () => {
 
   test('a claim that took the row first is waited for, and what it found due is refused', async () => {
     const { id, dueAt } = await waiting();
-    const { stopped, reached, go } = stopping(there.database, LOCKED_BY_CLAIM);
+    const { paused, reached, go } = pausedAfter(there.database, LOCKED_BY_CLAIM);
     await isDue(dueAt);
-    const claim = createStore(stopped, 'test').claimDueForwards(FORWARDS);
+    const claim = createStore(paused, 'test').claimDueForwards(FORWARDS);
     await reached;
     const cancelling = here.store.cancel({ id, ...cancel });
     go();
@@ -113,5 +82,3 @@ describe('one instance cancels while another forwards', () => {
     expect(await cancelling).toMatchObject({ kind: 'refused' });
   });
 });
-
-const LOCKED_BY_CLAIM = /skip locked$/;

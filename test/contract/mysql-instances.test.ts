@@ -1,8 +1,8 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { createConnection } from 'mysql2/promise';
-import type { Database } from '../../broker/src/store/sql.js';
 import { createStore } from '../../broker/src/store/store.js';
+import { pausedAfter } from '../support/paused-database.js';
 import { freshMysqlDatabase } from '../support/servers.js';
 import {
   newTransaction,
@@ -30,34 +30,6 @@ afterEach(async () => {
   await here.store.close();
   await there.store.close();
 });
-
-/** A database whose first transaction stands still after its first statement until told. */
-function pausing(database: Database): { paused: Database; reached: Promise<void>; go(): void } {
-  let go = () => {};
-  let arrive = () => {};
-  const mayGo = new Promise<void>((resolve) => {
-    go = resolve;
-  });
-  const reached = new Promise<void>((resolve) => {
-    arrive = resolve;
-  });
-  const paused: Database = {
-    ...database,
-    transaction: (work) =>
-      database.transaction((sql) =>
-        work({
-          ...sql,
-          async all<Row>(...statement: Parameters<typeof sql.all>) {
-            const rows = await sql.all<Row>(...statement);
-            arrive();
-            await mayGo;
-            return rows;
-          },
-        }),
-      ),
-  };
-  return { paused, reached, go };
-}
 
 describe('several instances on one MySQL database', () => {
   test.each(['check', 'forward'] as const)(
@@ -87,7 +59,7 @@ describe('several instances on one MySQL database', () => {
     const kind = { op: 'prepare', checkAfterMs: -1_000 } as const;
     const first = await prepare(here.store, { kind: { ...kind, checkAfterMs: -2_000 } });
     const second = await prepare(here.store, { kind });
-    const { paused, reached, go } = pausing(here.database);
+    const { paused, reached, go } = pausedAfter(here.database, /./);
     const claim = createStore(paused, 'test').claimDueChecks({ ...CHECKS, limit: 1 });
     await reached;
 

@@ -3,6 +3,7 @@ import { byProducer, type Committed } from '../../broker/src/domain/transaction.
 import type { Database, Sql } from '../../broker/src/store/sql.js';
 import { createStore } from '../../broker/src/store/store.js';
 import { confirmed } from '../contract/ordering.contract.js';
+import { deferred } from '../support/ready.js';
 import { freshMysqlDatabase } from '../support/servers.js';
 import {
   emptyStore,
@@ -34,20 +35,14 @@ afterAll(async () => {
 
 /** A database whose first transaction stands still before statement `step`, once, until told. */
 function pausedBefore(database: Database, step: number) {
-  let go = () => {};
-  let arrive = () => {};
-  const mayGo = new Promise<void>((resolve) => {
-    go = resolve;
-  });
-  const reached = new Promise<void>((resolve) => {
-    arrive = resolve;
-  });
+  const reached = deferred();
+  const mayGo = deferred();
   let statements = 0;
   const atStep = async () => {
     statements += 1;
     if (statements !== step) return;
-    arrive();
-    await mayGo;
+    reached.resolve();
+    await mayGo.promise;
   };
   const paused: Database = {
     ...database,
@@ -72,11 +67,11 @@ function pausedBefore(database: Database, step: number) {
         await atStep();
         return result;
       });
-      arrive();
+      reached.resolve();
       return result;
     },
   };
-  return { paused, reached, go };
+  return { paused, reached: reached.promise, go: mayGo.resolve };
 }
 
 /** The head of the key, claimed here and published; and a prepared one that comes behind it. */
