@@ -10,8 +10,8 @@ import { createProducerGroups } from '../../broker/src/engine/producer-groups.js
 import { createStoreClock } from '../../broker/src/engine/store-clock.js';
 import { batchRoutes } from '../../broker/src/http/batch.js';
 import type { MemoryRabbit } from './memory-rabbit.js';
+import type { StorePort } from './memory-store.js';
 import type { Process, Scheduler } from './scheduler.js';
-import type { StorePort } from './store-port.js';
 
 /**
  * One life of a broker instance: the shipped engine, wired as broker.ts wires it, over the ports of the

@@ -35,6 +35,25 @@ export interface Row extends Committed {
   alerted: boolean;
 }
 
+/** What the engine's main job asks of a store. */
+export type StorePort = Pick<
+  Store,
+  | 'now'
+  | 'insert'
+  | 'decide'
+  | 'find'
+  | 'claimDueChecks'
+  | 'saveChecks'
+  | 'releaseChecks'
+  | 'claimDueForwards'
+  | 'readCommitted'
+  | 'saveForwards'
+  | 'postponeForwards'
+  | 'releaseForwards'
+  | 'appendHistory'
+  | 'findGroup'
+>;
+
 /** The operations of `Store` as functions that have no need to wait. */
 type AtOnce<T> = {
   [Name in keyof T]: T[Name] extends (...given: infer Given) => Promise<infer Result>
@@ -42,27 +61,10 @@ type AtOnce<T> = {
     : never;
 };
 
-export type MemoryStore = AtOnce<
-  Pick<
-    Store,
-    | 'now'
-    | 'insert'
-    | 'decide'
-    | 'find'
-    | 'claimDueChecks'
-    | 'saveChecks'
-    | 'releaseChecks'
-    | 'claimDueForwards'
-    | 'readCommitted'
-    | 'saveForwards'
-    | 'postponeForwards'
-    | 'releaseForwards'
-    | 'appendHistory'
-    | 'resolve'
-    | 'findGroup'
-    | 'purgeFinished'
-  >
-> & { readonly rows: ReadonlyMap<string, Row> };
+/** And what only the contract of every state × every event asks for. */
+export type MemoryStore = AtOnce<StorePort & Pick<Store, 'resolve' | 'purgeFinished'>> & {
+  readonly rows: ReadonlyMap<string, Row>;
+};
 
 export interface MemoryStoreOptions {
   now(): StoreTime;

@@ -1,7 +1,6 @@
 import { EscrowError } from '@escrowmq/protocol';
-import type { Store } from '../../broker/src/domain/ports.js';
 import type { Faults } from './faults.js';
-import type { MemoryStore } from './memory-store.js';
+import type { MemoryStore, StorePort } from './memory-store.js';
 import type { Process, Scheduler } from './scheduler.js';
 
 /**
@@ -9,24 +8,6 @@ import type { Process, Scheduler } from './scheduler.js';
  * arrives. A broker may die between them or even before the first: what was sent happens. Or the answer
  * is an error, with or without the change.
  */
-export type StorePort = Pick<
-  Store,
-  | 'now'
-  | 'insert'
-  | 'decide'
-  | 'find'
-  | 'claimDueChecks'
-  | 'saveChecks'
-  | 'releaseChecks'
-  | 'claimDueForwards'
-  | 'readCommitted'
-  | 'saveForwards'
-  | 'postponeForwards'
-  | 'releaseForwards'
-  | 'appendHistory'
-  | 'findGroup'
->;
-
 export interface StorePortOptions {
   scheduler: Scheduler;
   faults: Faults;
