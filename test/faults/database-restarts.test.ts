@@ -95,14 +95,17 @@ function keepRegistering(producer: Producer, pool: Pool, topic: string) {
     }
   }
   const workers = Array.from({ length: 6 }, worker);
+  const stop = async () => {
+    stopped = true;
+    await Promise.all(workers);
+  };
+  // A test that fails must not leave them at it.
+  clean.push(stop);
   return {
     get committed() {
       return committed;
     },
-    stop: async () => {
-      stopped = true;
-      await Promise.all(workers);
-    },
+    stop,
   };
 }
 
