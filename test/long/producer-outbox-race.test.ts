@@ -9,6 +9,8 @@ import { until } from '../support/until.js';
 const TRANSACTIONS = 1_000;
 const CONCURRENT = 12;
 const RELAYS = 3;
+/** SQLite keeps this process to itself for seconds where others compute as well. */
+const LIMITS = { connectionTimeoutMs: 20_000, settleTimeoutMs: 20_000 };
 /** What the databases say to one of two who want the same rows. */
 const CONTENTION = /deadlock|database is locked/i;
 
@@ -19,7 +21,7 @@ test.each([MARIADB, POSTGRES, SQLITE])(
     const broker = await startFakeBroker();
     const { logger, records } = recordingLogger();
     const settings = { brokers: [broker.address], producerGroup: 'accounts', logger };
-    const producer = createProducer({ ...settings, outbox: true, connectionTimeoutMs: 20_000 });
+    const producer = createProducer({ ...settings, outbox: true, ...LIMITS });
     const relays = Array.from({ length: RELAYS }, () =>
       createOutboxRelay({ ...settings, database: suite.connect().database, pollMs: 1 }),
     );
