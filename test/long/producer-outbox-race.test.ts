@@ -9,10 +9,10 @@ import { until } from '../support/until.js';
 const TRANSACTIONS = 1_000;
 const CONCURRENT = 12;
 const RELAYS = 3;
-/** SQLite keeps this process to itself for seconds where others compute as well. */
-const LIMITS = { connectionTimeoutMs: 20_000, settleTimeoutMs: 20_000 };
 /** What the databases say to one of two who want the same rows. */
 const CONTENTION = /deadlock|database is locked/i;
+/** SQLite keeps a busy machine from reading answers for longer than a process tries by itself. */
+const LEFT_TO_A_RELAY = /no broker address gave an answer within 2000 ms/;
 
 test.each([MARIADB, POSTGRES, SQLITE])(
   'with relays beside the process and no lease that holds, exactly what committed is sent on $name',
@@ -21,7 +21,7 @@ test.each([MARIADB, POSTGRES, SQLITE])(
     const broker = await startFakeBroker();
     const { logger, records } = recordingLogger();
     const settings = { brokers: [broker.address], producerGroup: 'accounts', logger };
-    const producer = createProducer({ ...settings, outbox: true, ...LIMITS });
+    const producer = createProducer({ ...settings, outbox: true, connectionTimeoutMs: 20_000 });
     const relays = Array.from({ length: RELAYS }, () =>
       createOutboxRelay({ ...settings, database: suite.connect().database, pollMs: 1 }),
     );
@@ -63,7 +63,8 @@ test.each([MARIADB, POSTGRES, SQLITE])(
       expect([...broker.transactions.keys()].sort()).toEqual(expected);
       expect(await suite.accounts()).toHaveLength(expected.length);
       const said = records.map(({ fields }) => String(fields.error));
-      expect(said.filter((error) => !CONTENTION.test(error))).toEqual([]);
+      const expectedly = (error: string) => CONTENTION.test(error) || LEFT_TO_A_RELAY.test(error);
+      expect(said.filter((error) => !expectedly(error))).toEqual([]);
     } finally {
       for (const relay of relays) await relay.close();
       await producer.close();
