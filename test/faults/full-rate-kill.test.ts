@@ -100,6 +100,10 @@ describe('SIGKILL of the broker at full rate, with 256 callers of the SDK', () =
         const forwarded = await idsIn(broker.url, 'forwarded');
         const rolledBack = await idsIn(broker.url, 'rolledBack');
         const prepared = await idsIn(broker.url, 'prepared');
+        // Of all three, or the rest says nothing.
+        for (const some of [told.committed, told.rolledBack, prepared]) {
+          expect(some.size).toBeGreaterThan(0);
+        }
         const there = new Set([...forwarded, ...rolledBack, ...prepared]);
         expect(missing(told.prepared, there)).toEqual([]);
         expect(missing(told.committed, forwarded)).toEqual([]);

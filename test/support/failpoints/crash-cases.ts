@@ -36,6 +36,9 @@ export interface CrashCase {
 /** Leases of 1.5 s, checks every half second, retries: a few seconds, or 26 on a machine with a load of 13. */
 const QUIET_MS_MAX = 60_000;
 
+/** A broker that stands still or starts again takes longer than a producer waits by default. */
+const PATIENT = { prepareTimeoutMs: 60_000, verdictTimeoutMs: 60_000 };
+
 let casesSoFar = 0;
 const nextAccounts = () => {
   casesSoFar += 1;
@@ -61,7 +64,8 @@ export async function failBroker(bench: CrashBench, crash: CrashCase): Promise<T
     child = it;
   });
   await bench.register(failing.url, producerGroup);
-  const producer = createProducer({ brokers: [failing.url], producerGroup, logger: SILENT });
+  const brokers = [failing.url];
+  const producer = createProducer({ brokers, producerGroup, logger: SILENT, ...PATIENT });
   try {
     await failpoint.arm();
     const work = workOfEveryKind(bench, producer, first);
