@@ -8,7 +8,7 @@ const POOL_SIZE_MAX = 12;
 export function describeLimits<Tx>(bench: Bench<Tx>): void {
   test('a callback that takes too long is cut off and rolled back', async () => {
     const { engine, layer } = bench;
-    const hasty = bench.producerOf({ transactionTimeoutMs: 300 });
+    const hasty = bench.producerOf({ transactionTimeoutMs: 1_000 });
     const thrown = await failure(
       hasty.transaction(layer.database, message, async (tx) => {
         await layer.insert(tx, 1);
