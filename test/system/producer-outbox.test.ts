@@ -151,7 +151,8 @@ describe.each([MARIADB, POSTGRES, SQLITE])('an outbox on $name', (kind) => {
     const dead = broker;
     const { address } = dead;
     await dead.close();
-    const relay = relayOf({ pollMs: 10 });
+    // As long as it asks a broker that is away, each time.
+    const relay = relayOf({ pollMs: 10, requestTimeoutMs: 1_000 } as Partial<OutboxRelayOptions>);
     relay.start();
     await until('it has failed', async () => (await relay.stats()).failure !== undefined);
     expect(records.filter(({ level }) => level === 'error')).toHaveLength(1);
