@@ -41,8 +41,7 @@ const withServers = {
 };
 
 export default {
-  // As many as the smallest machine has cores. Server tests mostly wait, yet more workers than
-  // that only lengthen what is measured against a deadline.
+  // As many as the smallest machine has cores: long tests keep them busy. `npm test` takes one more.
   maxWorkers: 2,
   projects: [
     {

@@ -13,6 +13,12 @@ import { ROOT, setUp } from './setup.mjs';
 
 const LONG_FOLDERS = /test\/(faults|long)/;
 const SHORT_PROJECTS = ['unit', 'servers'];
+/**
+ * One more than the smallest machine has cores, as short tests wait for a third of their time. Long
+ * ones keep both cores busy by themselves.
+ */
+const SHORT_WORKERS = '--maxWorkers=3';
+const NAMES_WORKERS = /^(--maxWorkers|-w|--runInBand|-i)/;
 
 const args = process.argv.slice(2).filter((arg) => arg !== '--all');
 const long =
@@ -28,6 +34,7 @@ const jest = spawn(
     // Jest runs ES modules by a Node feature that warns about itself once for every worker.
     '--disable-warning=ExperimentalWarning',
     join('node_modules', 'jest', 'bin', 'jest.js'),
+    ...(long || args.some((arg) => NAMES_WORKERS.test(arg)) ? [] : [SHORT_WORKERS]),
     ...args,
     // Last, as it takes every argument after it for a project.
     ...(long ? [] : ['--selectProjects', ...SHORT_PROJECTS]),
