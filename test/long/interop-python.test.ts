@@ -14,12 +14,14 @@ import {
   ReceiptBatch,
   receiptsQueueName,
 } from '@escrowmq/protocol';
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { type ChannelModel, type ConfirmChannel, connect, type GetMessage } from 'amqplib';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { type ChannelModel, type ConfirmChannel, connect } from 'amqplib';
 import { openSqlite } from '../../broker/src/store/sqlite/driver.js';
 import { registerGroup, view } from '../support/broker-client.js';
 import { type BrokerProcess, freshStore, startBrokerProcess } from '../support/broker-process.js';
+import { describeUnless } from '../support/describe-unless.js';
 import { amqpProperties, newTransactionId, publish, type TestMessage } from '../support/publish.js';
+import { takeFrom } from '../support/rabbit.js';
 import { rabbitmqUrl, uniqueName } from '../support/servers.js';
 import { until } from '../support/until.js';
 
@@ -32,7 +34,7 @@ const EXAMPLE = fileURLToPath(new URL('../../examples/other-languages/', import.
 const run = promisify(execFile);
 const folder = mkdtempSync(join(tmpdir(), 'escrow-python-'));
 
-const python = await installed();
+const PYTHON = join(folder, 'venv', 'bin', 'python');
 
 /** What `python3 -m` knows. */
 function hasModule(name: string): boolean {
@@ -44,27 +46,22 @@ function hasModule(name: string): boolean {
   }
 }
 
-/** A Python with what the example needs; undefined where that can't be had, which is said. */
-async function installed(): Promise<string | undefined> {
-  const venv = join(folder, 'venv');
-  const interpreter = join(venv, 'bin', 'python');
+/** @returns why the example can't be run here, and what it needs; undefined when it can */
+async function pythonProblem(): Promise<string | undefined> {
   try {
     await ensurePackages([
       { name: 'python3-venv', isInstalled: () => hasModule('venv') },
       { name: 'python3-pip', isInstalled: () => hasModule('pip') },
     ]);
     // With the pip of the system: a pip of its own takes 13 s to put there instead of half a second.
-    await run('python3', ['-m', 'venv', '--without-pip', venv]);
+    await run('python3', ['-m', 'venv', '--without-pip', join(folder, 'venv')]);
     const requirements = join(EXAMPLE, 'requirements.txt');
     const install = ['install', '-q', '-r', requirements];
-    await run('python3', ['-m', 'pip', '--python', interpreter, ...install]);
-    return interpreter;
+    await run('python3', ['-m', 'pip', '--python', PYTHON, ...install]);
+    return undefined;
   } catch (error) {
     rmSync(folder, { recursive: true });
-    process.stderr.write(
-      `SKIPPED: the consumer in Python needs python3 with venv and pip 22.3, and a package index with pika: ${String(error)}\n`,
-    );
-    return undefined;
+    return `the consumer in Python needs python3 with venv and pip 22.3, and a package index with pika: ${String(error)}`;
   }
 }
 
@@ -75,7 +72,7 @@ interface Line {
   [field: string]: unknown;
 }
 
-(python === undefined ? describe.skip : describe)('a consumer group in Python', () => {
+describeUnless(await pythonProblem())('a consumer group in Python', () => {
   const topic = uniqueName('user');
   const group = uniqueName('python');
   const producerGroup = uniqueName('accounts');
@@ -92,7 +89,7 @@ interface Line {
   async function startConsumer(): Promise<void> {
     const where = ['--rabbitmq', rabbitmqUrl(), '--database', database];
     const what = ['--topic', topic, '--group', group, '--routing-key', 'registered'];
-    consumer = spawn(python as string, [join(EXAMPLE, 'consumer.py'), ...where, ...what], {
+    consumer = spawn(PYTHON, [join(EXAMPLE, 'consumer.py'), ...where, ...what], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     complaints = '';
@@ -127,15 +124,7 @@ interface Line {
     }
   }
 
-  async function take(queue: string): Promise<GetMessage> {
-    let taken: GetMessage | false = false;
-    await until(`there is a message in ${queue}`, async () => {
-      taken = await channel.get(queue, { noAck: true });
-      return taken !== false;
-    });
-    return taken as unknown as GetMessage;
-  }
-  const deadLetter = () => take(`${topic}.${group}.dead`);
+  const deadLetter = () => takeFrom(channel, `${topic}.${group}.dead`);
 
   /** Like the broker's, but with whatever is to be tried. */
   const publishRaw = (message: Omit<TestMessage, 'topic'>) =>
@@ -241,7 +230,7 @@ interface Line {
     const published = { ...properties, replyTo: receipts };
     channel.publish(topic, 'registered', Buffer.from('"altered"'), published);
     const { receipts: sent } = ReceiptBatch.parse(
-      JSON.parse(String((await take(receipts)).content)),
+      JSON.parse(String((await takeFrom(channel, receipts)).content)),
     );
     expect(sent).toEqual([
       {

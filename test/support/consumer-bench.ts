@@ -1,6 +1,7 @@
 import { type Consumer, type ConsumerEvent, createConsumer } from '@escrowmq/consumer';
 import { deadLetterQueueName, queueName, retryQueueName } from '@escrowmq/protocol';
 import { type ChannelModel, type ConfirmChannel, connect, type GetMessage } from 'amqplib';
+import { takeFrom } from './rabbit.js';
 import { uniqueName } from './servers.js';
 import { until } from './until.js';
 
@@ -42,14 +43,7 @@ export async function openBench(
   connection.on('error', () => {});
   const channel = await connection.createConfirmChannel();
 
-  async function take(queue: string): Promise<GetMessage> {
-    let taken: GetMessage | false = false;
-    await until(`there is a message in ${queue}`, async () => {
-      taken = await channel.get(queue, { noAck: true });
-      return taken !== false;
-    });
-    return taken as unknown as GetMessage;
-  }
+  const take = (queue: string) => takeFrom(channel, queue);
 
   return {
     consumer,

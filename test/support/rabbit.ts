@@ -1,5 +1,6 @@
-import { type ConfirmChannel, connect } from 'amqplib';
+import { type Channel, type ConfirmChannel, connect, type GetMessage } from 'amqplib';
 import type { Outgoing } from '../../broker/src/domain/outgoing.js';
+import { until } from './until.js';
 
 /** Keeps what the broker would tell people. */
 export function recordingObserver() {
@@ -51,4 +52,14 @@ export async function onChannel<T>(
   } finally {
     await connection.close();
   }
+}
+
+/** Takes the next message from a queue, waiting for it. */
+export async function takeFrom(channel: Channel, queue: string): Promise<GetMessage> {
+  let taken: GetMessage | false = false;
+  await until(`there is a message in ${queue}`, async () => {
+    taken = await channel.get(queue, { noAck: true });
+    return taken !== false;
+  });
+  return taken as unknown as GetMessage;
 }

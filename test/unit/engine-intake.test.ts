@@ -258,6 +258,36 @@ describe('send', () => {
   });
 });
 
+describe('verdicts', () => {
+  test('a commit is forwarded when it is durable, not before', async () => {
+    const durable = deferred();
+    const { intake, moved } = takingIn({
+      decide: async (batch) => {
+        await durable.promise;
+        return batch.map(() => ({ kind: 'moved' }));
+      },
+    });
+    const id = currentId();
+    const deciding = intake.decide(verdictOn(id, 'commit'));
+    await whatIsReady();
+    expect(moved).toEqual([]);
+    durable.resolve();
+    await deciding;
+    expect(moved).toMatchObject([{ ids: [id] }]);
+  });
+
+  test('a rollback is never forwarded, nor is a commit of what is not there', async () => {
+    const { intake, moved } = takingIn();
+    await intake.decide(verdictOn(currentId(), 'rollback'));
+    expect(moved).toEqual([]);
+    const late = takingIn({
+      decide: async (batch) => batch.map(() => ({ kind: 'unknown' })),
+    });
+    await late.intake.decide(verdictOn(currentId(), 'commit')).catch(() => undefined);
+    expect(late.moved).toEqual([]);
+  });
+});
+
 describe('when the store is too slow', () => {
   test('prepares are refused first, and verdicts are still taken (F78)', async () => {
     const durable = deferred();
