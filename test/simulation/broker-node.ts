@@ -133,6 +133,8 @@ function observerOf({ scheduler, process }: BrokerOptions): Observer {
   return {
     alert: (alert) => scheduler.note(process, `ALERT ${JSON.stringify(alert)}`),
     failed: (what, error) => scheduler.note(process, `failed: ${what}: ${error}`),
+    warn: (what, facts) => scheduler.note(process, `${what} ${JSON.stringify(facts)}`),
+    recovered: (what) => scheduler.note(process, `recovered: ${what}`),
     info: (what, facts) => scheduler.note(process, `${what} ${JSON.stringify(facts)}`),
     count: () => {},
   };

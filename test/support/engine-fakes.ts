@@ -23,6 +23,8 @@ export interface RecordingObserver extends Observer {
   alerts: (Alert | WebhookAlert)[];
   failures: [what: string, error: unknown][];
   infos: [what: string, facts: Record<string, unknown> | undefined][];
+  warnings: [what: string, facts: Record<string, unknown>, about: string][];
+  recoveries: string[];
   counts: [name: CounterName, labels: Record<string, string>, by: number][];
 }
 
@@ -31,12 +33,16 @@ export function recordingObserver(): RecordingObserver {
     alerts: [] as (Alert | WebhookAlert)[],
     failures: [] as RecordingObserver['failures'],
     infos: [] as RecordingObserver['infos'],
+    warnings: [] as RecordingObserver['warnings'],
+    recoveries: [] as string[],
     counts: [] as RecordingObserver['counts'],
   };
   return {
     ...recorded,
     alert: (alert) => recorded.alerts.push(alert),
     failed: (what, error) => recorded.failures.push([what, error]),
+    warn: (what, facts, about) => recorded.warnings.push([what, facts, about]),
+    recovered: (what) => recorded.recoveries.push(what),
     info: (what, facts) => recorded.infos.push([what, facts]),
     count: (name, labels = {}, by = 1) => recorded.counts.push([name, labels, by]),
   };

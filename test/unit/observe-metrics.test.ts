@@ -56,6 +56,7 @@ test('every counter is on the page before it has counted', async () => {
     'alerts',
     'receipts',
     'purged',
+    'failures',
   ]) {
     expect(body).toContain(`# TYPE escrow_${name}_total counter`);
   }

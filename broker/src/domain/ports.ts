@@ -354,8 +354,24 @@ export interface Alert {
 
 export interface Observer {
   alert(alert: Alert | WebhookAlert): void;
-  /** Something failed that a pass will try again; never a body, a key or a secret. */
+  /**
+   * Something failed that a pass will try again; never a body, a key or a secret. Said at once, then
+   * at most once a minute with a count, however often it is called; ids in `what` make no other cause.
+   */
   failed(what: string, error: unknown): void;
+  /**
+   * Something that nobody may miss and that may repeat. Said at once, then at most once a minute with
+   * a count.
+   *
+   * @param about what it is about, such as a topic: two of them are told apart
+   * @example observer.warn('no queue is bound', { topic }, topic)
+   */
+  warn(what: string, facts: Record<string, unknown>, about: string): void;
+  /**
+   * What failed by this name, or by this code of the protocol, works again: said once with how long
+   * it took and how often it was. Not needed: what has not happened for a minute is over as well.
+   */
+  recovered(what: string): void;
   info(what: string, facts?: Record<string, unknown>): void;
   /** Adds to the counter; label values are few and never ids. */
   count(counter: CounterName, labels?: Record<string, string>, by?: number): void;
@@ -371,4 +387,5 @@ export type CounterName =
   | 'receipts'
   | 'webhookCalls'
   | 'compensations'
-  | 'purged';
+  | 'purged'
+  | 'failures';

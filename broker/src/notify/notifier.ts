@@ -111,15 +111,15 @@ export function createNotifier<State>(deps: NotifierDeps<State>): Notifier {
       }
       case 'connectionLost':
       case 'publishingLost':
-        observer.info('webhooks lost RabbitMQ', { detail: event.cause });
+        observer.warn('webhooks lost RabbitMQ', { detail: event.cause }, event.event);
         return;
       case 'consumingLost':
       case 'settlingFailed':
-        observer.info('webhook trouble', {
-          kind: event.event,
-          consumerGroup: event.group,
-          detail: event.cause,
-        });
+        observer.warn(
+          'webhook trouble',
+          { kind: event.event, consumerGroup: event.group, detail: event.cause },
+          `${event.event} of ${event.group}`,
+        );
         return;
       default:
     }

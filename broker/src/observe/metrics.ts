@@ -146,6 +146,10 @@ function createCounters(registry: Registry): Counters {
       'Messages of webhooks by what became of them: delivered, failed, postponed, gaveUp',
     ),
     purged: create('escrow_purged_total', 'Finished transactions deleted by retention'),
+    failures: create(
+      'escrow_failures_total',
+      'What failed and is tried again, by code of the error; each is counted, the log tells some',
+    ),
   };
   return {
     counters,

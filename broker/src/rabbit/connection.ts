@@ -50,7 +50,7 @@ export interface ConnectionOptions {
   server: ServerUrl;
   /** Shown in RabbitMQ's list of connections. */
   name: string;
-  observer: Pick<Observer, 'failed' | 'info'>;
+  observer: Pick<Observer, 'failed' | 'info' | 'recovered'>;
 }
 
 /** Connects, and connects again after every loss. Never fails: what goes wrong is told to the observer. */
@@ -59,6 +59,7 @@ export function keepConnected(
   listener: ConnectionListener,
 ): KeptConnection {
   const { server, name, observer } = options;
+  const connecting = `connecting to RabbitMQ at ${server.shown}, which will be tried again`;
   const ended = new AbortController();
   let closing = false;
   let current: ChannelModel | undefined;
@@ -81,10 +82,10 @@ export function keepConnected(
       current = await open(hangUp.signal);
     } catch (error) {
       if (closing) return;
-      const what = `connecting to RabbitMQ at ${server.shown}, which will be tried again`;
-      observer.failed(what, withoutPassword(error, server));
+      observer.failed(connecting, withoutPassword(error, server));
       return;
     }
+    observer.recovered(connecting);
     const end = watch(current);
     if (closing) hangUp.abort();
     observer.info('connected to RabbitMQ', { server: server.shown, connection: name });

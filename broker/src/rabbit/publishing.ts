@@ -39,7 +39,7 @@ import { Topics } from './topics.js';
 const SWEEPS_PER_LIMIT = 20;
 
 export interface PublishingOptions extends WindowLimits {
-  observer: Pick<Observer, 'failed' | 'info'>;
+  observer: Pick<Observer, 'failed' | 'info' | 'recovered'>;
 }
 
 interface Connection {
@@ -50,10 +50,12 @@ interface Connection {
   bodyBytesMax: number;
 }
 
+const BLOCKED = 'RabbitMQ takes no messages, publishing waits';
+
 const CONFIRMED: PublishOutcome = { kind: 'confirmed' };
 
 export class Publishing implements Publisher, ConnectionListener {
-  readonly #observer: Pick<Observer, 'failed' | 'info'>;
+  readonly #observer: Pick<Observer, 'failed' | 'info' | 'recovered'>;
   readonly #window: PublishWindow;
   readonly #sweeper: NodeJS.Timeout;
   readonly #readyCallbacks: (() => void)[] = [];
@@ -119,15 +121,12 @@ export class Publishing implements Publisher, ConnectionListener {
 
   blocked(reason: string): void {
     this.#blocked = true;
-    this.#observer.failed(
-      'RabbitMQ takes no messages, publishing waits',
-      new Error(`the connection is blocked: ${reason}`),
-    );
+    this.#observer.failed(BLOCKED, new Error(`the connection is blocked: ${reason}`));
   }
 
   unblocked(): void {
     this.#blocked = false;
-    this.#observer.info('RabbitMQ takes messages again');
+    this.#observer.recovered(BLOCKED);
     this.#announceReady();
   }
 
