@@ -4,6 +4,7 @@ import {
   type FieldError,
   parse,
   RoutingKey,
+  rabbitUrlProblem,
   Topic,
 } from '@escrowmq/protocol';
 import type { Log } from './events.js';
@@ -109,9 +110,8 @@ export function parseConsumerOptions(options: ConsumerOptions): ConsumerSettings
   refuseUnknown(options, ['rabbitmq', 'logger', 'startTimeoutMs', 'tracing'], 'createConsumer');
   const { rabbitmq, logger, startTimeoutMs = START_TIMEOUT_MS_DEFAULT, tracing } = options;
   const problems: FieldError[] = [];
-  if (!isAmqpUrl(rabbitmq)) {
-    problems.push({ path: 'rabbitmq', message: 'must be an amqp:// or amqps:// URL' });
-  }
+  const urlProblem = rabbitUrlProblem(rabbitmq);
+  if (urlProblem !== undefined) problems.push({ path: 'rabbitmq', message: urlProblem });
   if (logger !== undefined && typeof logger !== 'function') {
     problems.push({ path: 'logger', message: 'must be a function' });
   }
@@ -212,12 +212,6 @@ export function integer(
   const { min, max } = range;
   if (Number.isInteger(value) && Number(value) >= min && Number(value) <= max) return [];
   return [{ path, message: `must be a whole number from ${min} to ${max}, got ${String(value)}` }];
-}
-
-function isAmqpUrl(value: unknown): boolean {
-  if (typeof value !== 'string' || !URL.canParse(value)) return false;
-  const { protocol, hostname } = new URL(value);
-  return (protocol === 'amqp:' || protocol === 'amqps:') && hostname !== '';
 }
 
 /** @throws EscrowError UNKNOWN_FIELD */

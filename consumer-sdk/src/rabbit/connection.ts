@@ -1,5 +1,13 @@
-import { EscrowError } from '@escrowmq/protocol';
-import { type ChannelModel, connect } from 'amqplib';
+import { connect as connectTcp, isIP } from 'node:net';
+import { connect as connectTls } from 'node:tls';
+import {
+  EscrowError,
+  explainRabbitFailure,
+  isEscrowError,
+  type RabbitLogin,
+  rabbitLoginOf,
+} from '@escrowmq/protocol';
+import { type ChannelModel, connect, credentials } from 'amqplib';
 import { causeOf } from '../cause.js';
 import type { ConnectionName, Log } from '../events.js';
 import { type KeptOpen, keepOpen } from './keep-open.js';
@@ -25,6 +33,7 @@ export function keepConnection(
   log: Log,
 ): KeptOpen<ChannelModel> {
   const url = new URL(rabbitmq);
+  const login = rabbitLoginOf(rabbitmq);
   if (!url.searchParams.has('heartbeat')) {
     url.searchParams.set('heartbeat', String(HEARTBEAT_SECONDS));
   }
@@ -35,6 +44,10 @@ export function keepConnection(
         noDelay: true,
         timeout: CONNECT_TIMEOUT_MS,
         clientProperties: { connection_name: `escrowmq consumer (${name})` },
+        // Ahead of those in the URL, which the library would not read as UTF-8.
+        credentials: credentials.plain(login.username, login.password),
+      }).catch(async (error: unknown) => {
+        throw await explained(error, login);
       });
       let failure: unknown;
       const lost = new Promise<unknown>((resolve) => {
@@ -53,7 +66,8 @@ export function keepConnection(
     onOpen: () => log({ event: 'connected', connection: name }),
     onLost: (cause, retryInMs) =>
       log({ event: 'connectionLost', connection: name, cause: causeOf(cause), retryInMs }),
-    isFatal: isRefusedLogin,
+    // What no later attempt can change, as long as nobody changes a setting.
+    isFatal: isEscrowError,
   });
 }
 
@@ -70,25 +84,28 @@ export async function closed(goodbye: Promise<void>, lost: Promise<unknown>): Pr
   clearTimeout(timer);
 }
 
-/** Wrong user or password, or a virtual host that is not there: trying again changes nothing. */
-function isRefusedLogin(error: unknown): boolean {
-  return error instanceof Error && /ACCESS.REFUSED|NOT.ALLOWED/.test(error.message);
+/** The error of an attempt to connect, with the words of RabbitMQ: fatal where it is ours. */
+async function explained(error: unknown, login: RabbitLogin): Promise<unknown> {
+  const refusal = await explainRabbitFailure(error, login, openSocket);
+  if (refusal === undefined) return error;
+  const { message, heals } = refusal;
+  if (heals) return new Error(message, { cause: error });
+  return new EscrowError('INVALID_CONFIGURATION', message, { cause: error });
+}
+
+/** As the client library connects. */
+function openSocket({ tls, hostname: host, port }: RabbitLogin) {
+  if (!tls) return connectTcp({ host, port });
+  return connectTls({ host, port, ...(isIP(host) === 0 ? { servername: host } : {}) });
 }
 
 /** What a caller of `subscribe` is told when RabbitMQ could not be reached or refused the login. */
 export function unreachable(error: unknown, rabbitmq: string): EscrowError {
-  const { host } = new URL(rabbitmq);
-  if (isRefusedLogin(error)) {
-    return new EscrowError(
-      'INVALID_CONFIGURATION',
-      `RabbitMQ at ${host} refused the login: check user, password and virtual host in rabbitmq`,
-      { cause: error },
-    );
-  }
   const reason = error instanceof Error && error.cause !== undefined ? error.cause : error;
+  for (const refused of [error, reason]) if (isEscrowError(refused)) return refused;
   return new EscrowError(
     'BROKER_UNREACHABLE',
-    `RabbitMQ at ${host} could not be reached: ${causeOf(reason)}`,
+    `RabbitMQ at ${new URL(rabbitmq).host} could not be reached: ${causeOf(reason)}`,
     { cause: error },
   );
 }
