@@ -152,8 +152,9 @@ def describe(properties, headers, checksum, result):
 def consume(channel, database, group, method, properties, body):
     headers = properties.headers or {}
     receipt = {"messageId": properties.message_id, "consumerGroup": group}
-    # Quorum queues count deliveries that were not acknowledged.
-    attempts = headers.get("x-delivery-count", 0)
+    # Quorum queues count deliveries that were not acknowledged. What comes for the first time may
+    # carry the count of a queue it was moved out of, as a dead letter that goes back.
+    attempts = headers.get("x-delivery-count", 0) if method.redelivered else 0
     try:
         if properties.message_id is None or "escrow-transaction-id" not in headers:
             raise Unusable("not a message of EscrowMQ")

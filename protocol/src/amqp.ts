@@ -40,6 +40,8 @@ export const HEADERS = {
   consumerGroup: 'escrow-consumer-group',
   /** Why the last attempt failed. */
   cause: 'escrow-cause',
+  /** UTC milliseconds of a consumer's clock: it was a dead letter before and was moved back. */
+  returnedAt: 'escrow-returned-at',
   /** Why it is a dead letter: exhausted, permanent, redelivered, foreign, altered or unreadable. */
   deadReason: 'escrow-dead-reason',
 } as const;

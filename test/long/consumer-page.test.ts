@@ -78,6 +78,18 @@ test('consume', async () => {
   );
 });
 
+test('N07: move dead letters back', async () => {
+  await run('## Consume');
+  const consuming = program;
+  await send('order', { data: { orderId: 8 } });
+  const deaths = () => String(consuming?.lines()).split("event: 'deadLettered'").length - 1;
+  await until('it is a dead letter', () => deaths() === 1);
+  const moving = await run('### Move dead letters back');
+  expect(moving.lines().filter((line) => line.startsWith('moved'))).toHaveLength(1);
+  await until('it was handled again, and is dead again', () => deaths() === 2);
+  consuming?.kill();
+});
+
 test('pause', async () => {
   const { lines } = await run('### Pause');
   expect(lines()).toEqual(['ready']);

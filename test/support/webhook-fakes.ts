@@ -43,6 +43,7 @@ export const delivered = (changes: Partial<Message> = {}): Message => {
     sequence: undefined,
     attempts: 0,
     postponed: 0,
+    returned: false,
     redelivered: false,
     signal: new AbortController().signal,
     ...changes,

@@ -94,6 +94,14 @@ test.each([FAILED, LATER])(
   },
 );
 
+test('N07: a message that was moved back from the dead letters is not too old for its attempts', async () => {
+  const message = { ...OLD, returned: true };
+  const { thrown, results, impatient } = await tryOne({ outcome: FAILED, message });
+  expect(thrown).toEqual(new Error('HTTP 500'));
+  expect(thrown).not.toBeInstanceOf(PermanentError);
+  expect({ results, impatient }).toEqual({ results: ['failed'], impatient: false });
+});
+
 test('an endpoint that asks for patience is held, and lives', async () => {
   const { thrown, results, ends } = await tryOne({ outcome: LATER });
   expect(thrown).toEqual(new RetryLater(60_000, 'HTTP 429 with Retry-After'));

@@ -32,9 +32,15 @@ export interface DeliverDeps {
 /** How soon a message comes back for a webhook that is being disabled: then it stays in its queue. */
 const GONE_MS = 1_000;
 
-/** Since when an endpoint could have taken it: a message that waits for its time grows no older. */
-function ageMs(message: Pick<Message, 'preparedAt' | 'dueAt'>, webhook: Webhook, now: number) {
-  return now - Math.max(message.preparedAt, message.dueAt ?? 0, webhook.enabledAt);
+/**
+ * Whether its time is over, counted from when an endpoint could have taken it: a message that waits
+ * for its time grows no older. One that was moved back from the dead letters has all its attempts
+ * again, and with the time of its first life it would not get a second one.
+ */
+function isTooOld(message: Message, webhook: Webhook, now: number): boolean {
+  if (message.returned) return false;
+  const since = Math.max(message.preparedAt, message.dueAt ?? 0, webhook.enabledAt);
+  return now - since > webhook.settings.giveUpAfterMs;
 }
 
 /** Resolves when the endpoint has taken the message. */
@@ -42,7 +48,7 @@ export async function deliver(message: Message, deps: DeliverDeps): Promise<void
   const { gate, observer } = deps;
   const webhook = deps.webhook();
   const { name, settings } = webhook;
-  const tooOld = ageMs(message, webhook, deps.now()) > settings.giveUpAfterMs;
+  const tooOld = isTooOld(message, webhook, deps.now());
   const count = (result: string) => observer.count('webhookCalls', { webhook: name, result });
 
   function fail(detail: string): never {

@@ -3,14 +3,10 @@ import type { Delivery } from '../delivery/delivery.js';
 import { examine } from '../delivery/examine.js';
 import { type GroupContext, subscribeGroup } from '../delivery/group-subscription.js';
 import { type CallEnd, callHandler } from '../delivery/handler-call.js';
-import {
-  deliveryCountOf,
-  type Envelope,
-  type Message,
-  ReceivedMessage,
-} from '../delivery/message.js';
+import { type Envelope, type Message, ReceivedMessage } from '../delivery/message.js';
 import { Stop } from '../delivery/stop.js';
 import type { RunningSubscription, Shared } from '../delivery/subscription.js';
+import { deliveryCountOf } from '../delivery/tries.js';
 import { afterError } from '../settle/next-step.js';
 import { settleAbandoned, settleConsumed, settleFailed } from '../settle/settle.js';
 import type { Tracing } from '../tracing.js';
@@ -72,7 +68,8 @@ function gather(delivery: Delivery, batches: Batches<Item>, context: GroupContex
     return;
   }
   const { envelope, data } = examined;
-  const isAlone = envelope.attempts > 0 || deliveryCountOf(original) >= ALONE_AFTER_REDELIVERIES;
+  const hasFailed = envelope.attempts > 0 || envelope.returned;
+  const isAlone = hasFailed || deliveryCountOf(original) >= ALONE_AFTER_REDELIVERIES;
   const item = { delivery, envelope, data, isAlone };
   // Until its batch begins; then the batch listens.
   abandoned.onStop(() => {

@@ -2,7 +2,8 @@ import type { ConsumeMessage } from 'amqplib';
 import { REDELIVERIES_MAX } from '../rabbit/topology.js';
 import { beforeItsTime, type DeadReason, type RetryPolicy } from '../settle/next-step.js';
 import type { Failure } from '../settle/settle.js';
-import { deliveryCountOf, type Envelope, parseDelivery, triesOf } from './message.js';
+import { type Envelope, parseDelivery } from './message.js';
+import { deliveryCountOf, triesOf } from './tries.js';
 
 /** A delivery that a handler may see, or why none will now. */
 export type Examined =

@@ -3,8 +3,8 @@ import { crc32 } from 'node:zlib';
 import { HEADERS, isReceiptsQueue, parseMessageId } from '@escrowmq/protocol';
 import type { ConsumeMessage } from 'amqplib';
 import { causeOf } from '../cause.js';
-import type { Tries } from '../settle/next-step.js';
 import type { Stop } from './stop.js';
+import { isReturned, notBeforeOf, triesOf } from './tries.js';
 
 /**
  * A message as a handler gets it.
@@ -46,6 +46,11 @@ export interface Message<Data = unknown> {
   readonly attempts: number;
   /** How often a handler of this group has thrown `RetryLater` for it, spending no attempt. */
   readonly postponed: number;
+  /**
+   * It was a dead letter of this group and was moved back into its queue: `attempts` and
+   * `postponed` are counted from then on.
+   */
+  readonly returned: boolean;
   /** RabbitMQ delivered it before and got no acknowledgement; a handler may have seen it. */
   readonly redelivered: boolean;
   /**
@@ -73,6 +78,8 @@ export interface Envelope {
   sequence: number | undefined;
   attempts: number;
   postponed: number;
+  /** It has been a dead letter of this group. */
+  returned: boolean;
   /** UTC milliseconds of a consumer: still on its way through retry queues until then. */
   notBefore: number | undefined;
   /** The queue for this group's receipt; absent when nobody waits for it. */
@@ -158,6 +165,7 @@ function parseEnvelope(delivery: ConsumeMessage, group: string): Envelope | stri
     orderingKey: typeof orderingKey === 'string' ? orderingKey : undefined,
     sequence: typeof sequence === 'number' ? sequence : undefined,
     ...triesOf(headers, group),
+    returned: isReturned(headers, group),
     notBefore: notBeforeOf(headers, group),
     receiptsQueue: isReceiptsQueue(replyTo) && isExpected(headers, group) ? replyTo : undefined,
   };
@@ -187,6 +195,7 @@ export class ReceivedMessage implements Message<never> {
   readonly sequence: number | undefined;
   readonly attempts: number;
   readonly postponed: number;
+  readonly returned: boolean;
   readonly redelivered: boolean;
   readonly #stop: Stop;
 
@@ -210,6 +219,7 @@ export class ReceivedMessage implements Message<never> {
     this.sequence = envelope.sequence;
     this.attempts = envelope.attempts;
     this.postponed = envelope.postponed;
+    this.returned = envelope.returned;
     this.redelivered = original.fields.redelivered;
     this.#stop = stop;
   }
@@ -227,40 +237,10 @@ export interface MessageParts {
   stop: Stop;
 }
 
-/**
- * What this group has tried so far; what is not a count is none. A dead letter that an
- * operator published to the topic again carries the attempts of the group that gave up on it.
- */
-export function triesOf(headers: Readonly<Record<string, unknown>>, group: string): Tries {
-  if (headers[HEADERS.consumerGroup] !== group) return NO_TRIES;
-  return {
-    attempts: countIn(headers[HEADERS.attempts]),
-    postponed: countIn(headers[HEADERS.postponed]),
-  };
-}
-
-const NO_TRIES: Tries = { attempts: 0, postponed: 0 };
-
-const countIn = (value: unknown): number =>
-  typeof value === 'number' && Number.isSafeInteger(value) && value > 0 ? value : 0;
-
-/** Another group's is not ours, and neither is what is no time. */
-function notBeforeOf(headers: Record<string, unknown>, group: string): number | undefined {
-  const notBefore = headers[HEADERS.notBefore];
-  if (typeof notBefore !== 'number' || headers[HEADERS.consumerGroup] !== group) return undefined;
-  return notBefore;
-}
-
 /** Also of what is not a message of ours: one without a key is alone with its like. */
 export function orderingKeyOf(delivery: ConsumeMessage): string {
   const key: unknown = delivery.properties.headers?.[HEADERS.orderingKey];
   return typeof key === 'string' ? key : '';
-}
-
-/** Deliveries that RabbitMQ counts in a quorum queue: absent at the first. */
-export function deliveryCountOf(delivery: ConsumeMessage): number {
-  const count: unknown = delivery.properties.headers?.['x-delivery-count'];
-  return typeof count === 'number' ? count : 0;
 }
 
 function ownHeaders(headers: Record<string, unknown>): Record<string, unknown> {

@@ -18,7 +18,10 @@ import {
 export type GapReason = 'reconnected' | 'overflow';
 
 /** A message without what only a consumer group has. */
-export type EphemeralMessage<Data = unknown> = Omit<Message<Data>, 'group' | 'attempts'>;
+export type EphemeralMessage<Data = unknown> = Omit<
+  Message<Data>,
+  'group' | 'attempts' | 'returned'
+>;
 
 export type EphemeralHandler<Data> = (message: EphemeralMessage<Data>) => unknown;
 

@@ -1,5 +1,6 @@
 import { HEADERS } from '@escrowmq/protocol';
 import type { ConsumeMessage, Options } from 'amqplib';
+import { isDeadLetter } from '../delivery/tries.js';
 import type { NextStep } from './next-step.js';
 
 /**
@@ -15,6 +16,7 @@ export function copyProperties(
   const before: Record<string, unknown> = properties.headers ?? {};
   const headers: Record<string, unknown> = {
     ...passedOn(before, failure.group),
+    ...(isDeadLetter(before, failure.group) ? { [HEADERS.returnedAt]: failure.now } : {}),
     [HEADERS.consumerGroup]: failure.group,
     [HEADERS.attempts]: step.attempts,
   };
@@ -27,7 +29,11 @@ export function copyProperties(
     headers[HEADERS.lastFailedAt] = failure.now;
     headers[HEADERS.cause] = failure.cause;
   }
-  if (step.step === 'deadLetter') headers[HEADERS.deadReason] = step.reason;
+  if (step.step === 'deadLetter') {
+    headers[HEADERS.deadReason] = step.reason;
+    // It would have to be moved back first, to be back.
+    delete headers[HEADERS.returnedAt];
+  }
   const isShorter = step.step !== 'deadLetter' && step.inMs < step.queueMs;
   // Not the user id, which closes the channel unless it is our own; and no expiration but ours,
   // which ends the stay in a retry queue before the queue's own delay does.
@@ -57,13 +63,14 @@ export interface CopiedFailure {
 
 /** What was said of the message before; decided anew each time. */
 const SAID_BEFORE: ReadonlySet<string> = new Set([HEADERS.deadReason, HEADERS.notBefore]);
-/** What another group says of its own tries means nothing here. */
+/** What another group says of its own tries means nothing here, nor what was said before a death. */
 const OF_ONE_GROUP: ReadonlySet<string> = new Set([
   HEADERS.attempts,
   HEADERS.postponed,
   HEADERS.firstFailedAt,
   HEADERS.lastFailedAt,
   HEADERS.cause,
+  HEADERS.returnedAt,
 ]);
 
 /**
@@ -71,13 +78,13 @@ const OF_ONE_GROUP: ReadonlySet<string> = new Set([
  * `x-death` it would take the way through the retry queues for a cycle and drop the message.
  */
 function passedOn(headers: Record<string, unknown>, group: string): Record<string, unknown> {
-  const isOurs = headers[HEADERS.consumerGroup] === group;
+  const counts = headers[HEADERS.consumerGroup] === group && !isDeadLetter(headers, group);
   return Object.fromEntries(
     Object.entries(headers).filter(
       ([name]) =>
         !/^(x-|cc$|bcc$)/i.test(name) &&
         !SAID_BEFORE.has(name) &&
-        (isOurs || !OF_ONE_GROUP.has(name)),
+        (counts || !OF_ONE_GROUP.has(name)),
     ),
   );
 }
