@@ -18,7 +18,7 @@ export const HEADERS = {
   preparedAt: 'escrow-prepared-at',
   /** CRC-32 of the body as RabbitMQ carries it (zlib's, unsigned): what a consumer must get. */
   bodyCrc32: 'escrow-body-crc32',
-  /** Comma-separated consumer groups whose receipts somebody waits for; absent when none. */
+  /** Comma-separated consumer groups whose receipts on this message are waited for; absent when none. */
   expects: 'escrow-expects',
   /** UTC milliseconds of the store's clock before which a delayed message does not leave. */
   dueAt: 'escrow-due-at',

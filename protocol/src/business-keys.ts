@@ -14,8 +14,9 @@ export const BusinessKeyQuery = z.strictObject({
 });
 
 /**
- * The transactions on a key that have not settled. Settled: rolled back, or consumed by every
- * group in `expects`; without `expects`, forwarded. `settled` is true when none is left.
+ * The transactions on a key that have not settled. Settled: rolled back, or every message that
+ * names groups in `expects` was consumed by each of them; where none names any, forwarded.
+ * `settled` is true when none is left.
  */
 export const BusinessKeyAnswer = z
   .object({

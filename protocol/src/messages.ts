@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { LIMITS } from './limits.js';
-import { printable, RoutingKey, Topic, textOfBytes } from './names.js';
+import { ConsumerGroupName, printable, RoutingKey, Topic, textOfBytes } from './names.js';
 
 /**
  * Which AMQP headers a caller may set. Measured on RabbitMQ: `CC` and `BCC` deliver copies into
@@ -136,6 +136,14 @@ export const CloudEvents = z
   .meta({ id: 'CloudEvents' });
 export type CloudEvents = z.output<typeof CloudEvents>;
 
+/** Consumer groups that somebody waits for, each named once. */
+export const ExpectedGroups = z
+  .array(ConsumerGroupName)
+  .max(LIMITS.expectedGroupsMax)
+  .refine((groups) => new Set(groups).size === groups.length, {
+    error: 'must not repeat a group',
+  });
+
 /**
  * One message of a transaction. Its body is `data` or `dataBase64`, or, in a prepare only, left
  * open by `dataAtCommit`: then the commit supplies it.
@@ -176,6 +184,9 @@ export const Message = z
         'Calls the producer group for compensation when a group in "expects" gives up on it for good',
       ),
     cloudEvents: CloudEvents.optional(),
+    expects: ExpectedGroups.optional().describe(
+      'Consumer groups that must consume this message before the transaction is settled; not beside "expects" of the transaction',
+    ),
   })
   .superRefine((message, context) => {
     if (bodiesGiven(message) + Number(message.dataAtCommit === true) !== 1) {

@@ -1,15 +1,8 @@
 import { z } from 'zod';
 import { Compensation } from './compensations.js';
 import { LIMITS } from './limits.js';
-import { MessageDataList, Messages } from './messages.js';
-import {
-  BusinessKey,
-  ConsumerGroupName,
-  ProducerGroupName,
-  printable,
-  TransactionId,
-  textOfBytes,
-} from './names.js';
+import { ExpectedGroups, type Message, MessageDataList, Messages } from './messages.js';
+import { BusinessKey, ProducerGroupName, printable, TransactionId, textOfBytes } from './names.js';
 
 const unique = (values: string[]) => new Set(values).size === values.length;
 
@@ -21,23 +14,55 @@ const sendFields = {
     .max(LIMITS.businessKeysPerTransactionMax)
     .refine(unique, { error: 'must not repeat a key' })
     .default([]),
-  expects: z
-    .array(ConsumerGroupName)
-    .max(LIMITS.expectedGroupsMax)
-    .refine(unique, { error: 'must not repeat a group' })
-    .default([])
-    .describe('Consumer groups that must consume every message before the transaction is settled'),
+  expects: ExpectedGroups.default([]).describe(
+    'Consumer groups that must consume every message before the transaction is settled: the short form for "expects" on all of its messages',
+  ),
   messages: Messages,
 };
 
+/** What names the groups that are waited for. */
+interface Expecting {
+  /** Of the transaction: the short form. */
+  expects: readonly string[];
+  messages: readonly Message[];
+}
+
+/** The groups that must consume this message before its transaction is settled. */
+export const expectedGroups = (
+  { expects }: Pick<Expecting, 'expects'>,
+  message: Pick<Message, 'expects'>,
+): readonly string[] => (expects.length > 0 ? expects : (message.expects ?? []));
+
+/**
+ * Whoever reads both would have to know whether a message's groups come on top of those of the
+ * transaction or instead of them, so there is one of the two.
+ */
+function expectsInOnePlace({ expects, messages }: Expecting, context: z.RefinementCtx): void {
+  if (expects.length === 0) {
+    const groups = new Set(messages.flatMap((message) => message.expects ?? []));
+    if (groups.size <= LIMITS.expectedGroupsMax) return;
+    context.addIssue({
+      code: 'custom',
+      path: ['messages'],
+      message: `name ${groups.size} different groups in their "expects"; a transaction expects at most ${LIMITS.expectedGroupsMax} (expectedGroupsMax)`,
+    });
+    return;
+  }
+  messages.forEach((message, number) => {
+    if (message.expects === undefined) return;
+    context.addIssue({
+      code: 'custom',
+      path: ['messages', number, 'expects'],
+      message:
+        'stands beside "expects" of the transaction, which is the short form for all of its messages; give one of the two',
+    });
+  });
+}
+
 /** What is dropped is never consumed, so nobody can wait for it. */
-function expectsNothingDropped(
-  { expects, messages }: { expects: string[]; messages: z.output<typeof Messages> },
-  context: z.RefinementCtx,
-): void {
-  if (expects.length === 0) return;
-  messages.forEach(({ ifUnrouted }, number) => {
-    if (ifUnrouted !== 'drop') return;
+function expectsNothingDropped(request: Expecting, context: z.RefinementCtx): void {
+  request.messages.forEach((message, number) => {
+    if (message.ifUnrouted !== 'drop' || expectedGroups(request, message).length === 0) return;
     context.addIssue({
       code: 'custom',
       path: ['messages', number, 'ifUnrouted'],
@@ -47,17 +72,14 @@ function expectsNothingDropped(
 }
 
 /** Only groups whose receipts are waited for can be known to have given up. */
-function compensatesForSomebody(
-  { expects, messages }: { expects: string[]; messages: z.output<typeof Messages> },
-  context: z.RefinementCtx,
-): void {
-  if (expects.length > 0) return;
-  messages.forEach(({ compensate }, number) => {
-    if (compensate === undefined) return;
+function compensatesForSomebody(request: Expecting, context: z.RefinementCtx): void {
+  request.messages.forEach((message, number) => {
+    if (message.compensate === undefined || expectedGroups(request, message).length > 0) return;
     context.addIssue({
       code: 'custom',
       path: ['messages', number, 'compensate'],
-      message: 'needs "expects" to name the groups whose giving up is to be compensated',
+      message:
+        'needs "expects", of the message or of the transaction, to name the groups whose giving up is to be compensated',
     });
   });
 }
@@ -91,6 +113,7 @@ export const PrepareRequest = z
       .optional()
       .describe('Opaque; comes back in every check'),
   })
+  .superRefine(expectsInOnePlace)
   .superRefine(expectsNothingDropped)
   .superRefine(compensatesForSomebody)
   .meta({ id: 'PrepareRequest' });
@@ -100,6 +123,7 @@ export type PrepareRequest = z.output<typeof PrepareRequest>;
 /** `POST /v1/messages`: prepare and commit in one step. */
 export const SendRequest = z
   .strictObject(sendFields)
+  .superRefine(expectsInOnePlace)
   .superRefine(expectsNothingDropped)
   .superRefine(compensatesForSomebody)
   .superRefine(leavesNothingOpen)
@@ -218,13 +242,15 @@ export const Receipt = z
   })
   .meta({ id: 'Receipt' });
 
-/** What became of the whole transaction in one expected group. */
+/** What became in one expected group of all messages that name it. */
 export const GroupStanding = z
   .object({
     consumerGroup: z.string(),
     state: z
       .enum(['waiting', 'consumed', 'failed'])
-      .describe('consumed: every message was; failed: the group has given up on one for good'),
+      .describe(
+        'consumed: every message that names it was; failed: the group has given up on one for good',
+      ),
     attempts: z.int().describe('Attempts that failed, of the message that had the most'),
     cause: z.string().optional().describe('Of the first message that was given up'),
     at: StoreTime.optional().describe('When the last was consumed, or the first given up'),
@@ -263,7 +289,7 @@ export type TransactionSummary = z.infer<typeof TransactionSummary>;
 /** `GET /v1/transactions/{id}`. Bodies are not shown: they may be secret and large. */
 export const TransactionView = TransactionSummary.extend({
   businessKeys: z.array(z.string()),
-  expects: z.array(z.string()),
+  expects: z.array(z.string()).describe('Of the transaction: expected to consume every message'),
   checkContext: z.string().optional(),
   checks: z.object({
     unknown: z.int().describe('Answers "unknown" so far; only these spend an attempt'),
@@ -295,9 +321,13 @@ export const TransactionView = TransactionSummary.extend({
       dueAt: StoreTime.optional().describe(
         'Of a delayed message that is pending: it does not leave before this time',
       ),
+      expects: z
+        .array(z.string())
+        .optional()
+        .describe('Groups that must consume it, where the message itself names them'),
     }),
   ),
-  groups: z.array(GroupStanding).describe('One for each group in expects'),
+  groups: z.array(GroupStanding).describe('One for each group that some message expects'),
   receipts: z.array(Receipt),
   compensations: z.array(Compensation),
   history: z.array(HistoryEvent),

@@ -3,6 +3,7 @@ import { emptyStore, type OpenForTest, type OpenStore } from '../support/store-f
 import { checksContract } from './checks.contract.js';
 import { compensationsContract } from './compensations.contract.js';
 import { delaysContract } from './delays.contract.js';
+import { expectsContract } from './expects.contract.js';
 import { forwardsContract } from './forwards.contract.js';
 import { groupsContract } from './groups.contract.js';
 import { intakeContract } from './intake.contract.js';
@@ -43,6 +44,7 @@ export function storeContract(name: string, open: OpenForTest): void {
     delaysContract(opened);
     orderingContract(opened);
     receiptsContract(opened);
+    expectsContract(opened);
     compensationsContract(opened);
     retentionContract(opened);
     readingContract(opened);

@@ -25,7 +25,13 @@ const anyMessage = fc
       routingKey: fc.oneof(none, given, oddText),
       data: mostly(fc.jsonValue(), none),
     }),
-    extras({ headers: { tenant: 'a' } }, { headers: { 'x-death': 1 } }, { other: 1 }),
+    extras(
+      { headers: { tenant: 'a' } },
+      { headers: { 'x-death': 1 } },
+      { expects: ['phone-index'] },
+      { expects: ['a', 'a'] },
+      { other: 1 },
+    ),
   )
   .map(merged);
 /** Left out by half of them, together or alone: a send may not even have these as undefined. */

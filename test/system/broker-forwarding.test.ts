@@ -257,6 +257,34 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     expect((await waiting).body).toEqual({ businessKey: key, settled: true, transactions: [] });
   });
 
+  test('N06: a message names its own groups, and the others are not waited for', async () => {
+    const { body } = await prepare([
+      { topic, routingKey: 'registered', data: 1, expects: ['phone-index'] },
+      { topic, routingKey: 'registered', data: 2 },
+    ]);
+    await verdict(body.id, 'commit');
+    await until('both arrive', () => received(body.id).length === 2);
+    const byNumber = new Map(
+      received(body.id).map(({ properties }) => [properties.messageId, properties]),
+    );
+    const second = byNumber.get(`${body.id}-1`);
+    expect([second?.replyTo, second?.headers?.['escrow-expects']]).toEqual([undefined, undefined]);
+    const first = byNumber.get(`${body.id}-0`);
+    expect(first?.headers?.['escrow-expects']).toBe('phone-index');
+    await sendReceipts(first?.replyTo, [
+      { messageId: `${body.id}-0`, consumerGroup: 'phone-index', kind: 'consumed' },
+    ]);
+    const { body: shown } = await call(`${broker.url}/v1/transactions/${body.id}?waitMs=30000`);
+    expect(shown).toMatchObject({
+      settled: true,
+      groups: [{ consumerGroup: 'phone-index', state: 'consumed' }],
+    });
+    expect(shown.messages.map(({ expects }: { expects?: string[] }) => expects)).toEqual([
+      ['phone-index'],
+      undefined,
+    ]);
+  });
+
   test('a wait on a business key ends at once when an expected group gave up for good', async () => {
     const key = uniqueName('email');
     const { body } = await prepare([{ topic, routingKey: 'registered', data: 1 }], {

@@ -154,6 +154,48 @@ describe('content hash', () => {
     expect(hash(open)).not.toBe(hash(withMessage({ data: null })));
   });
 
+  test('N06: groups that a message names matter, and an empty list says what none says', () => {
+    const named = hash(withMessage({ expects: ['stock'] }));
+    expect(named).not.toBe(hash(CONTENT));
+    expect(named).not.toBe(hash(withMessage({ expects: ['mail'] })));
+    expect(hash(withMessage({ expects: [] }))).toBe(hash(CONTENT));
+  });
+
+  test('N06: what 0.1 could store has the hash that 0.1 gave it', () => {
+    const plain: Content = {
+      ...CONTENT,
+      ...{ businessKeys: [], expects: [], checkContext: undefined },
+      messages: [{ topic: 'user', routingKey: '', data: 1, headers: {}, ifUnrouted: 'retry' }],
+    };
+    const everyField: Content = {
+      ...CONTENT,
+      ...{ businessKeys: ['phone:1', 'a'], expects: ['phone-index', 'email-index'] },
+      messages: [
+        {
+          ...MESSAGE,
+          ...{ delayMs: 5, orderingKey: 'k', compensate: true, cloudEvents: { subject: 'x' } },
+        },
+        {
+          ...{ topic: 'user', routingKey: '', dataBase64: 'AA==', contentType: 'text/plain' },
+          ...{ headers: {}, ifUnrouted: 'retry', deliverAt: 7 },
+        },
+        { topic: 'user', routingKey: '', dataAtCommit: true, headers: {}, ifUnrouted: 'retry' },
+      ],
+    };
+    // Made by the code of commit 8442033, which is 0.1.
+    expect([
+      hash(plain),
+      hash(plain, 'send'),
+      hash(everyField, 'prepare', 10_000),
+      hash(everyField, 'send'),
+    ]).toEqual([
+      '5551071545b1c875832721fb313117e0b275bbb8e1b7f5cd4160ec13eb46f7b6',
+      '741735f949299ca79af90219b3411d05391fd0de1df4d54cba992eb8205f64b9',
+      'b3e4bbcb9137f0111fae77ec12c23a38cfa255e9a5683330d14c7a49ba293a47',
+      'f6fcda10bc6a99580a66534c0b346760745b22e4b79abd97b3606534adf1b64c',
+    ]);
+  });
+
   test('a hash stays what it was, so that what is stored is still recognised', () => {
     expect(hash(CONTENT)).toBe('429e2191da384964bdebb4e71cba08d04ace0041ccf5eacce76217a42a59db76');
   });
@@ -224,6 +266,22 @@ describe('outgoing messages', () => {
         'escrow-expects': 'phone-index,email-index',
       },
     });
+  });
+
+  test('N06: a message names its own groups, and one without any says nothing of receipts', () => {
+    const placed: Message = { ...MESSAGE, expects: ['stock', 'mail'] };
+    const transaction = committed([placed, MESSAGE, { ...MESSAGE, expects: [] }], { expects: [] });
+    const [first, ...others] = transaction.messages.map((message, number) =>
+      sent(transaction, number, message),
+    );
+    expect(first).toMatchObject({
+      replyTo: 'escrow:receipts:test',
+      headers: { 'escrow-expects': 'stock,mail' },
+    });
+    for (const other of others) {
+      expect(other).not.toHaveProperty('replyTo');
+      expect(Object.keys(other.headers)).not.toContain(HEADERS.expects);
+    }
   });
 
   test('what is not there is not sent: no trace, nobody expected', () => {

@@ -110,6 +110,26 @@ const EDGES: Edge[] = [
     code: 'INVALID_NAME',
   },
   {
+    limit: 'groupCharsMax of a group that a message expects',
+    schema: PrepareRequest,
+    of: (size) => messageWith({ expects: [text(size)] }),
+    max: LIMITS.groupCharsMax,
+    code: 'INVALID_NAME',
+  },
+  {
+    limit: 'expectedGroupsMax of all messages together',
+    schema: PrepareRequest,
+    of: (size) =>
+      prepareWith({
+        messages: many(2, (n) => n).map((half) => ({
+          ...MESSAGE,
+          expects: many(size, (n) => `group-${n}`).filter((_, n) => n % 2 === half),
+        })),
+      }),
+    max: LIMITS.expectedGroupsMax,
+    code: 'INVALID_REQUEST',
+  },
+  {
     limit: 'routingKeyBytesMax, in characters of one byte',
     schema: PrepareRequest,
     of: (size) => messageWith({ routingKey: text(size) }),
@@ -311,6 +331,36 @@ describe('what is refused, and by which code', () => {
     ['a business key with a line break', { businessKeys: ['a\nb'] }, 'INVALID_NAME'],
     ['half a surrogate pair', { businessKeys: ['\ud800'] }, 'INVALID_NAME'],
     ['a repeated expected group', { expects: ['a', 'a'] }, 'INVALID_REQUEST'],
+    [
+      'a group expected twice by one message (N06)',
+      { messages: [{ ...MESSAGE, expects: ['a', 'a'] }] },
+      'INVALID_REQUEST',
+    ],
+    [
+      'expected groups of the transaction and of a message (N06)',
+      { expects: ['a'], messages: [{ ...MESSAGE, expects: ['b'] }] },
+      'INVALID_REQUEST',
+    ],
+    [
+      'expected groups of the transaction and a message that names none (N06)',
+      { expects: ['a'], messages: [{ ...MESSAGE, expects: [] }] },
+      'INVALID_REQUEST',
+    ],
+    [
+      'a message that is dropped and expected (N06)',
+      { messages: [{ ...MESSAGE, ifUnrouted: 'drop', expects: ['a'] }] },
+      'INVALID_REQUEST',
+    ],
+    [
+      'a message that compensates without groups beside one that has them (N06)',
+      {
+        messages: [
+          { ...MESSAGE, expects: ['a'] },
+          { ...MESSAGE, compensate: true },
+        ],
+      },
+      'INVALID_REQUEST',
+    ],
     ['a check before the prepare', { checkAfterMs: -1 }, 'INVALID_REQUEST'],
     ['a check after half a millisecond', { checkAfterMs: 0.5 }, 'INVALID_REQUEST'],
   ])('a prepare with %s', (_, changes, code) => {

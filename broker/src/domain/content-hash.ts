@@ -39,6 +39,7 @@ const LATER_FIELDS = [
   'orderingKey',
   'compensate',
   'cloudEvents',
+  'expects',
 ] as const satisfies readonly (keyof Message)[];
 
 function valuesOf(message: Message): unknown[] {
@@ -55,7 +56,10 @@ function valuesOf(message: Message): unknown[] {
   // open message has the same values before as one whose data is null.
   if (message.dataAtCommit === true) values.push('dataAtCommit');
   for (const field of LATER_FIELDS) {
-    if (message[field] !== undefined) values.push([field, canonical(message[field])]);
+    const value = message[field];
+    // To name no group is to name none, however it is written.
+    if (value === undefined || (field === 'expects' && message.expects?.length === 0)) continue;
+    values.push([field, canonical(value)]);
   }
   return values;
 }

@@ -1,6 +1,12 @@
 import type { BusinessKeyAnswer, ConsumerReceipt, GroupStanding } from '@escrowmq/protocol';
 import type { Reversed } from './compensations.js';
-import type { StoreTime } from './transaction.js';
+import type { Expectation } from './expectations.js';
+import {
+  countOfMessages,
+  type MessageMask,
+  type StoreTime,
+  withoutMessages,
+} from './transaction.js';
 
 /** A receipt as it is kept: one for each message and group. */
 export interface KeptReceipt {
@@ -27,17 +33,18 @@ export interface ReceiptsSaved {
 
 /**
  * What became of a transaction in each group that it expects: a group has consumed it when it has
- * consumed every message, and has failed when it gave up on one.
+ * consumed every message that names it, and has failed when it gave up on one.
  *
- * @param messageCount how many messages there are to consume, without those that were cancelled
+ * @param cancelled messages that nobody waits for any more
  * @param receipts by number of their messages
  */
 export function standingsOf(
-  expects: readonly string[],
-  messageCount: number,
+  expectations: readonly Expectation[],
+  cancelled: MessageMask,
   receipts: readonly KeptReceipt[],
 ): GroupStanding[] {
-  return expects.map((consumerGroup) => {
+  return expectations.map(({ consumerGroup, messages }) => {
+    const wanted = countOfMessages(withoutMessages(messages, cancelled));
     const its = receipts.filter((receipt) => receipt.consumerGroup === consumerGroup);
     const attempts = Math.max(0, ...its.map((receipt) => receipt.attempts ?? 0));
     const failed = its.find(({ kind }) => kind === 'failed');
@@ -46,7 +53,7 @@ export function standingsOf(
       const why = cause === undefined ? {} : { cause };
       return { consumerGroup, state: 'failed', attempts, ...why, at };
     }
-    if (its.length < messageCount) return { consumerGroup, state: 'waiting', attempts };
+    if (its.length < wanted) return { consumerGroup, state: 'waiting', attempts };
     // Of messages that were all cancelled there is no receipt, and none to come.
     const last = its.length === 0 ? {} : { at: Math.max(...its.map(({ at }) => at)) };
     return { consumerGroup, state: 'consumed', attempts, ...last };

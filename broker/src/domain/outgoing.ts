@@ -2,6 +2,7 @@ import { crc32 } from 'node:zlib';
 import {
   CLOUD_EVENTS_PREFIX,
   type CloudEvents,
+  expectedGroups,
   HEADERS,
   messageIdOf,
   orderingSlotOf,
@@ -94,7 +95,8 @@ function orderHeaders(
 /** AMQP short strings hold 255 bytes; a routing key fits by its limit. */
 export function outgoingOf(toSend: MessageToSend): Outgoing {
   const { transaction, number, message, receiptsQueue } = toSend;
-  const { id, trace, expects, decidedAt, places } = transaction;
+  const { id, trace, decidedAt, places } = transaction;
+  const expects = expectedGroups(transaction, message);
   const { cloudEvents } = message;
   const body = bodyOf(message);
   return {

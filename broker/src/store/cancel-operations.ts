@@ -1,6 +1,6 @@
 import { type Cancel, type CancelResult, cancelMessages } from '../domain/cancelling.js';
+import { receiptsWanted } from '../domain/expectations.js';
 import {
-  countOfMessages,
   hasMessage,
   type Message,
   type MessageMask,
@@ -8,7 +8,7 @@ import {
 } from '../domain/transaction.js';
 import { historyRows } from './history.js';
 import { leaveLines, lockLinesOf } from './ordering-operations.js';
-import { decisionOf, parseDetails, STATE_COLUMNS, type StateRow } from './rows.js';
+import { decisionOf, expectationsIn, parseDetails, STATE_COLUMNS, type StateRow } from './rows.js';
 import { type Database, type Dialect, idBytes, NEVER, type Sql } from './sql.js';
 
 /**
@@ -30,7 +30,6 @@ import { type Database, type Dialect, idBytes, NEVER, type Sql } from './sql.js'
 type CancelRow = StateRow & {
   unrouted: number;
   cancelled: number;
-  receipts_wanted: number;
   settled_at: number;
   details: string | null;
   messages: string;
@@ -38,7 +37,7 @@ type CancelRow = StateRow & {
 
 async function lockedRow(sql: Sql, id: string, { byId, forUpdate }: Dialect) {
   const [row] = await sql.all<CancelRow>(
-    `select ${STATE_COLUMNS}, unrouted, cancelled, receipts_wanted, settled_at, details, messages
+    `select ${STATE_COLUMNS}, unrouted, cancelled, settled_at, details, messages
      from escrow_transaction ${byId} where id = ? ${forUpdate}`,
     [idBytes(id)],
   );
@@ -98,8 +97,8 @@ export function cancel(
       if (ruling.kind === 'keep') return { kind: 'cancelled', state, cancelled };
       const { mask, beforeAt } = ruling;
       const left = withoutMessages(pending, mask);
-      const groups = parseDetails(row.details).expects?.length ?? 0;
-      const wanted = row.receipts_wanted - groups * countOfMessages(mask);
+      const expectations = expectationsIn(parseDetails(row.details), row.message_count);
+      const wanted = receiptsWanted(expectations, cancelled + mask);
       const settles =
         row.settled_at === NEVER && (await isSettledWith(sql, row, { wanted, pending: left }));
       const more = `${left === 0 ? FINISHED(dialect.now) : ''}${settles ? `, settled_at = ${dialect.now}` : ''}`;

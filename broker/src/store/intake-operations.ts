@@ -1,3 +1,4 @@
+import { expectationsOf, receiptsWanted } from '../domain/expectations.js';
 import { anyOpen } from '../domain/open-messages.js';
 import { anyOrdered, orderedOf } from '../domain/ordering.js';
 import type { Found, Inserted } from '../domain/ports.js';
@@ -83,7 +84,7 @@ const PREPARE_COLUMNS = [
 const SEND_COLUMNS = ['state', 'decision', 'decided_at'] as const;
 
 function prepareValues(transaction: NewTransaction) {
-  const { kind, messages, expects } = transaction;
+  const { kind, messages } = transaction;
   return [
     idBytes(transaction.id),
     transaction.producerGroup,
@@ -93,7 +94,7 @@ function prepareValues(transaction: NewTransaction) {
     kind.op === 'prepare' && (anyOpen(messages) || anyOrdered(messages))
       ? 0
       : allMessages(messages.length),
-    expects.length * messages.length,
+    receiptsWanted(expectationsOf(transaction)),
     transaction.bytes,
     `,${[...new Set(messages.map((message) => message.topic))].join(',')},`,
     detailsJson(transaction),

@@ -11,11 +11,11 @@ import { standingsOf } from '../domain/group-standing.js';
 import { anyOrdered } from '../domain/ordering.js';
 import { bodyOf, contentTypeOf } from '../domain/outgoing.js';
 import type { StoreCounts } from '../domain/ports.js';
-import { countOfMessages, hasMessage } from '../domain/transaction.js';
+import { hasMessage } from '../domain/transaction.js';
 import { compensationsOf, countOwed } from './compensation-operations.js';
 import { historyOf, receiptsOf } from './history.js';
 import { linesShown } from './ordering-view.js';
-import { decisionOf, parseDetails, STATE_COLUMNS, type StateRow } from './rows.js';
+import { decisionOf, expectationsIn, parseDetails, STATE_COLUMNS, type StateRow } from './rows.js';
 import { type Database, idBytes, idText, NEVER, type SqlValue } from './sql.js';
 
 const SUMMARY_COLUMNS = `${STATE_COLUMNS}, prepared_at, settled_at`;
@@ -64,7 +64,8 @@ export async function view(database: Database, id: string): Promise<TransactionV
     [idBytes(id)],
   );
   if (row === undefined) return undefined;
-  const { businessKeys, expects, checkContext } = parseDetails(row.details);
+  const details = parseDetails(row.details);
+  const { businessKeys, expects, checkContext } = details;
   const receipts = (await receiptsOf(database, [id], database.dialect)).get(id) ?? [];
   const messages = JSON.parse(row.messages) as Message[];
   const lines = anyOrdered(messages) ? await linesShown(database, database.dialect, id) : new Map();
@@ -90,8 +91,9 @@ export async function view(database: Database, id: string): Promise<TransactionV
         ? {}
         : { ordering: { key: message.orderingKey, ...lines.get(number) } }),
       ...dueAtShown(row, message, number),
+      ...(message.expects === undefined ? {} : { expects: message.expects }),
     })),
-    groups: standingsOf(expects ?? [], messages.length - countOfMessages(row.cancelled), receipts),
+    groups: standingsOf(expectationsIn(details, row.message_count), row.cancelled, receipts),
     receipts,
     compensations: await compensationsOf(database, id),
     history: await historyOf(database, id),

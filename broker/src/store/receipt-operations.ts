@@ -1,9 +1,10 @@
 import { type ConsumerReceipt, parseMessageId, type StateName } from '@escrowmq/protocol';
+import { isExpected } from '../domain/expectations.js';
 import { type ReceiptsSaved, standingsOf, type Unsettled } from '../domain/group-standing.js';
-import { countOfMessages, hasMessage } from '../domain/transaction.js';
+import { hasMessage } from '../domain/transaction.js';
 import { compensate } from './compensation-operations.js';
 import { receiptsOf } from './history.js';
-import { parseDetails } from './rows.js';
+import { expectationsIn, parseDetails } from './rows.js';
 import { type Database, type Dialect, idBytes, idText, marks, NEVER, type Sql } from './sql.js';
 
 interface Expected {
@@ -23,8 +24,8 @@ interface WantingRow {
 }
 
 /**
- * Only receipts that somebody waits for are kept: of a group in `expects`, on a message there is,
- * of a transaction that was committed.
+ * Only receipts that somebody waits for are kept: of a group that is expected to consume this
+ * message, of a transaction that was committed.
  *
  * The transactions stay locked, in order of their ids, until the receipts are saved. Without that,
  * two groups that save the last two receipts at the same moment do not see each other's, and
@@ -54,8 +55,11 @@ async function expectedOf(
   return named.flatMap(({ id, number, receipt }) => {
     const row = byId.get(id);
     if (row === undefined || number >= row.message_count) return [];
-    const { expects = [], compensates = 0 } = parseDetails(row.details);
-    if (!expects.includes(receipt.consumerGroup)) return [];
+    const details = parseDetails(row.details);
+    const { consumerGroup } = receipt;
+    const expectations = expectationsIn(details, row.message_count);
+    if (!isExpected(expectations, { consumerGroup, number })) return [];
+    const { compensates = 0 } = details;
     const producerGroup = row.producer_group;
     return [{ id, number, producerGroup, compensates: hasMessage(compensates, number), receipt }];
   });
@@ -73,7 +77,7 @@ const consumedAfterAll = (now: string) => `
   set kind = 'consumed', at = ${now}, attempts = coalesce(?, attempts), cause = null
   where transaction_id = ? and consumer_group = ? and message_number = ? and kind = 'failed'`;
 
-/** Settled by receipts: every expected group has consumed every message. */
+/** Settled by receipts: every expected group has consumed every message that names it. */
 const settle = (now: string, list: string) => `
   update escrow_transaction set settled_at = ${now}
   where id ${list} and settled_at = ${NEVER} and receipts_wanted > 0
@@ -161,9 +165,8 @@ async function withGroups<Row extends UnsettledRow>(
   const receipts = await receiptsOf(database, ids, database.dialect);
   return rows.map((row) => {
     const id = idText(row.id);
-    const expects = parseDetails(row.details).expects ?? [];
-    const wanted = row.message_count - countOfMessages(row.cancelled);
-    const groups = standingsOf(expects, wanted, receipts.get(id) ?? []);
+    const expectations = expectationsIn(parseDetails(row.details), row.message_count);
+    const groups = standingsOf(expectations, row.cancelled, receipts.get(id) ?? []);
     const those = (state: 'waiting' | 'failed') =>
       groups.filter((group) => group.state === state).map(({ consumerGroup }) => consumerGroup);
     const unsettled = {

@@ -1,4 +1,5 @@
 import type { DecisionRecord, Message, StateName } from '@escrowmq/protocol';
+import { type Expectation, expectationsOf, expectationsOfAll } from '../domain/expectations.js';
 import type { Found } from '../domain/ports.js';
 import {
   byProducer,
@@ -39,10 +40,16 @@ export interface StateRow {
 /** What a transaction carries beside its messages, as one JSON column. */
 export interface Details {
   businessKeys?: string[];
+  /** Groups that must consume every message. */
   expects?: string[];
+  /**
+   * Groups that must consume some of the messages, where these name them. Here, as the next field,
+   * so that a receipt need not read the messages.
+   */
+  expectsSome?: [consumerGroup: string, messages: MessageMask][];
   checkContext?: string;
   trace?: TraceContext;
-  /** Messages whose failure is compensated; here, so that a receipt need not read the messages. */
+  /** Messages whose failure is compensated. */
   compensates?: MessageMask;
   /** Of what is compensated: it had no prepare. */
   sent?: true;
@@ -57,9 +64,13 @@ const compensated = (messages: readonly Message[]): MessageMask =>
 export function detailsJson(content: NewTransaction): string | null {
   const { businessKeys, expects, checkContext, trace, messages, kind } = content;
   const compensates = compensated(messages);
+  const some = expects.length > 0 ? [] : expectationsOf(content);
   const details: Details = {
     ...(businessKeys.length > 0 ? { businessKeys } : {}),
     ...(expects.length > 0 ? { expects } : {}),
+    ...(some.length > 0
+      ? { expectsSome: some.map(({ consumerGroup, messages }) => [consumerGroup, messages]) }
+      : {}),
     ...(checkContext === undefined ? {} : { checkContext }),
     ...(trace.traceparent === undefined ? {} : { trace }),
     ...(compensates === 0 ? {} : { compensates }),
@@ -70,6 +81,14 @@ export function detailsJson(content: NewTransaction): string | null {
 
 export const parseDetails = (json: string | null): Details =>
   json === null ? {} : (JSON.parse(json) as Details);
+
+export const expectationsIn = (
+  { expects = [], expectsSome = [] }: Details,
+  messageCount: number,
+): Expectation[] => [
+  ...expectationsOfAll(expects, messageCount),
+  ...expectsSome.map(([consumerGroup, messages]) => ({ consumerGroup, messages })),
+];
 
 /** Which times have come follows from the state; one that is missing there is a damaged row. */
 function needed(time: number, column: string, row: StateRow): number {
