@@ -17,4 +17,5 @@ export * from './rabbit-login.js';
 export * from './rabbit-refusal.js';
 export * from './receipts.js';
 export * from './transactions.js';
+export * from './unlike-topic.js';
 export * from './webhooks.js';

@@ -121,10 +121,54 @@ test('a user who may not declare or write a topic is refused that topic only', a
   expect((await publish(outgoing('given', 'm-5'))).kind).toBe('returned');
 
   // Only the publish itself shows that this one can't be written: it costs the channel, once.
-  expect((await publish(outgoing('unwritable', 'm-3'))).kind).toBe('unconfirmed');
+  expect((await publish(outgoing('unwritable', 'm-3'))).kind).toBe('refused');
   await until('there is room again', () => rabbit!.room > 0);
   expect((await publish(outgoing('unwritable', 'm-3'))).kind).toBe('refused');
   expect((await publish(outgoing('open', 'm-4'))).kind).toBe('returned');
+});
+
+test('U06: of a topic with topic permissions only what they refuse fails, and nobody else spends an attempt', async () => {
+  const topic = await topicWithQueue();
+  await server.ctl('add_user', 'narrow', 'narrow');
+  await server.ctl('set_permissions', 'narrow', '.*', '.*', '.*');
+  await server.ctl('set_topic_permissions', 'narrow', topic, '^allowed', '.*');
+  const url = new URL(server.url);
+  url.username = 'narrow';
+  url.password = 'narrow';
+  const { publish } = open({ url: url.href });
+  const other = await topicWithQueue();
+  await until('there is room', () => rabbit!.room > 0);
+
+  const tries = new Map<string, string[]>();
+  /** As the engine does: what was interrupted goes again, a refused one is not repeated here. */
+  async function deliver(id: string, to: string, routingKey: string): Promise<void> {
+    const kinds: string[] = [];
+    tries.set(id, kinds);
+    do {
+      await until('there is room', () => rabbit!.room > 0);
+      const { kind } = await publish(outgoing(to, id, { routingKey }));
+      kinds.push(kind);
+    } while (kinds.at(-1) === 'interrupted' && kinds.length < 100);
+  }
+  const work: Promise<void>[] = [];
+  for (let n = 0; n < 100; n++) {
+    work.push(deliver(`ok-${n}`, topic, `allowed.${n % 20}`));
+    work.push(deliver(`other-${n}`, other, 'forbidden.elsewhere'));
+    if (n % 10 === 0) work.push(deliver(`bad-${n}`, topic, `forbidden.${n}`));
+  }
+  await Promise.all(work);
+
+  for (const [id, kinds] of tries) {
+    expect([id, kinds.at(-1)]).toEqual([id, id.startsWith('bad') ? 'refused' : 'confirmed']);
+    expect(kinds.slice(0, -1).every((kind) => kind === 'interrupted')).toBe(true);
+  }
+  // The common channel closed once, for all 10 keys that are refused: the rest went each alone.
+  const mostTries = Math.max(...[...tries.values()].map(({ length }) => length));
+  expect(mostTries).toBeLessThanOrEqual(4);
+  expect(await publish(outgoing(topic, 'bad-0', { routingKey: 'forbidden.0' }))).toEqual({
+    kind: 'refused',
+    detail: expect.stringMatching(/topic permissions .*'forbidden\.0' .*set_topic_permissions/),
+  });
 });
 
 test('a message larger than RabbitMQ takes costs the channel once, and is refused from then on', async () => {
@@ -132,8 +176,13 @@ test('a message larger than RabbitMQ takes costs the channel once, and is refuse
   const { publish } = open();
   await until('there is room', () => rabbit!.room > 0);
   const body = Buffer.alloc(MESSAGE_BYTES_MAX + 1, 'x');
-  expect((await publish(outgoing(topic, 'large', { body }))).kind).toBe('unconfirmed');
+  const outcomes = await Promise.all([
+    publish(outgoing(topic, 'large', { body })),
+    publish(outgoing(topic, 'small')),
+  ]);
+  expect(outcomes.map(({ kind }) => kind)).toEqual(['refused', 'interrupted']);
   await until('there is room again', () => rabbit!.room > 0);
+  expect(await publish(outgoing(topic, 'small'))).toEqual({ kind: 'confirmed' });
   expect(await publish(outgoing(topic, 'large', { body }))).toMatchObject({
     kind: 'refused',
     detail: expect.stringContaining("RabbitMQ's max_message_size is 100000"),

@@ -14,6 +14,9 @@ export function recordingObserver() {
     info(what: string, facts: Record<string, unknown> = {}) {
       told.push(`${what} ${JSON.stringify(facts)}`);
     },
+    warn(what: string, facts: Record<string, unknown>) {
+      told.push(`${what} ${JSON.stringify(facts)}`);
+    },
     // The true one says nothing where nothing had failed, which is what tests see.
     recovered: () => undefined,
   };

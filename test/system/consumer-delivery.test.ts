@@ -271,3 +271,13 @@ test('two instances of a group share the messages, and another group gets them a
     await other.close();
   }
 });
+
+test('U23: a topic with an alternate exchange is consumed as it is', async () => {
+  const options = { durable: true, alternateExchange: 'amq.fanout' };
+  await bench.channel.assertExchange(bench.topic, 'topic', options);
+  const received: Message[] = [];
+  await bench.consumer.subscribe(names, (message) => received.push(message));
+  await publish(bench.channel, { ...names, data: 1 });
+  await until('the handler was called', () => received.length === 1);
+  await nothingLeft();
+});

@@ -150,6 +150,55 @@ test('a topic that exists as another type is refused while other topics go on (F
   expect((await publish(outgoing(taken, 'm-4'))).kind).toBe('refused');
 });
 
+test.each([
+  ['an alternate exchange', 'alternate-exchange'],
+  ['auto-delete', 'auto_delete'],
+])(
+  'U23: a durable topic exchange with %s is used as it is, and that is told once',
+  async (_, what) => {
+    const alternate = `${topic}-alternate`;
+    await onChannel(rabbitmqUrl(), async (channel) => {
+      await channel.deleteExchange(topic);
+      await channel.assertExchange(alternate, 'fanout', { autoDelete: true });
+      await channel.bindQueue(queue, alternate, '');
+      await channel.assertExchange(topic, 'topic', {
+        durable: true,
+        ...(what === 'auto_delete' ? { autoDelete: true } : { alternateExchange: alternate }),
+      });
+      await channel.bindQueue(queue, topic, 'registered');
+    });
+    const { publish } = await open();
+    const outcomes = await Promise.all([
+      publish(outgoing(topic, 'm-1')),
+      publish(outgoing(topic, 'm-2', { routingKey: 'nobody-is-bound' })),
+    ]);
+    // What the alternate exchange has taken RabbitMQ does not return.
+    expect(kinds(outcomes)).toEqual([
+      'confirmed',
+      what === 'auto_delete' ? 'returned' : 'confirmed',
+    ]);
+    expect(observer.told.filter((line) => line.includes('is used as it is'))).toHaveLength(1);
+  },
+);
+
+test.each([
+  ['not durable', { durable: false }],
+  ['internal', { durable: true, internal: true }],
+])(
+  'U23: a topic exchange that is %s is refused, and the reason names it',
+  async (what, options) => {
+    await onChannel(rabbitmqUrl(), async (channel) => {
+      await channel.deleteExchange(topic);
+      await channel.assertExchange(topic, 'topic', options);
+    });
+    const { publish } = await open();
+    expect(await publish(outgoing(topic, 'm-1'))).toMatchObject({
+      kind: 'refused',
+      detail: expect.stringContaining(`inequivalent arg '${what.split(' ').at(-1)}'`),
+    });
+  },
+);
+
 test('a topic deleted in the middle of a burst comes back by itself (F54)', async () => {
   const { publish } = await open();
   const outcomes: PublishOutcome[] = [];
@@ -177,7 +226,9 @@ test('a topic deleted in the middle of a burst comes back by itself (F54)', asyn
     stop = true;
     await Promise.all(bursts);
   }
-  expect(new Set(kinds(outcomes))).toEqual(new Set(['confirmed', 'unconfirmed', 'returned']));
+  expect(new Set(kinds(outcomes))).toEqual(
+    new Set(['confirmed', 'interrupted', 'unconfirmed', 'returned']),
+  );
   expect(observer.told.some((line) => line.includes('404'))).toBe(true);
 });
 

@@ -195,6 +195,17 @@ describe('forwarding', () => {
     });
   });
 
+  test('U06: what was interrupted over the refusal of another goes again at once, at the cost of no attempt', () => {
+    expect(after(19, { done: 0b010, failure: 'interrupted' })).toMatchObject({
+      state: 'committed',
+      attempts: 19,
+      dueAt: NOW + 500,
+    });
+    // What waits for a time that comes sooner is not held up.
+    const result = { done: 0, failure: 'interrupted', nextDueAt: NOW + 100 } as const;
+    expect(after(19, result)).toMatchObject({ attempts: 19, dueAt: NOW + 100 });
+  });
+
   test.each(['nacked', 'unconfirmed'] as const)('what was %s is tried for ever', (failure) => {
     expect(after(10_000, { done: 0, failure })).toMatchObject({
       state: 'committed',
@@ -263,7 +274,7 @@ const anyEvent: fc.Arbitrary<Event> = fc.oneof(
   fc
     .record({
       done: fc.nat(ALL),
-      failure: fc.constantFrom('unroutable', 'nacked', 'unconfirmed', 'refused'),
+      failure: fc.constantFrom('unroutable', 'nacked', 'unconfirmed', 'interrupted', 'refused'),
       nextDueAt: fc.option(fc.integer({ min: 1, max: 2 * NOW }), { nil: undefined }),
       max: fc.integer({ min: 1, max: 4 }),
     })

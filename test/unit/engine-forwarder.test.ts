@@ -203,6 +203,19 @@ describe('marking', () => {
     ]);
   });
 
+  test('U06: what another message interrupted is saved as no attempt, and raises no alert', async () => {
+    const always = { kind: 'interrupted', detail: 'another was refused' } as const;
+    const row = committed({ messages: messages(1), attempts: 19 });
+    const publisher = fakePublisher({ always });
+    const { forwarder, saved, observer } = forwarding({ rows: [row], publisher });
+    forwarder.forwardMoved([row.id], leaseEnd());
+    await forwarder.idle();
+    expect(saved).toMatchObject([
+      { done: 0, onlyWaits: true, to: { state: 'committed', attempts: 19, dueAt: NOW + 500 } },
+    ]);
+    expect(observer.alerts).toEqual([]);
+  });
+
   test('an unroutable message that may be dropped is done, and recorded as unrouted', async () => {
     const publisher = fakePublisher();
     const row = committed({ messages: [message(), message({ ifUnrouted: 'drop' })] });

@@ -1,6 +1,12 @@
 import type { ErrorCode } from '@escrowmq/protocol';
 import { BLOCKED_LOOK_AGAIN_MS } from './ordering.js';
-import { backOffMs, type CheckSchedule, FORWARD_BACK_OFF, type ForwardPolicy } from './schedule.js';
+import {
+  backOffMs,
+  type CheckSchedule,
+  FORWARD_BACK_OFF,
+  type ForwardPolicy,
+  INTERRUPTED_AGAIN_MS,
+} from './schedule.js';
 import {
   allMessages,
   type MessageMask,
@@ -100,7 +106,7 @@ export interface Forwarding {
   /** Confirmed and not returned, or dropped because the caller said so. */
   done: MessageMask;
   /** Why the rest is not done; absent when all is. */
-  failure?: 'unroutable' | 'nacked' | 'unconfirmed' | 'refused';
+  failure?: 'unroutable' | 'nacked' | 'unconfirmed' | 'interrupted' | 'refused';
   /** When the first of what waits and was not published may go; absent when nothing waits. */
   nextDueAt?: StoreTime | undefined;
   /** Some were not published because others of their ordering key must go first. */
@@ -111,6 +117,8 @@ export interface Forwarding {
  * A confirm clears its bit, so nothing confirmed is ever sent again. Unroutable or refused
  * messages are parked in the end, because nobody may ever come for them; a RabbitMQ that nacks or
  * does not confirm is tried for as long as it takes.
+ *
+ * What another message's refusal interrupted has spent no attempt, and goes again at once.
  *
  * What waits for its time keeps the transaction from being parked, which would hold it up as well;
  * and where nothing failed, waiting is no attempt. What waits for others of its key does not keep it
@@ -128,6 +136,10 @@ export function forwarded(
   const { failure, nextDueAt, blocked = false } = result;
   if (failure === undefined && (nextDueAt !== undefined || blocked)) {
     return move({ ...current, pending, dueAt: nextDueAt ?? now + BLOCKED_LOOK_AGAIN_MS });
+  }
+  if (failure === 'interrupted') {
+    const dueAt = now + INTERRUPTED_AGAIN_MS;
+    return move({ ...current, pending, dueAt: Math.min(dueAt, nextDueAt ?? dueAt) });
   }
   const attempts = current.attempts + 1;
   const mayEnd = failure === 'unroutable' || failure === 'refused';

@@ -122,7 +122,7 @@ export interface ForwardingToSave {
   /** Those of `done` that were dropped unrouted. */
   unrouted: MessageMask;
   to: State;
-  /** Nothing failed, and what is left only waits: that is no attempt. @default false */
+  /** What is left only waits, or was interrupted over another's refusal: no attempt. @default false */
   onlyWaits?: boolean;
   /** As the round found them; absent where nothing is ordered. */
   places?: readonly Place[];
@@ -299,7 +299,9 @@ export type PublishOutcome =
   | { kind: 'nacked'; detail: string }
   /** The connection, the channel or the time limit ended first: it may or may not be there. */
   | { kind: 'unconfirmed'; detail: string }
-  /** It can't be sent as it is: the client library or the topic's exchange refuses it. */
+  /** Not its own doing: RabbitMQ closed the channel over another message. It may or may not be there. */
+  | { kind: 'interrupted'; detail: string }
+  /** It can't be sent as it is: the client library, RabbitMQ's permissions or the exchange refuse it. */
   | { kind: 'refused'; detail: string };
 
 export type RabbitStatus = 'connected' | 'blocked' | 'disconnected';

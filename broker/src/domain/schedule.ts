@@ -32,6 +32,9 @@ export function backOffMs(policy: BackOff & { jitter?: number }, attempt: number
 /** A queue that is being declared is there within a second; one that is missing, perhaps never. */
 export const FORWARD_BACK_OFF: BackOff = { firstDelayMs: 1_000, delayMsMax: 300_000 };
 
+/** A channel is opened again within milliseconds; by then the message that closed it is known. */
+export const INTERRUPTED_AGAIN_MS = 500;
+
 export interface ForwardPolicy {
   /**
    * Rounds after which what stays unroutable is parked. With the back-off above, 20 rounds are

@@ -109,11 +109,12 @@ const FAILURES = {
   returned: 'unroutable',
   nacked: 'nacked',
   unconfirmed: 'unconfirmed',
+  interrupted: 'interrupted',
   refused: 'refused',
 } as const;
 
 /** The worst of a round decides how to go on: what may never end before what surely will. */
-const SEVERITY = ['unconfirmed', 'nacked', 'unroutable', 'refused'] as const;
+const SEVERITY = ['interrupted', 'unconfirmed', 'nacked', 'unroutable', 'refused'] as const;
 
 export function summarise(outcomes: readonly Published[]): Summary {
   const summary: Summary = { done: 0, unrouted: 0, unroutedIds: [] };

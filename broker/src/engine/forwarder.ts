@@ -220,9 +220,7 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
       done: result.done,
       unrouted: result.unrouted,
       to,
-      ...(result.failure === undefined && (nextDueAt !== undefined || blocked)
-        ? { onlyWaits: true }
-        : {}),
+      ...(to.state === 'committed' && to.attempts === attempts ? { onlyWaits: true } : {}),
       ...(places === undefined ? {} : { places }),
       ...(result.detail === undefined ? {} : { lastFailure: result.detail }),
       history,
@@ -231,7 +229,7 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
 
   /** Told before it is saved: a crash in between tells it twice, the other order never. */
   function alertOn(transaction: ToForward, state: string, { failure, detail }: Summary): void {
-    if (failure === undefined) return;
+    if (failure === undefined || failure === 'interrupted') return;
     const about = {
       transactionId: transaction.id,
       producerGroup: transaction.producerGroup,

@@ -27,7 +27,7 @@ const CLOSE_LIMIT_MS = 5_000;
 export interface RabbitOptions {
   /** `amqp://user:password@host:port/vhost` or `amqps://…` */
   url: string;
-  observer: Pick<Observer, 'failed' | 'info' | 'recovered'>;
+  observer: Pick<Observer, 'failed' | 'warn' | 'info' | 'recovered'>;
   /** Unconfirmed messages at once. @default 2000 */
   windowMax?: number;
   /** Bytes of their bodies; the message that crosses it is the last. @default 64 MiB */

@@ -8,6 +8,8 @@ export interface PublishingChannel {
   channel: ConfirmChannel;
   publish: PublishOn;
   inFlight: number;
+  /** Messages that were published on it. */
+  published: number;
   /** Nothing is published on it any more; it is closed when its last publish has an outcome. */
   retired: boolean;
   /** Why RabbitMQ closed it. */
@@ -23,6 +25,8 @@ export interface InFlight {
   readonly deadlineMs: number;
   /** Absent while its topic is being declared: it has not been sent. */
   on: PublishingChannel | undefined;
+  /** Counts what was published on its channel. */
+  number: number;
   /** What RabbitMQ said when it returned the message. */
   returned: string | undefined;
   resolve(outcome: PublishOutcome): void;
@@ -68,6 +72,7 @@ export class PublishWindow {
       bodyBytes: message.body.length,
       deadlineMs: performance.now() + this.#limits.publishLimitMs,
       on: undefined,
+      number: 0,
       returned: undefined,
       resolve,
     };
@@ -100,12 +105,18 @@ export class PublishWindow {
     this.#emptied = [];
   }
 
-  /** Everything on that channel, or everything at all, is `unconfirmed`. */
-  giveUp(detail: string, on?: PublishingChannel): void {
+  /** Everything without an outcome is `unconfirmed`. */
+  giveUp(detail: string): void {
     for (const entry of this.#inFlight.values()) {
-      if (on !== undefined && entry.on !== on) continue;
       this.settle(entry, { kind: 'unconfirmed', detail });
     }
+  }
+
+  /** What is in flight on that channel, in the order in which it was published there. */
+  inFlightOn(channel: PublishingChannel): InFlight[] {
+    const found: InFlight[] = [];
+    for (const entry of this.#inFlight.values()) if (entry.on === channel) found.push(entry);
+    return found.sort((one, other) => one.number - other.number);
   }
 
   /**

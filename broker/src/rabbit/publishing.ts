@@ -1,6 +1,9 @@
+import type { UnlikeTopic } from '@escrowmq/protocol';
 import { type ChannelModel, type ConfirmChannel, IllegalOperationError } from 'amqplib';
 import type { Outgoing } from '../domain/outgoing.js';
 import type { Observer, Publisher, PublishOutcome, RabbitStatus } from '../domain/ports.js';
+import { AloneLane } from './alone-lane.js';
+import { blameFor, blameForConnection } from './blame.js';
 import { publishingOn } from './burst-publishing.js';
 import type { ConnectionListener } from './connection.js';
 import {
@@ -10,7 +13,9 @@ import {
   retire,
   type WindowLimits,
 } from './publish-window.js';
-import { bodyBytesMaxNamedIn, exchangeNamedIn, replyCodeOf, returnReason } from './replies.js';
+import { Refusals } from './refusals.js';
+import { returnReason } from './replies.js';
+import { Suspects } from './suspects.js';
 import { atMost } from './time-limit.js';
 import { Topics } from './topics.js';
 
@@ -23,6 +28,11 @@ import { Topics } from './topics.js';
  * - Every publish has exactly one outcome, and within its time limit.
  * - A message id is never in flight twice, and after its time limit never again on the same
  *   channel: a return that comes late can't be taken for the return of the repeat.
+ *
+ * - A message that RabbitMQ refuses by closing the channel is `refused` alone. The others that were in
+ *   flight there are `interrupted`: that was not their attempt. Where RabbitMQ does not say which one
+ *   it was, and where topic permissions have refused another key of the topic, messages go one at a
+ *   time on a channel of their own, beside the common one.
  *
  * What it does not: `unconfirmed` says nothing about whether RabbitMQ has the message.
  *
@@ -39,25 +49,40 @@ import { Topics } from './topics.js';
 const SWEEPS_PER_LIMIT = 20;
 
 export interface PublishingOptions extends WindowLimits {
-  observer: Pick<Observer, 'failed' | 'info' | 'recovered'>;
+  observer: Pick<Observer, 'failed' | 'warn' | 'info' | 'recovered'>;
 }
 
 interface Connection {
   model: ChannelModel;
   topics: Topics;
+  refusals: Refusals;
+  /** Why RabbitMQ ended it. */
+  error: Error | undefined;
   opening: boolean;
-  /** RabbitMQ's `max_message_size`. It tells by closing the channel of a message that exceeds it. */
-  bodyBytesMax: number;
 }
 
 const BLOCKED = 'RabbitMQ takes no messages, publishing waits';
 
+/** Bounds the memory; topics are few. */
+const TOLD_UNLIKE_MAX = 1_000;
+
+const UNLIKE_MEANS: Record<UnlikeTopic, string> = {
+  'alternate-exchange':
+    'it has an alternate exchange: what no queue of the topic is bound for goes there, counts as forwarded once a queue there has it, and is not shown as unroutable',
+  auto_delete:
+    'it is an auto-delete exchange: RabbitMQ deletes it with its last binding, and it is declared again, without bindings',
+};
+
 const CONFIRMED: PublishOutcome = { kind: 'confirmed' };
 
 export class Publishing implements Publisher, ConnectionListener {
-  readonly #observer: Pick<Observer, 'failed' | 'info' | 'recovered'>;
+  readonly #observer: Pick<Observer, 'failed' | 'warn' | 'info' | 'recovered'>;
   readonly #window: PublishWindow;
   readonly #sweeper: NodeJS.Timeout;
+  readonly #suspects = new Suspects();
+  readonly #alone: AloneLane;
+  /** Topics whose unlike declaration has been told: once each, however often RabbitMQ comes back. */
+  readonly #toldUnlike = new Set<string>();
   readonly #readyCallbacks: (() => void)[] = [];
   #connection: Connection | undefined;
   #channel: PublishingChannel | undefined;
@@ -67,6 +92,11 @@ export class Publishing implements Publisher, ConnectionListener {
   constructor({ observer, ...limits }: PublishingOptions) {
     this.#observer = observer;
     this.#window = new PublishWindow(limits);
+    this.#alone = new AloneLane({
+      open: () => this.#openAlone(),
+      stillWaits: (entry, message) => this.#stillWaits(entry, message),
+      send: (on, entry, message) => this.#sendOn(on, entry, message),
+    });
     // One timer for all: a timer per message would cost more than the rest of its path.
     const sweepEveryMs = Math.ceil(limits.publishLimitMs / SWEEPS_PER_LIMIT);
     this.#sweeper = setInterval(() => this.#sweep(), sweepEveryMs).unref();
@@ -84,11 +114,8 @@ export class Publishing implements Publisher, ConnectionListener {
   publish(message: Outgoing): Promise<PublishOutcome> {
     const refusal = this.#whyNotNow(message.messageId);
     if (refusal !== undefined) return Promise.resolve({ kind: 'unconfirmed', detail: refusal });
-    const bodyBytesMax = this.#connection?.bodyBytesMax ?? Number.POSITIVE_INFINITY;
-    if (message.body.length > bodyBytesMax) {
-      const detail = `message ${message.messageId} has a body of ${message.body.length} bytes, and RabbitMQ's max_message_size is ${bodyBytesMax}`;
-      return Promise.resolve({ kind: 'refused', detail });
-    }
+    const known = this.#connection?.refusals.detailFor(message);
+    if (known !== undefined) return Promise.resolve({ kind: 'refused', detail: known });
     return new Promise((resolve) => {
       const entry = this.#window.add(message, resolve);
       if (this.#connection?.topics.isReady(message.topic)) this.#send(entry, message);
@@ -102,12 +129,14 @@ export class Publishing implements Publisher, ConnectionListener {
 
   connected(model: ChannelModel): void {
     this.#blocked = false;
-    this.#connection = {
-      model,
-      topics: new Topics(model),
-      opening: false,
-      bodyBytesMax: Number.POSITIVE_INFINITY,
-    };
+    const topics = new Topics(model, (topic, unlike) => this.#tellUnlike(topic, unlike));
+    const refusals = new Refusals(topics, this.#suspects);
+    const connection: Connection = { model, topics, refusals, error: undefined, opening: false };
+    // Comes before its channels close.
+    model.on('error', (error) => {
+      connection.error = error;
+    });
+    this.#connection = connection;
     void this.#openChannel();
   }
 
@@ -155,6 +184,13 @@ export class Publishing implements Publisher, ConnectionListener {
     return undefined;
   }
 
+  #tellUnlike(topic: string, unlike: UnlikeTopic): void {
+    if (this.#toldUnlike.has(topic) || this.#toldUnlike.size >= TOLD_UNLIKE_MAX) return;
+    this.#toldUnlike.add(topic);
+    const facts = { topic, detail: UNLIKE_MEANS[unlike] };
+    this.#observer.warn('a topic of somebody else is used as it is', facts, topic);
+  }
+
   // ---- one message
 
   async #sendOnceDeclared(entry: InFlight, message: Outgoing): Promise<void> {
@@ -167,17 +203,36 @@ export class Publishing implements Publisher, ConnectionListener {
   }
 
   #send(entry: InFlight, message: Outgoing): void {
-    const on = this.#channel;
+    if (!this.#connection?.refusals.mustGoAlone(message)) {
+      this.#sendOn(this.#channel, entry, message);
+    } else if (!this.#alone.add(entry, message)) {
+      const detail = `message ${message.messageId} has to be tried alone, and many are before it`;
+      this.#window.settle(entry, { kind: 'interrupted', detail });
+    }
+  }
+
+  /** One whose turn has come to be tried alone; its key may have been permitted or refused by now. */
+  #stillWaits(entry: InFlight, message: Outgoing): boolean {
+    // Settled meanwhile: its limit has passed, or the connection has ended.
+    if (!this.#window.holds(entry)) return false;
+    const refusals = this.#connection?.refusals;
+    const known = refusals?.detailFor(message);
+    if (known !== undefined) this.#refuse(entry, known);
+    else if (refusals?.mustGoAlone(message)) return true;
+    else this.#sendOn(this.#channel, entry, message);
+    return false;
+  }
+
+  #sendOn(on: PublishingChannel | undefined, entry: InFlight, message: Outgoing): void {
     if (on === undefined) {
-      this.#window.settle(entry, {
-        kind: 'unconfirmed',
-        detail: 'the channel closed before it was sent',
-      });
+      const detail = 'the channel closed before it was sent';
+      this.#window.settle(entry, { kind: 'interrupted', detail });
       return;
     }
     try {
       on.publish(message, (error) => this.#confirmed(entry, error));
       entry.on = on;
+      entry.number = on.published++;
       on.inFlight++;
     } catch (error) {
       // A closed channel heals; anything else the library throws before it has written a byte,
@@ -192,6 +247,7 @@ export class Publishing implements Publisher, ConnectionListener {
   #confirmed(entry: InFlight, error: unknown): void {
     // Its limit has passed, or its channel closed: that was the outcome.
     if (!this.#window.holds(entry)) return;
+    this.#connection?.refusals.answered(entry);
     if (error !== null) {
       const detail = `RabbitMQ refused to take message ${entry.messageId} (nack): a queue of topic ${entry.topic} is full or failed`;
       this.#window.settle(entry, { kind: 'nacked', detail });
@@ -211,7 +267,9 @@ export class Publishing implements Publisher, ConnectionListener {
     try {
       const channel = await connection.model.createConfirmChannel();
       // The connection may have ended while this was on its way, and taken the channel with it.
-      if (this.#connection === connection) this.#use(channel, connection);
+      if (this.#connection !== connection) return;
+      this.#channel = this.#use(channel, connection);
+      this.#announceReady();
     } catch (error) {
       // The next sweep tries again.
       if (this.#connection === connection) this.#observer.failed('opening a channel', error);
@@ -220,11 +278,25 @@ export class Publishing implements Publisher, ConnectionListener {
     }
   }
 
-  #use(channel: ConfirmChannel, connection: Connection): void {
+  /** Never rejects. */
+  async #openAlone(): Promise<PublishingChannel | undefined> {
+    const connection = this.#connection;
+    try {
+      const channel = await connection?.model.createConfirmChannel();
+      if (connection === undefined || this.#connection !== connection) return undefined;
+      return channel && this.#use(channel, connection);
+    } catch (error) {
+      if (this.#connection === connection) this.#observer.failed('opening a channel', error);
+      return undefined;
+    }
+  }
+
+  #use(channel: ConfirmChannel, connection: Connection): PublishingChannel {
     const opened: PublishingChannel = {
       channel,
       publish: publishingOn(channel),
       inFlight: 0,
+      published: 0,
       retired: false,
       error: undefined,
     };
@@ -243,27 +315,46 @@ export class Publishing implements Publisher, ConnectionListener {
     // Ahead of the library's own listener, which would call every callback with an error that
     // looks like a nack.
     channel.prependListener('close', () => this.#closed(opened, connection));
-    this.#channel = opened;
-    this.#announceReady();
+    return opened;
   }
 
   #closed(closed: PublishingChannel, connection: Connection): void {
     const { error } = closed;
-    if (error !== undefined) {
-      this.#observer.failed('a channel to RabbitMQ', error);
-      learnFrom(error, connection);
+    if (error !== undefined) this.#observer.failed('a channel to RabbitMQ', error);
+    this.#leave(closed);
+    const inFlight = this.#window.inFlightOn(closed);
+    // Whoever was alone in flight when the connection ended over a message is the first to ask.
+    const asked = this.#alone.current === undefined ? inFlight : [this.#alone.current];
+    const blame =
+      error === undefined ? blameForConnection(connection.error, asked) : blameFor(error, inFlight);
+    connection.refusals.learn(blame, error);
+    if (blame.kind === 'messages' || blame.kind === 'topic') {
+      for (const entry of blame.culprits) this.#refuse(entry, blame.detail);
     }
-    if (this.#channel === closed) this.#channel = undefined;
-    const reason = error?.message ?? 'the connection ended';
-    this.#window.giveUp(`the channel to RabbitMQ closed: ${reason}`, closed);
+    const reason = (error ?? connection.error)?.message ?? 'the connection ended';
+    const detail = `the channel to RabbitMQ closed: ${reason}`;
+    const kind = blame.kind === 'nobody' ? 'unconfirmed' : 'interrupted';
+    for (const entry of inFlight) {
+      if (this.#window.holds(entry)) this.#window.settle(entry, { kind, detail });
+    }
     // Not at once: when the whole connection ends, that is known by then.
     setImmediate(() => void this.#openChannel());
+  }
+
+  #refuse(entry: InFlight, detail: string): void {
+    if (this.#window.holds(entry)) this.#window.settle(entry, { kind: 'refused', detail });
+  }
+
+  /** Nothing more is published there. */
+  #leave(channel: PublishingChannel): void {
+    if (this.#channel === channel) this.#channel = undefined;
+    this.#alone.leave(channel);
   }
 
   #sweep(): void {
     for (const late of this.#window.expire(performance.now())) {
       retire(late);
-      if (this.#channel === late) this.#channel = undefined;
+      this.#leave(late);
     }
     void this.#openChannel();
   }
@@ -272,17 +363,4 @@ export class Publishing implements Publisher, ConnectionListener {
     if (!this.#open) return;
     for (const callback of this.#readyCallbacks) callback();
   }
-}
-
-/**
- * A publish closed the channel, for everybody: what not to publish again. RabbitMQ does not say
- * which message it was.
- */
-function learnFrom(error: Error, connection: Connection): void {
-  connection.bodyBytesMax = bodyBytesMaxNamedIn(error) ?? connection.bodyBytesMax;
-  const topic = exchangeNamedIn(error);
-  if (topic === undefined) return;
-  if (replyCodeOf(error) === 404) connection.topics.forget(topic);
-  if (replyCodeOf(error) === 403)
-    connection.topics.refuse(topic, `topic ${topic}: ${error.message}`);
 }

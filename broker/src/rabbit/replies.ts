@@ -18,6 +18,11 @@ export function replyCodeOf(error: unknown): number {
     : 0;
 }
 
+/** What RabbitMQ said, without what the client library put around it. */
+export function saidIn(error: Error): string {
+  return /with message "(.*)"$/s.exec(error.message)?.[1] ?? error.message;
+}
+
 /**
  * RabbitMQ names the exchange in its text only: "NOT_FOUND - no exchange 'user' in vhost '/'",
  * "ACCESS_REFUSED - access to exchange 'user' in vhost '/' refused for user 'broker'".

@@ -1,3 +1,4 @@
+import { type UnlikeTopic, unlikeTopicIn } from '@escrowmq/protocol';
 import type { Channel, ChannelModel } from 'amqplib';
 import { isRefusal, replyCodeOf } from './replies.js';
 
@@ -23,14 +24,20 @@ const READY: TopicState = { kind: 'ready' };
  */
 export class Topics {
   readonly #model: ChannelModel;
+  readonly #foundUnlike: (topic: string, what: UnlikeTopic) => void;
   readonly #ready = new Set<string>();
   readonly #asserting = new Map<string, Promise<TopicState>>();
   /** In order of expiry, since all are refused for the same time. */
   readonly #refused = new Map<string, { detail: string; untilMs: number }>();
   #last: Promise<unknown> = Promise.resolve();
 
-  constructor(model: ChannelModel) {
+  /** @param foundUnlike called when a topic is used that somebody declared in another way */
+  constructor(
+    model: ChannelModel,
+    foundUnlike: (topic: string, what: UnlikeTopic) => void = () => undefined,
+  ) {
     this.#model = model;
+    this.#foundUnlike = foundUnlike;
   }
 
   isReady(topic: string): boolean {
@@ -87,6 +94,8 @@ export class Topics {
         channel.assertExchange(topic, 'topic', { durable: true }),
       );
     } catch (refusal) {
+      const unlike = unlikeTopicIn(refusal);
+      if (unlike !== undefined) return this.#foundUnlike(topic, unlike);
       if (replyCodeOf(refusal) !== 403) throw refusal;
       // A user who may not declare anything may still write to what somebody else has declared.
       const found = this.#onItsOwnChannel((channel) => channel.checkExchange(topic));

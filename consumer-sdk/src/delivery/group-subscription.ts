@@ -1,5 +1,6 @@
 import { queueName } from '@escrowmq/protocol';
 import type { SubscribeSettings } from '../options.js';
+import { declareTopic } from '../rabbit/topic.js';
 import { declareTopology } from '../rabbit/topology.js';
 import type { RetryPolicy } from '../settle/next-step.js';
 import type { SettleContext } from '../settle/settle.js';
@@ -43,7 +44,10 @@ export function subscribeGroup(
     queue: queueName(topic, group),
     prefetch: concurrency,
     drainTimeoutMs,
-    declare: (channel) => declareTopology(channel, settings),
+    async declare(channel, model) {
+      await declareTopic(model, topic);
+      await declareTopology(channel, settings);
+    },
     take: taking(context),
     closing,
     connection,

@@ -53,7 +53,7 @@ export interface SubscriptionParts {
   prefetch: number;
   drainTimeoutMs: number;
   /** Declares all that this consumer needs, the queue among it. */
-  declare(channel: Channel): Promise<void>;
+  declare(channel: Channel, model: ChannelModel): Promise<void>;
   /** Gets each delivery in its order, and finishes it, now or later. */
   take(delivery: Delivery): void;
   /** Aborted by `close`, before it waits: nothing new is begun then. */
@@ -99,7 +99,7 @@ export function startSubscription(parts: SubscriptionParts): RunningSubscription
       const channel = await model.createChannel();
       const watched = watchChannel(channel);
       try {
-        return await consumeOn(channel, watched);
+        return await consumeOn(model, channel, watched);
       } catch (error) {
         await watched.close();
         throw error;
@@ -114,13 +114,13 @@ export function startSubscription(parts: SubscriptionParts): RunningSubscription
     isFatal: isEscrowError,
   });
 
-  async function consumeOn(channel: Channel, watched: WatchedChannel) {
-    await parts.declare(channel);
+  async function consumeOn(model: ChannelModel, channel: Channel, watched: WatchedChannel) {
+    await parts.declare(channel, model);
     // Per consumer: RabbitMQ 4 refuses a limit for the whole channel.
     await channel.prefetch(parts.prefetch, false);
     const outstanding = new Outstanding(channel, watched, {
       finished: () => running.end(),
-      repair: () => parts.declare(channel),
+      repair: () => parts.declare(channel, model),
     });
     let cancelled: (reason: unknown) => void = () => {};
     const lost = Promise.race([

@@ -1,4 +1,4 @@
-import type { Channel, ConsumeMessage } from 'amqplib';
+import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib';
 import { causeOf } from '../cause.js';
 import type { Delivery } from '../delivery/delivery.js';
 import { type CallEnd, callHandler } from '../delivery/handler-call.js';
@@ -10,6 +10,7 @@ import {
   startSubscription,
 } from '../delivery/subscription.js';
 import { TimeLimits } from '../delivery/time-limits.js';
+import { declareTopic } from '../rabbit/topic.js';
 import { named } from '../rabbit/topology.js';
 import { tracedHandler } from '../tracing.js';
 import { InOrder } from './in-order.js';
@@ -73,8 +74,8 @@ export function subscribeEphemeral(
     isGapUntold = false;
   }
 
-  async function declare(channel: Channel): Promise<void> {
-    await named(`exchange ${topic}`, channel.assertExchange(topic, 'topic', { durable: true }));
+  async function declare(channel: Channel, model: ChannelModel): Promise<void> {
+    await declareTopic(model, topic);
     const dropped = await channel.assertQueue('', {
       ...OF_THIS_INSTANCE,
       arguments: { 'x-max-length': 1, 'x-overflow': 'drop-head', 'x-expires': UNUSED_MS },

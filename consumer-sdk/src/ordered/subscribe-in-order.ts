@@ -9,6 +9,7 @@ import {
 import { TimeLimits } from '../delivery/time-limits.js';
 import type { ConsumerEvent } from '../events.js';
 import type { SubscribeSettings } from '../options.js';
+import { declareTopic } from '../rabbit/topic.js';
 import { retryPolicy } from '../settle/spread.js';
 import { tracedHandler } from '../tracing.js';
 import { consumeInOrder } from './consume-in-order.js';
@@ -116,7 +117,10 @@ function startWithoutKey(parts: Parts): RunningSubscription {
     queue: queueName(topic, group),
     prefetch: concurrency,
     drainTimeoutMs,
-    declare: (channel) => declareOrderedTopology(channel, topology),
+    async declare(channel, model) {
+      await declareTopic(model, topic);
+      await declareOrderedTopology(channel, topology);
+    },
     take: (delivery) => consumeOne(delivery, context),
     closing,
     connection: shared.connection,

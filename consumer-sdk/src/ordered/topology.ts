@@ -67,7 +67,6 @@ export async function declareOrderedTopology(
   const main = queueName(topic, group);
   const ordered = orderedExchangeName(topic, group);
   const unordered = unorderedExchangeName(partitioningOf(topology));
-  await named(`exchange ${topic}`, channel.assertExchange(topic, 'topic', { durable: true }));
   await declareOrderedExchange(channel, topology);
   for (const queue of queuesOf(topology)) await declareQueue(channel, queue);
   await named(

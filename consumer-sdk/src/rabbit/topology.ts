@@ -89,13 +89,12 @@ export function queuesOf(topology: GroupTopology): QueueDeclaration[] {
 }
 
 /**
- * Declares what is missing; what is there already costs one round trip each. Bindings come last,
+ * Declares what is missing of a topic's group; what is there already costs one round trip each. Bindings come last,
  * so that no message arrives before it could be retried or put away.
  * @throws EscrowError INVALID_CONFIGURATION when something exists with other properties
  */
 export async function declareTopology(channel: Channel, topology: GroupTopology): Promise<void> {
   const { topic, group, routingKeys } = topology;
-  await named(`exchange ${topic}`, channel.assertExchange(topic, 'topic', { durable: true }));
   for (const queue of queuesOf(topology)) await declareQueue(channel, queue);
   const main = queueName(topic, group);
   for (const routingKey of routingKeys) {
@@ -110,7 +109,12 @@ export async function declareQueue(channel: Channel, queue: QueueDeclaration): P
 
 /** AMQP reply codes that say what to change, not that something is down. */
 const PRECONDITION_FAILED = 406;
-const ACCESS_REFUSED = 403;
+export const ACCESS_REFUSED = 403;
+
+/** The AMQP reply code of an error of the client library. */
+export function codeOf(error: unknown): unknown {
+  return error instanceof Error && 'code' in error ? error.code : undefined;
+}
 
 /**
  * @param what is declared, for the error
@@ -120,7 +124,7 @@ export async function named<T>(what: string, declared: Promise<T>): Promise<T> {
   try {
     return await declared;
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    const code = codeOf(error);
     const said = error instanceof Error ? error.message : String(error);
     if (code === PRECONDITION_FAILED) {
       throw new EscrowError(
