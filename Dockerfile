@@ -44,7 +44,7 @@ FROM ${NODE_IMAGE}
 LABEL org.opencontainers.image.title="EscrowMQ broker" \
   org.opencontainers.image.description="A transactional-message broker on RabbitMQ" \
   org.opencontainers.image.licenses="Apache-2.0" \
-  org.opencontainers.image.version="0.1.0"
+  org.opencontainers.image.version="0.2.0"
 
 # A number, because Kubernetes can't tell whether a name is root. A new volume at /data takes this
 # folder's owner.

@@ -93,8 +93,10 @@ function installed() {
   const wanted = readPackages(join(ROOT, 'package-lock.json'));
   const present = readPackages(recordFile);
   return Object.entries(wanted).every(([path, entry]) => {
+    // A workspace is linked where it lies: its version changes without anything to install.
+    if (!path.includes('node_modules/')) return true;
     // Optional: made for another platform, or failed to build, which is looked at separately.
-    if (path === '' || entry.optional || entry.devOptional) return true;
+    if (entry.optional || entry.devOptional) return true;
     const found = present[path];
     return found !== undefined && found.version === entry.version && found.link === entry.link;
   });

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { LIMITS } from './limits.js';
-import { StateName } from './transactions.js';
+import { AnsweredState } from './transactions.js';
 
 /** `GET /v1/business-keys/{key}`. */
 export const BusinessKeyQuery = z.strictObject({
@@ -26,7 +26,7 @@ export const BusinessKeyAnswer = z
       z.object({
         id: z.string(),
         producerGroup: z.string(),
-        state: StateName,
+        state: AnsweredState,
         waitingFor: z.array(z.string()).describe('Expected groups that have not consumed yet'),
         failed: z.array(z.string()).describe('Expected groups that gave up for good'),
       }),

@@ -7,6 +7,8 @@ import {
   TransactionId,
   textOfBytes,
 } from './names.js';
+import { openWord } from './open-words.js';
+import { COMPENSATION_STATES } from './words.js';
 
 /**
  * The broker's call to a producer group, sent as `POST` with Standard Webhooks signature headers: a
@@ -56,7 +58,7 @@ export const Compensation = z
   .object({
     consumerGroup: z.string(),
     message: z.int().describe('Number of the message in its transaction, from 0'),
-    state: z.enum(['owed', 'done', 'withdrawn']),
+    state: openWord(COMPENSATION_STATES),
     attempts: z.int().describe('Calls that were begun'),
     lastFailure: z.string().optional(),
     at: z.int().describe("When it came into this state, in UTC milliseconds of the store's clock"),

@@ -1,9 +1,14 @@
+import type { OpenWord } from './open-words.js';
+
 /**
  * The one table of error codes. The broker answers them as RFC 9457 problem documents, the SDKs
  * throw them as `EscrowError`; callers branch on `code`. docs/errors.md explains each one, and a
  * test holds the table and that page together.
  *
  * `retryable` means: the same request, sent again later, may succeed.
+ *
+ * `before` is for codes that 0.1 did not have: the code of 0.1, of the same class of status and as
+ * retryable, that callers get who do not name their version. A test holds that none lacks it.
  */
 export const ERRORS = {
   INVALID_JSON: { status: 400, retryable: false, title: 'The body is not valid JSON' },
@@ -121,9 +126,23 @@ export const ERRORS = {
     retryable: true,
     title: 'The compensation is not done, or not known to be',
   },
-} as const satisfies Record<string, { status: number; retryable: boolean; title: string }>;
+} as const satisfies Record<string, ErrorRow>;
+
+/** What the table says of one code. */
+interface ErrorRow {
+  /** Of the HTTP answer; 0 for what never goes over HTTP. */
+  status: number;
+  retryable: boolean;
+  title: string;
+  before?: string;
+}
 
 export type ErrorCode = keyof typeof ERRORS;
+
+/** The row of a code, or `undefined` for one that only a newer peer knows. */
+export function errorRow(code: OpenWord<ErrorCode>): ErrorRow | undefined {
+  return Object.hasOwn(ERRORS, code) ? ERRORS[code as ErrorCode] : undefined;
+}
 
 /** One field that is wrong, and what would be right. */
 export interface FieldError {
@@ -138,6 +157,13 @@ export interface EscrowErrorOptions {
   details?: Record<string, unknown>;
 }
 
+/** What a newer peer said of a code that is not in the table. */
+export interface UnknownCode {
+  code: string;
+  status: number;
+  retryable: boolean;
+}
+
 /**
  * The only error class of EscrowMQ.
  *
@@ -148,23 +174,23 @@ export interface EscrowErrorOptions {
  */
 export class EscrowError extends Error {
   override readonly name = 'EscrowError';
-  readonly code: ErrorCode;
+  /** A newer broker may have sent one that is not in the table: then judge by the two below it. */
+  readonly code: OpenWord<ErrorCode>;
+  /** Of the HTTP answer; 0 for what never goes over HTTP. */
+  readonly status: number;
+  /** Whether the same, tried again later, may succeed. */
+  readonly retryable: boolean;
   readonly fields: FieldError[];
   readonly details: Record<string, unknown>;
 
-  constructor(code: ErrorCode, message: string, options: EscrowErrorOptions = {}) {
+  constructor(code: ErrorCode | UnknownCode, message: string, options: EscrowErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
-    this.code = code;
+    const { status, retryable } = typeof code === 'string' ? ERRORS[code] : code;
+    this.code = typeof code === 'string' ? code : code.code;
+    this.status = status;
+    this.retryable = retryable;
     this.fields = options.fields ?? [];
     this.details = options.details ?? {};
-  }
-
-  get status(): number {
-    return ERRORS[this.code].status;
-  }
-
-  get retryable(): boolean {
-    return ERRORS[this.code].retryable;
   }
 }
 

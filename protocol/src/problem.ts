@@ -1,15 +1,19 @@
 import { z } from 'zod';
-import { ERRORS, type ErrorCode, EscrowError, type FieldError } from './error-codes.js';
+import { ERRORS, type ErrorCode, EscrowError, errorRow, type FieldError } from './error-codes.js';
+import { openWord } from './open-words.js';
 
 const codes = Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]];
 
-/** An RFC 9457 problem document; `code` is stable, `detail` is for people. */
+/**
+ * An RFC 9457 problem document; `code` is stable, `detail` is for people. The list of codes grows:
+ * one that is unknown is to be judged by `status` and `retryable`.
+ */
 export const Problem = z
   .looseObject({
     type: z.string(),
     title: z.string(),
     status: z.int(),
-    code: z.enum(codes),
+    code: openWord(codes),
     detail: z.string(),
     retryable: z.boolean(),
     errors: z.array(z.object({ path: z.string(), message: z.string() })).optional(),
@@ -22,13 +26,13 @@ export type Problem = z.infer<typeof Problem>;
 export const PROBLEM_CONTENT_TYPE = 'application/problem+json';
 
 export function toProblem(error: EscrowError): Problem {
-  const { status, retryable, title } = ERRORS[error.code];
+  const { code, status, retryable } = error;
   return {
     ...error.details,
-    type: `urn:escrowmq:error:${error.code}`,
-    title,
+    type: `urn:escrowmq:error:${code}`,
+    title: errorRow(code)?.title ?? code,
     status,
-    code: error.code,
+    code,
     detail: error.message,
     retryable,
     ...(error.fields.length > 0 ? { errors: error.fields } : {}),
@@ -38,7 +42,8 @@ export function toProblem(error: EscrowError): Problem {
 /** The error that a problem document stands for, so that an SDK throws what the broker meant. */
 export function fromProblem(problem: Problem): EscrowError {
   const { type, title, status, code, detail, retryable, errors, ...details } = problem;
-  return new EscrowError(code, detail, { fields: errors ?? [], details });
+  const known = errorRow(code) === undefined ? { code, status, retryable } : (code as ErrorCode);
+  return new EscrowError(known, detail, { fields: errors ?? [], details });
 }
 
 /** Schemas name their own error code in `params.code`; without one, the kind of issue decides. */

@@ -3,6 +3,15 @@ import { Compensation } from './compensations.js';
 import { LIMITS } from './limits.js';
 import { ExpectedGroups, type Message, MessageDataList, Messages } from './messages.js';
 import { BusinessKey, ProducerGroupName, printable, TransactionId, textOfBytes } from './names.js';
+import { openWord } from './open-words.js';
+import {
+  GROUP_STATES,
+  HISTORY_EVENTS,
+  MESSAGE_STATES,
+  PARKED_REASONS,
+  RECEIPT_KINDS,
+  STATES,
+} from './words.js';
 
 const unique = (values: string[]) => new Set(values).size === values.length;
 
@@ -165,14 +174,15 @@ export const CancelRequest = z
   .meta({ id: 'CancelRequest' });
 export type CancelRequest = z.output<typeof CancelRequest>;
 
-export const STATES = ['prepared', 'committed', 'forwarded', 'rolledBack', 'parked'] as const;
 export const StateName = z.enum(STATES).meta({ id: 'State' });
 export type StateName = z.infer<typeof StateName>;
+/** A state in an answer. */
+export const AnsweredState = openWord(STATES).meta({ id: 'AnsweredState' });
 
 export const Decision = z.enum(['commit', 'rollback']);
 export type Decision = z.infer<typeof Decision>;
 
-export const ParkedReason = z.enum(['unresolved', 'undeliverable']);
+export const ParkedReason = z.enum(PARKED_REASONS);
 
 /** UTC milliseconds of the store's clock. */
 const StoreTime = z.int().describe("UTC milliseconds of the store's clock");
@@ -192,7 +202,7 @@ export type DecisionRecord = z.infer<typeof DecisionRecord>;
 export const TransactionAnswer = z
   .object({
     id: z.string(),
-    state: StateName,
+    state: AnsweredState,
     decision: DecisionRecord.optional(),
     purged: z
       .boolean()
@@ -206,7 +216,7 @@ export type TransactionAnswer = z.infer<typeof TransactionAnswer>;
 export const CancelAnswer = z
   .object({
     id: z.string(),
-    state: StateName,
+    state: AnsweredState,
     cancelled: z
       .array(z.int())
       .describe('Numbers of all cancelled messages of the transaction, now or before'),
@@ -217,15 +227,7 @@ export type CancelAnswer = z.infer<typeof CancelAnswer>;
 export const HistoryEvent = z
   .object({
     at: StoreTime,
-    event: z.enum([
-      'check',
-      'resolve',
-      'parked',
-      'unrouted',
-      'forwardFailed',
-      'conflict',
-      'cancelled',
-    ]),
+    event: openWord(HISTORY_EVENTS),
     detail: z.record(z.string(), z.unknown()),
   })
   .meta({ id: 'HistoryEvent' });
@@ -235,7 +237,7 @@ export const Receipt = z
   .object({
     consumerGroup: z.string(),
     message: z.int().describe('Number of the message in its transaction, from 0'),
-    kind: z.enum(['consumed', 'failed']),
+    kind: openWord(RECEIPT_KINDS),
     at: StoreTime,
     attempts: z.int().optional().describe('Attempts that failed'),
     cause: z.string().optional(),
@@ -246,11 +248,9 @@ export const Receipt = z
 export const GroupStanding = z
   .object({
     consumerGroup: z.string(),
-    state: z
-      .enum(['waiting', 'consumed', 'failed'])
-      .describe(
-        'consumed: every message that names it was; failed: the group has given up on one for good',
-      ),
+    state: openWord(GROUP_STATES).describe(
+      'consumed: every message that names it was; failed: the group has given up on one for good',
+    ),
     attempts: z.int().describe('Attempts that failed, of the message that had the most'),
     cause: z.string().optional().describe('Of the first message that was given up'),
     at: StoreTime.optional().describe('When the last was consumed, or the first given up'),
@@ -264,7 +264,7 @@ export const WaitsFor = z
     transactionId: z.string(),
     messageId: z.string(),
     sequence: z.int(),
-    state: StateName.describe(
+    state: AnsweredState.describe(
       'Of its transaction; a parked one holds up the key until it is resolved',
     ),
   })
@@ -276,8 +276,8 @@ export const TransactionSummary = z
   .object({
     id: z.string(),
     producerGroup: z.string(),
-    state: StateName,
-    parkedReason: ParkedReason.optional(),
+    state: AnsweredState,
+    parkedReason: openWord(PARKED_REASONS).optional(),
     preparedAt: StoreTime,
     dueAt: StoreTime.optional().describe('When the broker acts next'),
     settled: z.boolean(),
@@ -317,7 +317,7 @@ export const TransactionView = TransactionSummary.extend({
           waitsFor: WaitsFor.optional(),
         })
         .optional(),
-      state: z.enum(['half', 'pending', 'forwarded', 'unrouted', 'cancelled', 'rolledBack']),
+      state: openWord(MESSAGE_STATES),
       dueAt: StoreTime.optional().describe(
         'Of a delayed message that is pending: it does not leave before this time',
       ),
@@ -352,7 +352,8 @@ export const ViewQuery = z.strictObject({
 export function mayStillSettle({ settled, state, groups }: TransactionView): boolean {
   if (settled || state === 'parked') return false;
   const failed = groups.some((group) => group.state === 'failed');
-  return !failed || groups.some((group) => group.state === 'waiting');
+  // What a newer broker says of a group is no end: only these two words are known to be one.
+  return !failed || groups.some((group) => group.state !== 'failed' && group.state !== 'consumed');
 }
 
 /** `GET /v1/transactions`. */

@@ -32,7 +32,10 @@ beforeAll(async () => {
     const manifest = JSON.parse(await readFile(join(ROOT, folder, 'package.json'), 'utf8'));
     const packed = ['pack', '--ignore-scripts', '--json', '--pack-destination', home];
     await run('npm', packed, { cwd: join(ROOT, folder) });
-    const tarball = join(home, `${manifest.name.replace('@', '').replace('/', '-')}-0.1.0.tgz`);
+    const tarball = join(
+      home,
+      `${manifest.name.replace('@', '').replace('/', '-')}-${manifest.version}.tgz`,
+    );
     packages.push({ name: manifest.name, folder, tarball, manifest });
   }
   await install();

@@ -4,6 +4,7 @@ import {
   EscrowError,
   isEscrowError,
   LIMITS,
+  type OpenWord,
   PrepareRequest,
   parse,
   SendRequest,
@@ -23,7 +24,7 @@ import { anyRequest, ID, message } from '../support/any-request.js';
 const TRACE = { traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01' };
 
 /** What a call ends with: its value, or the code that it is refused with. */
-function outcome<T>(call: () => T): { value: T } | { code: ErrorCode } {
+function outcome<T>(call: () => T): { value: T } | { code: OpenWord<ErrorCode> } {
   try {
     return { value: call() };
   } catch (error) {

@@ -72,7 +72,7 @@ test('an error without a cause has none, not even an undefined one', () => {
 });
 
 test.each([
-  ['an unknown code', { code: 'NO_SUCH_CODE' }],
+  ['a code that is no text', { code: 7 }],
   ['no detail', { detail: undefined }],
   ['a status that is no number', { status: '409' }],
   ['a time that is no number', { retryAfterSeconds: '1' }],

@@ -67,7 +67,7 @@ const LEASE_MS = 45_000;
 const SAVE_ROWS_MAX = 100;
 
 /** What a "commit" is refused for when its data does not fit what prepare left open. */
-const DATA_REFUSALS: ReadonlySet<ErrorCode> = new Set([
+const DATA_REFUSALS: ReadonlySet<string> = new Set<ErrorCode>([
   'MESSAGE_DATA_MISSING',
   'INVALID_REQUEST',
   'BODY_TOO_LARGE',

@@ -1,8 +1,11 @@
 import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import {
+  CLIENT_HEADER,
   EscrowError,
+  forOlderCaller,
   isEscrowError,
+  namesVersion,
   PROBLEM_CONTENT_TYPE,
   type Problem,
   toProblem,
@@ -80,8 +83,15 @@ export function problemOf(error: EscrowError): Problem {
   return { ...problem, retryAfterSeconds };
 }
 
-function sendProblem(reply: FastifyReply, error: EscrowError): FastifyReply {
-  const problem = problemOf(error);
+/** An answer or a problem in the words that its caller knows. */
+export const inWordsOf = <Body>(request: FastifyRequest, body: Body): Body =>
+  namesVersion(request.headers[CLIENT_HEADER]) ? body : (forOlderCaller(body) as Body);
+
+function sendProblem(
+  { request, reply }: Pick<Failed, 'request' | 'reply'>,
+  error: EscrowError,
+): FastifyReply {
+  const problem = inWordsOf(request, problemOf(error));
   const { retryAfterSeconds } = problem;
   if (retryAfterSeconds !== undefined) reply.header('retry-after', retryAfterSeconds);
   if (problem.status === 401) reply.header('www-authenticate', 'Bearer');
@@ -103,14 +113,12 @@ interface Failed {
   last: boolean;
 }
 
-export function answerError(
-  error: unknown,
-  { request, reply, report, last }: Failed,
-): FastifyReply {
+export function answerError(error: unknown, failed: Failed): FastifyReply {
+  const { request, reply, report, last } = failed;
   if (request.raw.destroyed && !request.raw.complete) {
     // The caller hung up in the middle of its body. Nobody reads this answer, and it is no
     // mistake of ours that would be worth a report.
-    return sendProblem(reply, new EscrowError('INVALID_REQUEST', 'the body did not arrive whole'));
+    return sendProblem(failed, new EscrowError('INVALID_REQUEST', 'the body did not arrive whole'));
   }
   if (!request.raw.complete) {
     // Fastify would have the connection closed, under the hands of a caller who is still sending.
@@ -119,7 +127,7 @@ export function answerError(
   }
   if (last) reply.header('connection', 'close');
   const what = `${request.method} ${request.routeOptions.url ?? 'an unknown route'}`;
-  return sendProblem(reply, fromFastify(error, request) ?? toEscrowError(error, what, report));
+  return sendProblem(failed, fromFastify(error, request) ?? toEscrowError(error, what, report));
 }
 
 function errorOfClient(code: unknown): EscrowError {

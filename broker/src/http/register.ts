@@ -2,7 +2,7 @@ import { EscrowError } from '@escrowmq/protocol';
 import type { FastifyInstance, FastifyReply, FastifyRequest, HTTPMethods } from 'fastify';
 import { type Access, type ApiKey, type Caller, identify, requireRole } from './api-keys.js';
 import { schemaOf } from './openapi.js';
-import { GUARD_HEADERS } from './problems.js';
+import { GUARD_HEADERS, inWordsOf } from './problems.js';
 import type { Route } from './route.js';
 import { ClientGone, type Shutdown, shuttingDown } from './shutdown.js';
 
@@ -124,7 +124,8 @@ async function answer(
     // An answer that was in flight when the shutdown began is the last on its connection.
     if (shutdown.begun) reply.header('connection', 'close');
     if (status !== undefined) reply.code(status);
-    if (contentType !== undefined) reply.header('content-type', contentType);
+    if (contentType === undefined) return inWordsOf(request, body);
+    reply.header('content-type', contentType);
     return body;
   } catch (error) {
     // Nobody is there to answer, and hanging up is no failure.

@@ -1,5 +1,5 @@
 import { Deadline } from '@escrowmq/database';
-import { EscrowError, fromProblem, Problem } from '@escrowmq/protocol';
+import { CLIENT_HEADER, clientOf, EscrowError, fromProblem, Problem } from '@escrowmq/protocol';
 import { Pool } from 'undici';
 import { pauseBeforeRepeatMs } from '../back-off.js';
 import type { ProducerSettings } from '../options.js';
@@ -66,7 +66,10 @@ export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
       });
     return { calls: open(settings.connectionsPerBrokerMax), longPolls: open(LONG_POLLS_MAX) };
   });
-  const headers: Record<string, string> = { accept: 'application/json' };
+  const headers: Record<string, string> = {
+    accept: 'application/json',
+    [CLIENT_HEADER]: clientOf('escrowmq-producer'),
+  };
   if (settings.apiKey !== undefined) headers.authorization = `Bearer ${settings.apiKey}`;
   const bodyHeaders = { ...headers, 'content-type': 'application/json' };
   let preferred = 0;

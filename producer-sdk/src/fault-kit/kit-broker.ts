@@ -4,8 +4,11 @@ import {
   BatchOperation,
   BatchRequest,
   type BatchResult,
+  CLIENT_HEADER,
   EscrowError,
+  forOlderCaller,
   isEscrowError,
+  namesVersion,
   PROBLEM_CONTENT_TYPE,
   ProducerGroupRequest,
   parse,
@@ -175,13 +178,18 @@ export async function startKitBroker(group: {
   }
 
   const server = http.createServer((request, response) => {
+    const write = ({ status, body }: Answer) =>
+      writeAnswer(response, {
+        status,
+        body: namesVersion(request.headers[CLIENT_HEADER]) ? body : forOlderCaller(body),
+      });
     answer(request, route).then(
-      (answered) => (answered === 'lost' ? response.destroy() : write(response, answered)),
+      (answered) => (answered === 'lost' ? response.destroy() : write(answered)),
       (error: unknown) => {
         const problem = isEscrowError(error)
           ? error
           : new EscrowError('INTERNAL_ERROR', `the fault kit failed: ${String(error)}`);
-        write(response, { status: problem.status, body: toProblem(problem) });
+        write({ status: problem.status, body: toProblem(problem) });
       },
     );
   });
@@ -276,7 +284,7 @@ function json(text: string): unknown {
   }
 }
 
-function write(response: http.ServerResponse, { status, body }: Answer): void {
+function writeAnswer(response: http.ServerResponse, { status, body }: Answer): void {
   const contentType = status < 300 ? 'application/json' : PROBLEM_CONTENT_TYPE;
   response.writeHead(status, { 'content-type': contentType }).end(JSON.stringify(body));
 }

@@ -1,0 +1,41 @@
+/*
+ * The words of answers, in lists that grow. What reads an answer takes a word that is not here as
+ * it is (`openWord`); who adds one says in `older-callers.ts` what callers of 0.1 get in its place.
+ */
+
+export const STATES = ['prepared', 'committed', 'forwarded', 'rolledBack', 'parked'] as const;
+
+export const PARKED_REASONS = ['unresolved', 'undeliverable'] as const;
+
+/** Of one message. */
+export const MESSAGE_STATES = [
+  'half',
+  'pending',
+  'forwarded',
+  'unrouted',
+  'cancelled',
+  'rolledBack',
+] as const;
+export type MessageState = (typeof MESSAGE_STATES)[number];
+
+/** Of a transaction in one expected group. */
+export const GROUP_STATES = ['waiting', 'consumed', 'failed'] as const;
+export type GroupState = (typeof GROUP_STATES)[number];
+
+export const RECEIPT_KINDS = ['consumed', 'failed'] as const;
+export type ReceiptKind = (typeof RECEIPT_KINDS)[number];
+
+export const COMPENSATION_STATES = ['owed', 'done', 'withdrawn'] as const;
+export type CompensationState = (typeof COMPENSATION_STATES)[number];
+
+/** What the history of a transaction tells of. */
+export const HISTORY_EVENTS = [
+  'check',
+  'resolve',
+  'parked',
+  'unrouted',
+  'forwardFailed',
+  'conflict',
+  'cancelled',
+] as const;
+export type HistoryEventName = (typeof HISTORY_EVENTS)[number];
