@@ -1,9 +1,11 @@
+import { randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
 import { EscrowError } from '@escrowmq/protocol';
 import { afterAll, describe, expect, test } from '@jest/globals';
+import { createConnection } from 'mysql2/promise';
 import { type Migration, migrate } from '../../broker/src/store/migrate.js';
 import { openMysqlDatabase } from '../../broker/src/store/mysql/database.js';
 import { migrations as mysqlMigrations } from '../../broker/src/store/mysql/migrations.js';
@@ -171,6 +173,82 @@ describe('a SQLite file', () => {
   });
 });
 
+describe('U09: a user of the store without the rights of an owner', () => {
+  const RIGHTS = 'select, insert, update, delete';
+
+  /** A database, and its URL as a user that has these rights there and none else. */
+  async function asUser(
+    rights: string,
+  ): Promise<{ owner: string; user: string; drop(): Promise<void> }> {
+    const owner = await freshMysqlDatabase();
+    const name = `u${randomBytes(6).toString('hex')}`;
+    const database = new URL(owner).pathname.slice(1);
+    const admin = await createConnection(owner);
+    await admin.query(`create user '${name}'@'%' identified by 'sesame'`);
+    await admin.query(`grant ${rights} on \`${database}\`.* to '${name}'@'%'`);
+    const user = new URL(owner);
+    user.username = name;
+    user.password = 'sesame';
+    const drop = async () => {
+      await admin.query(`drop user '${name}'@'%'`);
+      await admin.end();
+    };
+    return { owner, user: user.href, drop };
+  }
+
+  test('starts on a schema that is up to date, and works', async () => {
+    const { owner, user, drop } = await asUser(RIGHTS);
+    await (await openStore(owner)).close();
+    const store = await openStore(user);
+    const id = await prepare(store);
+    expect((await rowOf(store, id)).state.state).toBe('prepared');
+    await store.close();
+    await drop();
+  });
+
+  test.each([
+    ['none yet', 0],
+    ['one pending', -1],
+  ])('is told which migrations are missing, and what they need: %s', async (_what, end) => {
+    const { owner, user, drop } = await asUser(RIGHTS);
+    const there = mysqlMigrations.slice(0, end);
+    if (there.length > 0) {
+      const database = openMysqlDatabase(owner);
+      await migrate(database, there);
+      await database.close();
+    }
+    const startedAt = performance.now();
+    const { code, message } = await refusal(openStore(user));
+    expect(performance.now() - startedAt).toBeLessThan(5_000);
+    expect(code).toBe('INVALID_CONFIGURATION');
+    for (const { version, name } of mysqlMigrations.slice(there.length)) {
+      expect(message).toContain(`${version} (${name})`);
+    }
+    expect(message).toContain('grant it CREATE, ALTER and INDEX');
+    await drop();
+  });
+
+  test.each(['insert', 'update', 'delete'])('without %s is told so at its start', async (right) => {
+    const rights = RIGHTS.split(', ').filter((each) => each !== right);
+    const { owner, user, drop } = await asUser(rights.join(', '));
+    // Its first proof inserts a row, the later ones change it.
+    if (right === 'update') await (await openStore(owner)).close();
+    await (await openStore(owner)).close();
+    if (right === 'insert') await withoutProof(owner);
+    const { code, message } = await refusal(openStore(user));
+    expect(code).toBe('INVALID_CONFIGURATION');
+    expect(message).toContain('needs SELECT, INSERT, UPDATE and DELETE');
+    expect(message.toLowerCase()).toContain(`${right} command denied`);
+    await drop();
+  });
+
+  async function withoutProof(url: string): Promise<void> {
+    const connection = await createConnection(url);
+    await connection.query('delete from escrow_counter');
+    await connection.end();
+  }
+});
+
 describe('a store URL', () => {
   const SECRET = 'sesame-4711';
 
@@ -190,7 +268,7 @@ describe('a store URL', () => {
       each.password = SECRET;
     });
     const error = await refusal(openStore(url));
-    expect(error.code).toBe('STORE_UNAVAILABLE');
+    expect(error.code).toBe('INVALID_CONFIGURATION');
     expect(error.message).toMatch(/Access denied for user.*ESCROW_STORE/);
     expectSecretKept(error);
   });
@@ -200,7 +278,7 @@ describe('a store URL', () => {
       each.pathname = '/no_such_database';
     });
     const error = await refusal(openStore(url));
-    expect(error.code).toBe('STORE_UNAVAILABLE');
+    expect(error.code).toBe('INVALID_CONFIGURATION');
     expect(error.message).toMatch(/no_such_database.*ESCROW_STORE/);
   });
 

@@ -23,7 +23,9 @@ export type DataRefusal =
   /** The commit brings data for these, which are not open, or not there at all. */
   | { kind: 'notOpen'; numbers: number[] }
   /** With its data, the transaction would be larger than one may be. */
-  | { kind: 'tooLarge'; bytes: number; bytesMax: number };
+  | { kind: 'tooLarge'; bytes: number; bytesMax: number }
+  /** With its data, it is what the store does not take, and why. */
+  | { kind: 'notStorable'; why: 'tooLarge' | 'badValue'; detail: string };
 
 export type Filled =
   | { kind: 'filled'; messages: Message[]; messagesJson: string; bytes: number }

@@ -41,7 +41,9 @@ export type Inserted =
   /** The id is taken by the same content: a repeat. */
   | { kind: 'repeated'; found: Found }
   /** The id is taken by other content. */
-  | { kind: 'different' };
+  | { kind: 'different' }
+  /** Nothing is stored of this one, and why; the others of its batch are no worse for it. */
+  | { kind: 'refused'; error: Error };
 
 /** A row or, after retention, what its tombstone still tells. */
 export type Found =
@@ -192,6 +194,10 @@ export interface Store extends WebhookStore {
   readonly id: string;
   /** The store's clock. */
   now(): Promise<StoreTime>;
+  /** Rejects unless a prepare would be made durable now. */
+  proveWritable(): Promise<void>;
+  /** What an operator should know of this store at its start, as sentences; none is the rule. */
+  caveats(needs: { transactionBytesMax: number }): Promise<string[]>;
 
   /** All rows durable when it resolves. No id twice in one batch. */
   insert(batch: readonly NewTransaction[]): Promise<Inserted[]>;

@@ -30,6 +30,12 @@ export function dataRefused(id: string, refusal: DataRefusal): EscrowError {
           `at most ${refusal.bytesMax} (transactionBytesMax) are allowed`,
         { details: { id, bytesMax: refusal.bytesMax } },
       );
+    case 'notStorable':
+      return new EscrowError(
+        refusal.why === 'tooLarge' ? 'BODY_TOO_LARGE' : 'INVALID_REQUEST',
+        `the store does not take transaction ${id} with the data of its commit: ${refusal.detail}`,
+        { details: { id } },
+      );
   }
 }
 

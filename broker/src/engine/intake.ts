@@ -71,7 +71,7 @@ export interface Accepted {
 }
 
 const BATCH_ROWS_MAX = 500;
-/** A quarter of the 16 MiB that `max_allowed_packet` has by default on MySQL and MariaDB. */
+/** What is held at once while a flush is under way. The store splits it into what its database takes. */
 const BATCH_BYTES_MAX = 4 * 1024 * 1024;
 /** When full, prepares are refused first: a verdict frees something, a prepare adds to it. */
 const WAITING_PREPARES_MAX = 10_000;
@@ -224,6 +224,8 @@ export function createIntake(deps: IntakeDeps): Intake {
           'CONTENT_CONFLICT',
           `id ${id} is taken by a transaction with other content; repeat the same request, or make a new id for a new one`,
         );
+      case 'refused':
+        throw result.error;
     }
   }
 

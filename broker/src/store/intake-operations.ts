@@ -1,3 +1,4 @@
+import { EscrowError } from '@escrowmq/protocol';
 import { expectationsOf, receiptsWanted } from '../domain/expectations.js';
 import { anyOpen } from '../domain/open-messages.js';
 import { anyOrdered, orderedOf } from '../domain/ordering.js';
@@ -19,6 +20,7 @@ import {
   idBytes,
   idText,
   NEVER,
+  RowRefused,
   type RowsToInsert,
   type Sql,
 } from './sql.js';
@@ -201,14 +203,14 @@ const compared = (transaction: NewTransaction, { found, hash }: Taken): Inserted
  * A multi-row INSERT with one duplicate fails whole. Then the taken ids are answered from what is
  * there, and the rest is inserted; it may fail again when somebody took another id meanwhile.
  */
-export async function insert(
+async function insertPart(
   database: Database,
-  batch: readonly NewTransaction[],
-): Promise<Inserted[]> {
-  const results = new Map<string, Inserted>();
+  part: readonly NewTransaction[],
+  results: Map<string, Inserted>,
+): Promise<void> {
   for (;;) {
-    const rest = batch.filter(({ id }) => !results.has(id));
-    if (rest.length === 0) break;
+    const rest = part.filter(({ id }) => !results.has(id));
+    if (rest.length === 0) return;
     try {
       await insertAll(database, rest);
       for (const { id } of rest) results.set(id, { kind: 'created' });
@@ -220,6 +222,76 @@ export async function insert(
         const there = known.get(transaction.id);
         if (there !== undefined) results.set(transaction.id, compared(transaction, there));
       }
+    }
+  }
+}
+
+/**
+ * One transaction that the database does not take makes its whole statement fail. It is found by
+ * halves, so that it is refused alone: of 500, nine more statements.
+ */
+async function insertApart(
+  database: Database,
+  part: readonly NewTransaction[],
+  results: Map<string, Inserted>,
+): Promise<void> {
+  try {
+    await insertPart(database, part, results);
+  } catch (error) {
+    if (!(error instanceof RowRefused)) throw error;
+    const [only] = part;
+    if (part.length === 1 && only !== undefined) {
+      results.set(only.id, { kind: 'refused', error: refusedAlone(only, error) });
+      return;
+    }
+    const middle = Math.ceil(part.length / 2);
+    await insertApart(database, part.slice(0, middle), results);
+    await insertApart(database, part.slice(middle), results);
+  }
+}
+
+function refusedAlone({ id, bytes }: NewTransaction, error: RowRefused): Error {
+  // Our own limits should have kept such a value out: a mistake, which is to be written down.
+  if (error.why === 'badValue') return error;
+  return new EscrowError(
+    'BODY_TOO_LARGE',
+    `transaction ${id} has ${bytes} bytes of messages and does not fit into the store: ${error.message}`,
+    { cause: error, details: { id } },
+  );
+}
+
+/** In their order, as many as fit; one alone may be larger. */
+function partsOf(batch: readonly NewTransaction[], bytesMax: number): NewTransaction[][] {
+  const parts: NewTransaction[][] = [];
+  let bytes = 0;
+  for (const transaction of batch) {
+    const part = parts.at(-1);
+    bytes += transaction.bytes;
+    if (part !== undefined && bytes <= bytesMax) part.push(transaction);
+    else {
+      parts.push([transaction]);
+      bytes = transaction.bytes;
+    }
+  }
+  return parts;
+}
+
+/**
+ * What one transaction of the batch meets is its own: only where none of them came to an answer does
+ * all of it reject.
+ */
+export async function insert(
+  database: Database,
+  batch: readonly NewTransaction[],
+): Promise<Inserted[]> {
+  const results = new Map<string, Inserted>();
+  for (const part of partsOf(batch, database.insertBytesMax())) {
+    try {
+      await insertApart(database, part, results);
+    } catch (cause) {
+      if (results.size === 0) throw cause;
+      const error = cause instanceof Error ? cause : new Error(String(cause), { cause });
+      for (const { id } of part) if (!results.has(id)) results.set(id, { kind: 'refused', error });
     }
   }
   return batch.map(({ id }) => results.get(id) ?? { kind: 'created' });

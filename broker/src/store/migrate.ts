@@ -1,5 +1,5 @@
 import { EscrowError } from '@escrowmq/protocol';
-import type { Database, Sql } from './sql.js';
+import { type Database, type Dialect, type Sql, StoreRefused } from './sql.js';
 
 /** One step of the schema. Numbered, never edited once released; a change is a new file. */
 export interface Migration {
@@ -14,42 +14,82 @@ const SCHEMA_TABLE = `create table if not exists escrow_schema (
   applied_at bigint not null
 )`;
 
-async function appliedVersions(sql: Sql): Promise<number[]> {
-  await sql.run(SCHEMA_TABLE);
+/** Undefined where no broker has ever been. Reads only, so that a user without other rights may start. */
+async function appliedVersions(sql: Sql, { tableNamed }: Dialect): Promise<number[] | undefined> {
+  const tables = await sql.all(tableNamed, ['escrow_schema']);
+  if (tables.length === 0) return undefined;
   const rows = await sql.all<{ version: number }>('select version from escrow_schema');
   return rows.map(({ version }) => version);
 }
+
+function refuseNewer(applied: readonly number[], migrations: readonly Migration[]): void {
+  const known = migrations.at(-1)?.version ?? 0;
+  const newest = Math.max(0, ...applied);
+  if (newest <= known) return;
+  throw new EscrowError(
+    'SCHEMA_TOO_NEW',
+    `the database has schema version ${newest}, this broker knows versions up to ${known}: ` +
+      'start the newer broker that migrated it, or restore a backup from before that upgrade',
+  );
+}
+
+const pendingAfter = (
+  applied: readonly number[],
+  migrations: readonly Migration[],
+): readonly Migration[] => migrations.filter(({ version }) => !applied.includes(version));
 
 /**
  * Brings the database to this binary's schema. Under a lock, so that instances started together
  * take turns. MySQL commits each DDL statement by itself, so statements are written to be
  * repeatable: a migration that was cut off is run again from its beginning.
  *
+ * A schema that is up to date is only read: no lock, and no right but SELECT.
+ *
  * Rejects with `SCHEMA_TOO_NEW` when a newer binary has been here: what it wrote may mean
  * something that this one does not know.
  */
 export async function migrate(database: Database, migrations: readonly Migration[]): Promise<void> {
-  const known = migrations.at(-1)?.version ?? 0;
-  await database.withMigrationLock(async (sql) => {
-    const applied = await appliedVersions(sql);
-    const newest = Math.max(0, ...applied);
-    if (newest > known) {
-      throw new EscrowError(
-        'SCHEMA_TOO_NEW',
-        `the database has schema version ${newest}, this broker knows versions up to ${known}: ` +
-          'start the newer broker that migrated it, or restore a backup from before that upgrade',
-      );
-    }
-    for (const { version, name, statements } of migrations) {
-      if (applied.includes(version)) continue;
-      for (const statement of statements) await sql.run(statement);
-      await sql.insertRows({
-        table: 'escrow_schema',
-        columns: ['version', 'name', 'applied_at'],
-        expressions: ['?', '?', `${database.dialect.now} + ?`],
-        rows: [[version, name, 0]],
-        onDuplicate: 'fail',
-      });
-    }
-  });
+  const found = await appliedVersions(database, database.dialect);
+  const missing = pendingAfter(found ?? [], migrations);
+  if (found !== undefined) {
+    refuseNewer(found, migrations);
+    if (missing.length === 0) return;
+  }
+  try {
+    await database.withMigrationLock((sql) => migrateOn(sql, database.dialect, migrations));
+  } catch (error) {
+    throw error instanceof StoreRefused ? rightsMissing(missing, error) : error;
+  }
+}
+
+async function migrateOn(
+  sql: Sql,
+  dialect: Dialect,
+  migrations: readonly Migration[],
+): Promise<void> {
+  await sql.run(SCHEMA_TABLE);
+  // Another instance may have come first.
+  const applied = (await appliedVersions(sql, dialect)) ?? [];
+  refuseNewer(applied, migrations);
+  for (const { version, name, statements } of pendingAfter(applied, migrations)) {
+    for (const statement of statements) await sql.run(statement);
+    await sql.insertRows({
+      table: 'escrow_schema',
+      columns: ['version', 'name', 'applied_at'],
+      expressions: ['?', '?', `${dialect.now} + ?`],
+      rows: [[version, name, 0]],
+      onDuplicate: 'fail',
+    });
+  }
+}
+
+/** Whoever may change the schema need not be whoever serves. */
+function rightsMissing(missing: readonly Migration[], refused: StoreRefused): StoreRefused {
+  const names = missing.map(({ version, name }) => `${version} (${name})`).join(', ');
+  return new StoreRefused(
+    `the schema lacks migrations ${names}, and the user of ESCROW_STORE may not make them: ` +
+      'grant it CREATE, ALTER and INDEX on the database, or start the broker once as a user that has ' +
+      `these; from then on SELECT, INSERT, UPDATE and DELETE are enough (${refused.message})`,
+    { cause: refused },
+  );
 }

@@ -1,4 +1,4 @@
-import type { StateName } from '@escrowmq/protocol';
+import { EscrowError, type StateName } from '@escrowmq/protocol';
 
 /**
  * The seam under the store: one database, seen the same way whether it is SQLite in this process
@@ -32,6 +32,8 @@ export interface Dialect {
    * one was prepared, then each counter.
    */
   readonly countsByState: string;
+  /** Selects a row when there is a table of the name that it binds, which needs no right to it. */
+  readonly tableNamed: string;
   /** Ends a SELECT that claims rows: others skip what it locked. Empty where one writer is alone. */
   readonly skipLocked: string;
   /** Ends a SELECT whose rows others may change only afterwards. Empty where one writer is alone. */
@@ -59,10 +61,15 @@ export interface Sql {
 
 /**
  * Statements outside a transaction are repeated after a deadlock or a lost connection, so each must
- * be harmless when it runs twice. Rejects with `STORE_UNAVAILABLE` when that does not help.
+ * be harmless when it runs twice. Rejects with `STORE_UNAVAILABLE` when that does not help, and with
+ * `RowRefused` for what the database would take without one of the rows.
  */
 export interface Database extends Sql {
   readonly dialect: Dialect;
+  /** Bytes of values that one INSERT should hold; one row may be larger. */
+  insertBytesMax(): number;
+  /** What somebody who runs this database should know of it, as sentences; none is the rule. */
+  caveats(needs: { transactionBytesMax: number }): Promise<string[]>;
   /**
    * All of `work` or nothing. Run again from the start after a deadlock or a lost connection, so
    * `work` must be repeatable: guarded updates, or rows with keys of their own.
@@ -84,6 +91,27 @@ export const NEVER = 2 ** 46;
 /** A multi-row INSERT with one duplicate fails whole; whoever sent it sorts out which. */
 export class DuplicateKey extends Error {
   override readonly name = 'DuplicateKey';
+}
+
+/** The database answers, and says no to this user until somebody changes something there. */
+export class StoreRefused extends EscrowError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('STORE_UNAVAILABLE', message, options);
+  }
+}
+
+/**
+ * One of the rows is what the database does not take: too large for it, or a value that it refuses.
+ * All others would be taken; whoever sent them sorts out which it is.
+ */
+export class RowRefused extends Error {
+  override readonly name = 'RowRefused';
+  readonly why: 'tooLarge' | 'badValue';
+
+  constructor(why: 'tooLarge' | 'badValue', message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.why = why;
+  }
 }
 
 /** `?,?,?` for a list of `count`; a list is never empty. */

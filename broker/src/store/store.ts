@@ -30,6 +30,7 @@ import {
   listWebhooks,
   saveWebhook,
 } from './webhook-operations.js';
+import { proveWritable } from './writable.js';
 
 /**
  * The store over one database. Each operation stands in the file of its purpose; here they only
@@ -43,6 +44,8 @@ export function createStore(database: Database, id: string): Store {
       if (row === undefined) throw new Error('the database did not tell its time');
       return row.now;
     },
+    proveWritable: () => proveWritable(database),
+    caveats: (needs) => database.caveats(needs),
     insert: (batch) => insert(database, batch),
     decide: (batch, leaseMs) => decide(database, batch, leaseMs),
     find: (ids) => find(database, ids),

@@ -5,7 +5,15 @@ import type { Verdict, VerdictResult } from '../domain/ports.js';
 import { allMessages, byProducer, type Message } from '../domain/transaction.js';
 import { find } from './intake-operations.js';
 import { joinLines, openKeys } from './ordering-operations.js';
-import { type Database, type Dialect, idBytes, idText, NEVER, type Sql } from './sql.js';
+import {
+  type Database,
+  type Dialect,
+  idBytes,
+  idText,
+  NEVER,
+  RowRefused,
+  type Sql,
+} from './sql.js';
 
 /**
  * Guarded: only a row without a decision moves, whoever asks. `verdict_token` is random per flush
@@ -216,6 +224,27 @@ interface LookedUp {
   large: Verdict[];
 }
 
+/** Where the database does not take the data of one of them, each goes alone, in the same order. */
+async function applyApart(
+  database: Database,
+  commits: readonly LargeCommit[],
+  update: { token: Buffer; leaseMs: number; results: Map<string, VerdictResult> },
+): Promise<void> {
+  try {
+    const moved = await applyLarge(database, commits, update);
+    for (const id of moved) update.results.set(id, { kind: 'moved' });
+  } catch (error) {
+    if (!(error instanceof RowRefused)) throw error;
+    const [only] = commits;
+    if (commits.length > 1) {
+      for (const commit of commits) await applyApart(database, [commit], update);
+    } else if (only !== undefined) {
+      const refusal = { kind: 'notStorable', why: error.why, detail: error.message } as const;
+      update.results.set(only.verdict.id, { kind: 'refused', refusal });
+    }
+  }
+}
+
 /** When a part moved fewer rows than asked for, the rows tell what became of each verdict. */
 async function lookUp(
   database: Database,
@@ -252,10 +281,7 @@ async function decideLarge(
   update: { token: Buffer; leaseMs: number },
 ): Promise<Map<string, VerdictResult>> {
   const { commits, refused: results } = await readLarge(database, verdicts);
-  if (commits.length > 0) {
-    const moved = await applyLarge(database, commits, update);
-    for (const id of moved) results.set(id, { kind: 'moved' });
-  }
+  if (commits.length > 0) await applyApart(database, commits, { ...update, results });
   const rest = verdicts.filter(({ id }) => !results.has(id));
   if (rest.length === 0) return results;
   const lookedUp = await lookUp(database, rest, update.token);

@@ -1,8 +1,8 @@
 import { EscrowError } from '@escrowmq/protocol';
 import mysql from 'mysql2';
-import type { Database, Sql, SqlValue } from '../sql.js';
+import { type Database, RowRefused, type Sql, type SqlValue } from '../sql.js';
 import { countsByState } from './counts.js';
-import { kindOf, repeating } from './errors.js';
+import { leavesConnectionUsable, repeating } from './errors.js';
 import { idLiteral, insertText, withValues } from './literals.js';
 
 /**
@@ -24,6 +24,12 @@ const CONNECT_TIMEOUT_MS = 5_000;
 /** Twice InnoDB's own limit for a lock, which is the longest that a healthy statement waits. */
 const STATEMENT_TIMEOUT_MS = 10_000;
 const MIGRATION_LOCK_WAIT_S = 60;
+/** A statement's text is longer than its values: a backslash or quote is two bytes, a byte two digits. */
+const INSERTS_PER_PACKET = 4;
+/** Beyond what its text holds, a packet has five bytes; the rest is room for the driver's. */
+const PACKET_BYTES_KEPT_FREE = 64;
+/** What a server takes at once until it has said so itself: the least that any of them has by default. */
+const PACKET_BYTES_AT_FIRST = 1024 * 1024;
 /** As entries of an index: 17 ms for 50,000, counted and sorted. As rows, where more is asked, 100 ms. */
 const ROWS_SORTED_MAX = 100_000;
 
@@ -53,15 +59,47 @@ const query = (connection: mysql.PoolConnection, text: string): Promise<unknown>
     connection.query(text, (error, result) => (error ? reject(error) : resolve(result)));
   });
 
-function sqlOn(connection: mysql.PoolConnection, limitMs: number | undefined): Sql {
-  const run = async (text: string) => {
-    const result = await within(limitMs, query(connection, text));
-    return (result as mysql.ResultSetHeader).affectedRows;
+/** What a session was told when it was set up. It holds as long as the connection. */
+interface Session {
+  /** `max_allowed_packet`: a longer statement would cost the connection. */
+  packetBytesMax: number;
+}
+
+/** Its statements wait for each other in the driver, so they are sent in one go. */
+async function setUp(connection: mysql.PoolConnection): Promise<Session> {
+  const [answer] = await Promise.all([
+    query(connection, 'select @@max_allowed_packet as bytes'),
+    ...SESSION_STATEMENTS.map((sql) => query(connection, sql)),
+  ]);
+  const [row] = answer as { bytes: number }[];
+  return { packetBytesMax: Number(row?.bytes ?? PACKET_BYTES_AT_FIRST) };
+}
+
+function refuseBeyond(packetBytesMax: number, text: string): void {
+  const bytesMax = packetBytesMax - PACKET_BYTES_KEPT_FREE;
+  // A character is three bytes at most, and few texts come near.
+  if (text.length * 3 <= bytesMax) return;
+  const bytes = Buffer.byteLength(text);
+  if (bytes <= bytesMax) return;
+  throw new RowRefused(
+    'tooLarge',
+    `the MySQL store takes ${packetBytesMax} bytes at once (max_allowed_packet), this needs ${bytes}`,
+  );
+}
+
+function sqlOn(
+  connection: mysql.PoolConnection,
+  { packetBytesMax, limitMs }: Session & { limitMs: number | undefined },
+): Sql {
+  const send = async (text: string) => {
+    refuseBeyond(packetBytesMax, text);
+    return within(limitMs, query(connection, text));
   };
+  const run = async (text: string) => ((await send(text)) as mysql.ResultSetHeader).affectedRows;
   return {
     run: (sql, values = []) => run(withValues(sql, values)),
     all: async <Row>(sql: string, values: readonly SqlValue[] = []) =>
-      (await within(limitMs, query(connection, withValues(sql, values)))) as Row[],
+      (await send(withValues(sql, values))) as Row[],
     async insertRows(insert) {
       if (insert.rows.length > 0) await run(insertText(insert));
     },
@@ -94,34 +132,56 @@ export function openMysqlDatabase(
     // Statements come with their values in them; the driver would read each through for marks.
     queryFormat: (text) => text,
   });
+  const sessions = new WeakMap<mysql.PoolConnection, Promise<Session>>();
+  /** As the newest session has it; the setting may change while the broker runs. */
+  let packetBytesMax = PACKET_BYTES_AT_FIRST;
   // What is queued here runs before whatever the connection was opened for.
   pool.on('connection', (connection) => {
-    for (const sql of SESSION_STATEMENTS) {
-      connection.query(sql, (error) => {
-        // A session that is not set up as above must not be used.
-        if (error) connection.destroy();
-      });
-    }
+    const session = setUp(connection);
+    sessions.set(connection, session);
+    session.then(
+      (told) => {
+        packetBytesMax = told.packetBytesMax;
+      },
+      // Told to whoever opened the connection, and waits for its session.
+      () => undefined,
+    );
   });
 
-  /** The connection goes back exactly once: released after an orderly end, else destroyed. */
+  /** A connection with its session set up as above; one that is not must not be used. */
+  async function open(
+    limitMs: number | undefined,
+  ): Promise<{ connection: mysql.PoolConnection; sql: Sql }> {
+    const connection = await connectionOf(pool);
+    try {
+      const session = await within(limitMs, sessions.get(connection) ?? setUp(connection));
+      return { connection, sql: sqlOn(connection, { ...session, limitMs }) };
+    } catch (error) {
+      connection.destroy();
+      throw error;
+    }
+  }
+
+  /**
+   * The connection goes back exactly once: released after an orderly end, else destroyed. After an
+   * error that is when a rollback has made sure of what the next one finds.
+   */
   async function onConnection<T>(
     work: (sql: Sql) => Promise<T>,
     limitMs: number | undefined,
   ): Promise<T> {
-    const connection = await connectionOf(pool);
-    const sql = sqlOn(connection, limitMs);
+    const { connection, sql } = await open(limitMs);
     try {
       const result = await work(sql);
       connection.release();
       return result;
     } catch (error) {
-      if (kindOf(error) === 'unavailable') connection.destroy();
-      else
+      if (leavesConnectionUsable(error))
         await sql.run('rollback').then(
           () => connection.release(),
           () => connection.destroy(),
         );
+      else connection.destroy();
       throw error;
     }
   }
@@ -140,6 +200,20 @@ export function openMysqlDatabase(
       rowsSortedMax: ROWS_SORTED_MAX,
       inIds: (ids) => ({ list: `in (${ids.map(idLiteral).join(',')})`, values: [] }),
       countsByState,
+      tableNamed:
+        'select 1 from information_schema.tables where table_schema = database() and table_name = ?',
+    },
+    insertBytesMax: () => Math.floor(packetBytesMax / INSERTS_PER_PACKET),
+    async caveats({ transactionBytesMax }) {
+      // Asked for, so that a session has said it.
+      await alone((sql) => sql.all('select 1'));
+      const bytesNeeded = 2 * transactionBytesMax;
+      if (packetBytesMax >= bytesNeeded) return [];
+      return [
+        `the MySQL store takes ${packetBytesMax} bytes at once (max_allowed_packet): a transaction that ` +
+          `does not fit is refused, although ESCROW_TRANSACTION_BYTES_MAX allows ${transactionBytesMax}; ` +
+          `set max_allowed_packet to ${bytesNeeded} or more`,
+      ];
     },
     all: <Row>(text: string, values?: readonly SqlValue[]) =>
       alone((sql) => sql.all<Row>(text, values)),

@@ -1,27 +1,19 @@
 import { types } from 'node:util';
 import { EscrowError } from '@escrowmq/protocol';
-import { DuplicateKey } from '../sql.js';
+import { DuplicateKey, RowRefused, StoreRefused } from '../sql.js';
+import { SERVER_ERRORS, type ServerErrorClass } from './server-errors.js';
 
-/** What to do about an error of MySQL, MariaDB or the way there. */
+/** What to do about an error of MySQL, MariaDB or the way there; its meaning is in server-errors.ts. */
 const DEADLOCK_ATTEMPTS_MAX = 6;
 /** A pool hands out connections that died while idle; the second or third is fresh. */
 const CONNECTION_ATTEMPTS_MAX = 3;
 
-const DUPLICATE_ENTRY = 1062;
-/** Lock wait timeout and deadlock: InnoDB asks for the transaction to be run again. */
-const RUN_AGAIN = new Set([1205, 1213]);
-/** Too many connections, shutting down, disk or table full, read-only, killed, timed out. */
-const UNAVAILABLE_ERRNO = new Set([
-  1021, 1040, 1053, 1114, 1158, 1159, 1160, 1161, 1203, 1290, 1317, 1792, 1836, 1927, 3169,
-]);
-const UNAVAILABLE_CODE =
+/** What the driver and the system say themselves. */
+const LOST_CODE =
   /^(ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOST|ENET|PROTOCOL_|POOL_|HANDSHAKE_)/;
-
-/**
- * Access denied (user, database, statement), no such database, host not allowed: the server answers
- * and the answer is no. Its message names what it refuses, never the password.
- */
-const REFUSED_ERRNO = new Set([1044, 1045, 1049, 1129, 1130, 1142, 1227, 1698]);
+/** The driver can not prove who we are, or the server's certificate proves nothing to us. */
+const REFUSED_CODE =
+  /^(AUTH_SWITCH_|MYSQL_CLEAR_PASSWORD|HANDSHAKE_NO_SSL|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|CERT_|ERR_TLS_)/;
 
 interface MysqlError extends Error {
   code?: string;
@@ -33,16 +25,55 @@ interface MysqlError extends Error {
 const isMysqlError = (error: unknown): error is MysqlError =>
   types.isNativeError(error) || error instanceof Error;
 
-export function kindOf(
-  error: unknown,
-): 'duplicate' | 'runAgain' | 'unavailable' | 'refused' | 'other' {
-  if (!isMysqlError(error)) return 'other';
-  if (error.errno === DUPLICATE_ENTRY) return 'duplicate';
-  if (error.errno !== undefined && REFUSED_ERRNO.has(error.errno)) return 'refused';
-  if (error.errno !== undefined && RUN_AGAIN.has(error.errno)) return 'runAgain';
-  if (error.errno !== undefined && UNAVAILABLE_ERRNO.has(error.errno)) return 'unavailable';
-  if (error.fatal === true || UNAVAILABLE_CODE.test(error.code ?? '')) return 'unavailable';
-  return /closed state|Pool is closed/.test(error.message) ? 'unavailable' : 'other';
+interface Judged {
+  class: ServerErrorClass | 'mistake';
+  /** Ends the sentence "the MySQL store …". */
+  says: string;
+}
+
+const GONE: Judged = { class: 'lost', says: 'does not answer' };
+
+export function judge(error: unknown): Judged {
+  if (error instanceof RowRefused) return { class: error.why, says: error.message };
+  if (!isMysqlError(error)) return { class: 'mistake', says: '' };
+  const known = error.errno === undefined ? undefined : SERVER_ERRORS.get(error.errno);
+  // Galera's write set has a limit, which it tells with the number for any failed COMMIT.
+  if (error.errno === 1180 && /error 90\b|message too long/i.test(error.message)) {
+    return { class: 'tooLarge', says: 'does not take as much at once' };
+  }
+  if (known !== undefined) return known;
+  const code = error.code ?? '';
+  if (REFUSED_CODE.test(code)) return { class: 'refused', says: 'refuses' };
+  if (error.fatal === true || LOST_CODE.test(code)) return GONE;
+  if (/closed state|Pool is closed/.test(error.message)) return GONE;
+  return { class: 'mistake', says: '' };
+}
+
+/** What the server left behind is known, so another may have the connection after a rollback. */
+export function leavesConnectionUsable(error: unknown): boolean {
+  const { class: is } = judge(error);
+  return is === 'duplicate' || is === 'runAgain' || is === 'badValue' || is === 'mistake';
+}
+
+/**
+ * The server answers, and its answer stays the same until somebody changes something there. Its
+ * message names what it refuses, never the password.
+ */
+function refusal(error: unknown): StoreRefused {
+  const said = isMysqlError(error) ? error.message : 'access denied';
+  return new StoreRefused(
+    `the MySQL store refuses: ${said}; check ESCROW_STORE and what its user may do`,
+    { cause: error },
+  );
+}
+
+function unavailable(error: unknown, says: string, attempts: number): EscrowError {
+  const code = isMysqlError(error) ? (error.code ?? error.message) : 'unknown';
+  return new EscrowError(
+    'STORE_UNAVAILABLE',
+    `the MySQL store ${says} (${code}); it was tried ${attempts} times`,
+    { cause: error },
+  );
 }
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -53,28 +84,29 @@ export async function repeating<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
     } catch (error) {
-      const kind = kindOf(error);
-      if (kind === 'duplicate') throw new DuplicateKey(String(error), { cause: error });
-      if (kind === 'other') throw error;
-      if (kind === 'refused') {
-        const said = isMysqlError(error) ? error.message : 'access denied';
-        throw new EscrowError(
-          'STORE_UNAVAILABLE',
-          `the MySQL store refuses: ${said}; check ESCROW_STORE and what its user may do`,
-          { cause: error },
-        );
-      }
-      const attemptsMax = kind === 'runAgain' ? DEADLOCK_ATTEMPTS_MAX : CONNECTION_ATTEMPTS_MAX;
-      if (attempt >= attemptsMax) {
-        const code = isMysqlError(error) ? (error.code ?? error.message) : 'unknown';
-        throw new EscrowError(
-          'STORE_UNAVAILABLE',
-          `the MySQL store does not answer (${code}); it was tried ${attempt} times`,
-          { cause: error },
-        );
+      const judged = judge(error);
+      switch (judged.class) {
+        case 'mistake':
+          throw error;
+        case 'duplicate':
+          throw new DuplicateKey(String(error), { cause: error });
+        case 'tooLarge':
+        case 'badValue':
+          throw rowRefused(error, judged.class);
+        case 'refused':
+          throw refusal(error);
+        case 'runAgain':
+          if (attempt >= DEADLOCK_ATTEMPTS_MAX) throw unavailable(error, judged.says, attempt);
+          break;
+        case 'lost':
+        case 'unavailable':
+          if (attempt >= CONNECTION_ATTEMPTS_MAX) throw unavailable(error, judged.says, attempt);
       }
       // Jitter, so that the two sides of a deadlock do not meet again.
       await pause(5 + Math.random() * 20 * attempt);
     }
   }
 }
+
+const rowRefused = (error: unknown, why: RowRefused['why']): RowRefused =>
+  error instanceof RowRefused ? error : new RowRefused(why, String(error), { cause: error });

@@ -1,7 +1,8 @@
+import { statfsSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { EscrowError, type StateName } from '@escrowmq/protocol';
 import {
   type Database,
-  DuplicateKey,
   idBytes,
   marks,
   type RowsToInsert,
@@ -10,6 +11,7 @@ import {
 } from '../sql.js';
 import { countsByState } from './counts.js';
 import { openSqlite, type SqliteConnection, type SqliteStatement, sqliteCode } from './driver.js';
+import { translate } from './errors.js';
 
 /**
  * SQLite in this process: one connection, one writer, nothing to install. The file is locked for
@@ -58,27 +60,6 @@ function inIds(ids: readonly string[]): { list: string; values: readonly Buffer[
   return { list: `in (${marks(length)})`, values };
 }
 
-const DUPLICATE = new Set(['SQLITE_CONSTRAINT_PRIMARYKEY', 'SQLITE_CONSTRAINT_UNIQUE']);
-const UNAVAILABLE = new Set([
-  'SQLITE_BUSY',
-  'SQLITE_LOCKED',
-  'SQLITE_READONLY',
-  'SQLITE_IOERR',
-  'SQLITE_FULL',
-  'SQLITE_CANTOPEN',
-]);
-
-function translate(error: unknown): unknown {
-  const code = sqliteCode(error);
-  if (code === undefined) return error;
-  if (DUPLICATE.has(code)) return new DuplicateKey(String(error), { cause: error });
-  const primary = code.split('_').slice(0, 2).join('_');
-  if (!UNAVAILABLE.has(primary)) return error;
-  return new EscrowError('STORE_UNAVAILABLE', `the SQLite store does not take this: ${code}`, {
-    cause: error,
-  });
-}
-
 function whyNotOpened(error: unknown): string {
   const code = sqliteCode(error);
   if (code?.startsWith('SQLITE_BUSY')) {
@@ -104,6 +85,23 @@ function open(path: string): SqliteConnection {
       { cause: error },
     );
   }
+}
+
+/** What Linux calls a file system in memory: /dev/shm, often /run and /tmp. */
+const TMPFS = 0x01021994;
+
+function caveatsOf(path: string): string[] {
+  if (path.includes(':memory:')) {
+    return [
+      'the store is in memory: NOTHING SURVIVES A RESTART, what was acknowledged is lost with the process; ' +
+        'set ESCROW_STORE=sqlite:<path> or mysql://…',
+    ];
+  }
+  if (statfsSync(dirname(resolve(path))).type !== TMPFS) return [];
+  return [
+    `the store ${path} is on a file system in memory (tmpfs): NOTHING SURVIVES A RESTART OF THE MACHINE; ` +
+      'set ESCROW_STORE to a path on a disk',
+  ];
 }
 
 export function openSqliteDatabase(path: string): Database {
@@ -201,7 +199,11 @@ export function openSqliteDatabase(path: string): Database {
       rowsSortedMax: ROWS_SORTED_MAX,
       inIds,
       countsByState,
+      tableNamed: "select 1 from sqlite_master where type = 'table' and name = ?",
     },
+    // Its limit for a value is a billion bytes, and a row is a statement of its own.
+    insertBytesMax: () => Number.POSITIVE_INFINITY,
+    caveats: async () => caveatsOf(path),
     all: (text, values) => inTurn(() => direct.all(text, values)),
     run: (text, values) => inTurn(() => direct.run(text, values)),
     insertRows: (insert) => inTurn(() => direct.insertRows(insert)),

@@ -66,14 +66,25 @@ export function sqliteCode(error: unknown): string | undefined {
 
 /** The codes that the store tells apart; the low byte is the primary code of an extended one. */
 const NAMES: Record<number, string> = {
+  3: 'SQLITE_PERM',
+  4: 'SQLITE_ABORT',
   5: 'SQLITE_BUSY',
   6: 'SQLITE_LOCKED',
+  7: 'SQLITE_NOMEM',
   8: 'SQLITE_READONLY',
+  9: 'SQLITE_INTERRUPT',
   10: 'SQLITE_IOERR',
+  11: 'SQLITE_CORRUPT',
   13: 'SQLITE_FULL',
   14: 'SQLITE_CANTOPEN',
+  15: 'SQLITE_PROTOCOL',
+  18: 'SQLITE_TOOBIG',
   19: 'SQLITE_CONSTRAINT',
+  20: 'SQLITE_MISMATCH',
+  22: 'SQLITE_NOLFS',
+  23: 'SQLITE_AUTH',
   26: 'SQLITE_NOTADB',
   1555: 'SQLITE_CONSTRAINT_PRIMARYKEY',
   2067: 'SQLITE_CONSTRAINT_UNIQUE',
+  2579: 'SQLITE_CONSTRAINT_ROWID',
 };
