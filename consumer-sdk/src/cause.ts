@@ -1,8 +1,18 @@
-import { LIMITS } from '@escrowmq/protocol';
+import { LIMITS, textOfError } from '@escrowmq/protocol';
 
-/** An error as one short text, for headers, receipts and events. */
-export function causeOf(error: unknown): string {
-  const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-  // Cut between characters: half a surrogate pair is not valid UTF-8 and would break the header.
-  return text.slice(0, LIMITS.causeCharsMax).replace(/[\uD800-\uDBFF]$/, '');
+/** Why: as a text to be kept and counted, and the error itself, with its stack. */
+export interface Caused {
+  /** Name and message, cut to 500 characters. */
+  cause: string;
+  /** What was thrown, whatever it is; absent where nothing was. */
+  error?: unknown;
 }
+
+/** What was thrown, whatever it is, as one short text for headers, receipts and events. */
+export function causeOf(error: unknown): string {
+  const text = textOfError(error).slice(0, LIMITS.causeCharsMax);
+  // Cut between characters: half a surrogate pair is not valid UTF-8 and would break the header.
+  return text.replace(/[\uD800-\uDBFF]$/, '');
+}
+
+export const causedBy = (error: unknown): Caused => ({ cause: causeOf(error), error });

@@ -1,3 +1,4 @@
+import type { Caused } from './cause.js';
 import type { GapReason } from './ephemeral/options.js';
 import type { DeadReason } from './settle/next-step.js';
 
@@ -6,39 +7,49 @@ export type ConnectionName = 'consuming' | 'publishing';
 
 /**
  * What a consumer tells its logger. Events carry ids, names and counts; never a body, a header or
- * a credential. `cause` is the message of an error, cut to 500 characters.
+ * a credential of ours. `error` is whatever your own code, or RabbitMQ's client, threw.
  */
 export type ConsumerEvent =
   | { event: 'connected'; connection: ConnectionName }
-  | { event: 'connectionLost'; connection: ConnectionName; cause: string; retryInMs: number }
+  | ({ event: 'connectionLost'; connection: ConnectionName; retryInMs: number } & Caused)
   /** RabbitMQ is short of memory or disk and takes no publishes; retries and receipts wait. */
   | { event: 'blocked'; connection: ConnectionName; cause: string }
   | { event: 'unblocked'; connection: ConnectionName }
   /** Deliveries flow: after `subscribe`, and again after every loss. */
   | ({ event: 'consuming' } & OnQueue)
-  | ({ event: 'consumingLost'; cause: string; retryInMs: number } & OnQueue)
+  | ({ event: 'consumingLost'; retryInMs: number } & Caused & OnQueue)
   /** Nothing new is delivered until `resume`: by `pause`, and again after every reconnect. */
   | { event: 'paused'; topic: string; group: string }
   | { event: 'resumed'; topic: string; group: string }
-  | { event: 'publishingLost'; cause: string; retryInMs: number }
-  | ({ event: 'retryScheduled'; attempts: number; delayMs: number; cause: string } & OnMessage)
+  | ({ event: 'publishingLost'; retryInMs: number } & Caused)
+  | ({ event: 'retryScheduled'; attempts: number; delayMs: number } & Caused & OnMessage)
   /** A handler threw `RetryLater`, or the message is on its way through several retry queues. */
-  | ({ event: 'postponed'; postponed: number; delayMs: number; cause: string } & OnMessage)
-  | ({ event: 'deadLettered'; reason: DeadReason; attempts: number; cause: string } & OnMessage)
+  | ({ event: 'postponed'; postponed: number; delayMs: number } & Caused & OnMessage)
+  | ({ event: 'deadLettered'; reason: DeadReason; attempts: number } & Caused & OnMessage)
   /** The retry copy, dead letter or `failed` receipt was not confirmed: the original stays. */
-  | ({ event: 'settlingFailed'; cause: string; requeueInMs: number } & OnMessage)
+  | ({ event: 'settlingFailed'; requeueInMs: number } & Caused & OnMessage)
   /** Messages of an ephemeral subscription may be missing: its `onGap` is called. */
   | { event: 'gap'; topic: string; reason: GapReason }
   /** `onGap` threw or took too long: it is called again, with a new queue. */
-  | { event: 'gapFailed'; topic: string; reason: GapReason; cause: string }
+  | ({ event: 'gapFailed'; topic: string; reason: GapReason } & Caused)
   /** The handler of an ephemeral subscription failed, or the message was unfit for it. */
-  | ({ event: 'messageDropped'; cause: string } & OnMessage)
+  | ({ event: 'messageDropped' } & Caused & OnMessage)
   /** The channel died before the message was acknowledged: RabbitMQ delivers it again. */
   | ({ event: 'deliveryLost' } & OnMessage)
   /** `consumed` receipts that did not reach RabbitMQ. Only what the broker displays suffers. */
-  | { event: 'receiptsLost'; count: number; cause: string }
+  | ({ event: 'receiptsLost'; count: number } & Caused)
   /** Handlers that were still running when `close` stopped waiting; their messages come again. */
-  | ({ event: 'drainTimedOut'; running: number } & OnQueue);
+  | ({ event: 'drainTimedOut'; running: number } & OnQueue)
+  /**
+   * A handler called this when it had ended and its message was acknowledged: the work is done, but a
+   * crash or a failure now loses it. Await it in the handler.
+   */
+  | ({ event: 'lateWork'; call: WorkCall } & OnMessage)
+  /** Your own code threw where it decides nothing. What it was called for goes on without it. */
+  | ({ event: 'callbackFailed'; callback: 'abort listener' | 'tracing' } & Caused & OnMessage);
+
+/** What a handler begins for its messages and has to await. */
+export type WorkCall = 'once' | 'latest' | 'onceBatch';
 
 /** Which queue of a group; the partition, from 0, where an ordered group has several. */
 export interface OnQueue {
@@ -56,12 +67,3 @@ export interface OnMessage {
 }
 
 export type Log = (event: ConsumerEvent) => void;
-
-/**
- * Calls the user's logger outside our own flow: one that throws is an uncaught exception, which is
- * what it deserves, and not a connection that goes down because a listener threw.
- */
-export function logTo(logger: Log | undefined): Log {
-  if (logger === undefined) return () => {};
-  return (event) => queueMicrotask(() => logger(event));
-}

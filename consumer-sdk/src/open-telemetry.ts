@@ -1,3 +1,4 @@
+import { attempt, textOfError } from '@escrowmq/protocol';
 import {
   type Attributes,
   type Context,
@@ -104,8 +105,15 @@ function attributesOf(messages: readonly Message[]): Attributes {
 }
 
 function fail(span: Span, error: unknown): void {
-  const told = error instanceof Error ? error : new Error(String(error));
-  span.recordException(told);
-  span.setAttribute('error.type', told.name);
-  span.setStatus({ code: SpanStatusCode.ERROR, message: told.message });
+  const told = new Error(textOfError(error));
+  // What can be looked at is recorded as it is, with its stack.
+  attempt(() => span.recordException(error instanceof Error ? error : told), undefined);
+  const name = attempt(() => (error instanceof Error ? String(error.name) : 'Error'), 'Error');
+  span.setAttribute('error.type', name);
+  span.setStatus({
+    code: SpanStatusCode.ERROR,
+    message: attempt(() => messageOf(error), undefined) ?? told.message,
+  });
 }
+
+const messageOf = (error: unknown) => (error instanceof Error ? String(error.message) : undefined);

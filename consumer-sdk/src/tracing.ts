@@ -1,5 +1,8 @@
+import { inSpan } from '@escrowmq/database';
+import { causedBy } from './cause.js';
 import type { Handler } from './delivery/consume-one.js';
 import type { Message } from './delivery/message.js';
+import type { Log } from './events.js';
 
 /**
  * Puts the work of handlers into traces. `@escrowmq/consumer/opentelemetry` has the one for
@@ -20,8 +23,27 @@ export interface Tracing {
 /** The handler inside a span for each message; the handler itself, without a tracing. */
 export function tracedHandler<Data>(
   handler: Handler<Data>,
-  tracing: Tracing | undefined,
+  { tracing, log }: { tracing: Tracing | undefined; log: Log },
 ): Handler<Data> {
   if (tracing === undefined) return handler;
-  return (message) => tracing.span([message], () => handler(message));
+  return (message) => handleInSpan({ tracing, log }, [message], () => handler(message));
+}
+
+/** Whatever the tracing does, the handler is called once and its end is its own. */
+export function handleInSpan(
+  { tracing, log }: { tracing: Tracing; log: Log },
+  messages: readonly Message[],
+  handle: () => unknown,
+): Promise<unknown> {
+  return inSpan<never, unknown>(
+    (call) => tracing.span(messages, call),
+    async () => handle(),
+    (error) => {
+      const [first] = messages;
+      if (first === undefined) return;
+      const { topic, group, id: messageId } = first;
+      const about = { topic, group, messageId };
+      log({ event: 'callbackFailed', callback: 'tracing', ...causedBy(error), ...about });
+    },
+  );
 }

@@ -18,6 +18,7 @@ export type {
   TransactionLimits,
 } from './database.js';
 export { Deadline, type Late, within } from './deadline.js';
+export { callForeign, type ForeignEnds, tellForeign } from './foreign.js';
 export {
   type ClaimedWork,
   type ClaimOn,
@@ -26,4 +27,6 @@ export {
   runClaimed,
 } from './run-claimed.js';
 export { isAnswered, type Meaning, meaningOf } from './server-errors.js';
+export { inSpan } from './spans.js';
+export { createStderrLog, type StderrLine, type StderrLog } from './stderr-log.js';
 export { isSqliteInTransaction, savepointGuard } from './transaction-guard.js';

@@ -1,3 +1,5 @@
+import { attempt } from '@escrowmq/protocol';
+
 /**
  * What a database server said, whoever passes it on. Drivers give the server's own number or code;
  * query builders pass that error on or wrap it, each in its own way, so it is looked for where they
@@ -24,7 +26,8 @@ const DEPTH_MAX = 6;
 
 /** `undefined` for everything that no server said: a lost connection, a limit, a bug. */
 export function meaningOf(error: unknown): Meaning | undefined {
-  return search(error, DEPTH_MAX);
+  // A callback may throw what can't be looked at: no server said that.
+  return attempt(() => search(error, DEPTH_MAX), undefined);
 }
 
 /** True when the server answered, so that the connection is there and its state is known. */

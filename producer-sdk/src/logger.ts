@@ -1,11 +1,54 @@
+import { createStderrLog, tellForeign } from '@escrowmq/database';
+
 /** Where the SDK reports what it cannot throw. Any pino-like logger fits. */
 export interface Logger {
   warn(fields: Record<string, unknown>, message: string): void;
   error(fields: Record<string, unknown>, message: string): void;
 }
 
-/** The default: nothing that happened to a transaction stays unsaid because nobody set a logger. */
-export const consoleLogger: Logger = {
-  warn: (fields, message) => console.warn(message, fields),
-  error: (fields, message) => console.error(message, fields),
-};
+type Level = keyof Logger;
+
+/** Those that this module made, which need no guard. */
+const GUARDED = new WeakSet<object>();
+
+/**
+ * The logger that the SDK tells: never throws, whatever the user's does. A line that the user's fails to
+ * take, because it throws, rejects or has no such function, goes to stderr; that it failed is said there
+ * once.
+ *
+ * @param given by the user @default stderr, bounded: nothing stays unsaid because nobody set a logger
+ */
+export function loggerOf(given: Logger | undefined): Logger {
+  if (given !== undefined && GUARDED.has(given)) return given;
+  const say = createStderrLog('escrowmq producer');
+  let hasSaidSo = false;
+  const toStderr = (level: Level, fields: Record<string, unknown>, message: string) => {
+    const { error, ...others } = fields;
+    const thrown = error === undefined ? {} : { thrown: { error } };
+    say({ level, kind: message, text: message, fields: others, ...thrown });
+  };
+  const failed = (level: Level, error: unknown) => {
+    if (hasSaidSo) return;
+    hasSaidSo = true;
+    const text = `the logger failed at a line of level ${level}; what it does not take goes here`;
+    say({ level: 'error', kind: text, text, thrown: { error } });
+  };
+  const tell =
+    (level: Level) =>
+    (fields: Record<string, unknown>, message: string): void => {
+      if (given === undefined) {
+        toStderr(level, fields, message);
+        return;
+      }
+      tellForeign(
+        () => given[level](fields, message),
+        (error) => {
+          failed(level, error);
+          toStderr(level, fields, message);
+        },
+      );
+    };
+  const logger: Logger = { warn: tell('warn'), error: tell('error') };
+  GUARDED.add(logger);
+  return logger;
+}

@@ -1,4 +1,4 @@
-import { messageIdOf, type OperationTrace } from '@escrowmq/protocol';
+import { attempt, messageIdOf, type OperationTrace, textOfError } from '@escrowmq/protocol';
 import {
   type Attributes,
   isSpanContextValid,
@@ -92,10 +92,21 @@ function traceOf(span: Span): OperationTrace | undefined {
 }
 
 function fail(span: Span, error: unknown): void {
-  const told = error instanceof Error ? error : new Error(String(error));
+  const told = new Error(textOfError(error));
   // That of an EscrowError, or of the system.
-  const code = 'code' in told && typeof told.code === 'string' ? told.code : told.name;
-  span.recordException(told);
+  const code = attempt(() => codeOf(error), undefined) ?? 'Error';
+  // What can be looked at is recorded as it is, with its stack.
+  attempt(() => span.recordException(error instanceof Error ? error : told), undefined);
   span.setAttribute('error.type', code);
-  span.setStatus({ code: SpanStatusCode.ERROR, message: told.message });
+  span.setStatus({
+    code: SpanStatusCode.ERROR,
+    message: attempt(() => messageOf(error), undefined) ?? told.message,
+  });
 }
+
+function codeOf(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  return 'code' in error && typeof error.code === 'string' ? error.code : error.name;
+}
+
+const messageOf = (error: unknown) => (error instanceof Error ? String(error.message) : undefined);

@@ -1,6 +1,6 @@
 import { EscrowError, ProducerGroupName, parse, Topic } from '@escrowmq/protocol';
 import type { Logger } from './logger.js';
-import { consoleLogger } from './logger.js';
+import { loggerOf } from './logger.js';
 import type { Tracing } from './tracing.js';
 
 /** Time limits and sizes of a producer. All times are milliseconds. */
@@ -106,7 +106,10 @@ export interface ProducerOptions extends Partial<ProducerLimits> {
    * goes before the span's. @default none, at no cost
    */
   tracing?: Tracing;
-  /** @default the console */
+  /**
+   * Is told what is not thrown. Whatever it does changes no outcome: a line that it fails to take goes to
+   * stderr. @default stderr: each line at once, with stacks, then one of its kind in ten seconds
+   */
   logger?: Logger;
 }
 
@@ -148,7 +151,7 @@ export function parseProducerOptions(options: ProducerOptions): ProducerSettings
     apiKey: options.apiKey,
     isOutboxTopic: parseOutbox(options.outbox),
     tracing: parseTracing(options.tracing),
-    logger: options.logger ?? consoleLogger,
+    logger: loggerOf(options.logger),
   };
 }
 

@@ -77,7 +77,11 @@ export function createProducer(options: ProducerOptions): Producer {
     traced.run(operation, { timeoutMs: prepareTimeoutMs, messages, trace });
   const verdict = (operation: Operation, messages: MessageInput[] = []) =>
     traced.run(operation, { timeoutMs: verdictTimeoutMs, messages });
-  const runInBackground = (work: Promise<void>) => void track(() => work);
+  /** Nobody hears what it rejects with, and that would end the process. */
+  const runInBackground = (work: Promise<void>) =>
+    void track(() => work).catch((error: unknown) => {
+      logger.error({ error }, 'work in the background failed; a check or a relay does the rest');
+    });
   const identities = createBarrierIdentities(settings.connectionTimeoutMs);
 
   // What is no message at all is refused later, with what is wrong.

@@ -9,10 +9,13 @@ import { PrepareRequest, SendRequest, TransactionAnswer } from './transactions.j
  * The W3C trace context of one operation; without it, that of the request's headers counts. A
  * batch carries calls of many traces.
  */
-const trace = z
-  .strictObject({ traceparent: z.string().max(100), tracestate: z.string().max(512).optional() })
-  .optional();
-export type OperationTrace = NonNullable<z.infer<typeof trace>>;
+export const OperationTrace = z.strictObject({
+  traceparent: z.string().max(100),
+  tracestate: z.string().max(512).optional(),
+});
+export type OperationTrace = z.infer<typeof OperationTrace>;
+
+const trace = OperationTrace.optional();
 
 /** One operation of a batch. Those on one id run in the order given. */
 export const BatchOperation = z

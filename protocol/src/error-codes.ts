@@ -1,3 +1,4 @@
+import { attempt, isErrorNamed } from './foreign.js';
 import type { OpenWord } from './open-words.js';
 
 /**
@@ -194,9 +195,9 @@ export class EscrowError extends Error {
   }
 }
 
-/** True for an `EscrowError` of any copy of this package; narrows to its `code`. */
+/** True for an `EscrowError` of any copy of this package; narrows to its `code`. Never throws. */
 export function isEscrowError(error: unknown): error is EscrowError {
   return (
-    error instanceof Error && error.name === 'EscrowError' && 'code' in error && 'fields' in error
+    isErrorNamed(error, 'EscrowError') && attempt(() => 'code' in error && 'fields' in error, false)
   );
 }

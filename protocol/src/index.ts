@@ -5,6 +5,7 @@ export * from './checks.js';
 export * from './coalescer.js';
 export * from './compensations.js';
 export * from './error-codes.js';
+export * from './foreign.js';
 export * from './limits.js';
 export * from './messages.js';
 export * from './names.js';

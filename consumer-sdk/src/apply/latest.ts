@@ -9,6 +9,7 @@ import type {
 import { databaseOf, LostRace, runClaimed } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
 import { type ApplyOptions, checkMessage, limitsOf, type OnceMessage } from './apply-options.js';
+import { begin } from './begin.js';
 import { endedInside } from './ended-inside.js';
 import {
   missingLatestTable,
@@ -70,11 +71,20 @@ export function latest<Tx>(
   options: LatestOptions,
   work: (tx: Tx) => Promise<unknown>,
 ): Promise<LatestResult>;
-export async function latest<Tx>(
+export function latest<Tx>(
   given: Mysql2Pool | LocalDatabase<Tx>,
   message: OnceMessage,
   options: LatestOptions,
   work: (tx: Tx) => Promise<unknown>,
+): Promise<LatestResult> {
+  return begin('latest', [message], (signal) => apply(given, message, work, { signal, options }));
+}
+
+async function apply<Tx>(
+  given: Mysql2Pool | LocalDatabase<Tx>,
+  message: OnceMessage,
+  work: (tx: Tx) => Promise<unknown>,
+  { options, signal: ofHandler }: { options: LatestOptions; signal: AbortSignal | undefined },
 ): Promise<LatestResult> {
   const limits = limitsOf(options);
   checkMessage(message);
@@ -82,7 +92,7 @@ export async function latest<Tx>(
   checkKey(key);
   checkTime(at);
   const database = databaseOf(given) as LocalDatabase<Tx>;
-  const { id, group, signal } = message;
+  const { id, group, signal = ofHandler } = message;
   const object = { group, key };
   const known = front?.newest(database, object);
   // What is stored only ever grows.

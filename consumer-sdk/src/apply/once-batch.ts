@@ -8,6 +8,7 @@ import type {
 import { databaseOf, LostRace, meaningOf, runClaimed } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
 import { type ApplyOptions, checkMessage, limitsOf, type OnceMessage } from './apply-options.js';
+import { begin } from './begin.js';
 import {
   insertConsumedSql,
   lockConsumedSql,
@@ -53,11 +54,21 @@ export function onceBatch<Tx, M extends OnceMessage>(
   work: (tx: Tx, fresh: M[]) => Promise<unknown>,
   options?: ApplyOptions,
 ): Promise<BatchResult>;
-export async function onceBatch<Tx, M extends OnceMessage>(
+export function onceBatch<Tx, M extends OnceMessage>(
   given: Mysql2Pool | LocalDatabase<Tx>,
   messages: readonly M[],
   work: (tx: Tx, fresh: M[]) => Promise<unknown>,
   options: ApplyOptions = {},
+): Promise<BatchResult> {
+  const list = Array.isArray(messages) ? messages : [];
+  return begin('onceBatch', list, (signal) => apply(given, messages, work, { signal, options }));
+}
+
+async function apply<Tx, M extends OnceMessage>(
+  given: Mysql2Pool | LocalDatabase<Tx>,
+  messages: readonly M[],
+  work: (tx: Tx, fresh: M[]) => Promise<unknown>,
+  { options, signal: ofHandler }: { options: ApplyOptions; signal: AbortSignal | undefined },
 ): Promise<BatchResult> {
   const limits = limitsOf(options);
   const group = checkBatch(messages);
@@ -79,7 +90,7 @@ export async function onceBatch<Tx, M extends OnceMessage>(
     const skipped = await runClaimed<Tx, 'duplicates'>({
       database,
       what,
-      signal: signalOf(batch.fresh),
+      signal: signalOf(batch.fresh) ?? ofHandler,
       limits,
       claim: (on) => claim(on, batch),
       isClaimed: (on) => isConsumed(on, group, batch.fresh[0]?.id ?? ''),

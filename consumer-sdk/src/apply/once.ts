@@ -7,6 +7,7 @@ import type {
 } from '@escrowmq/database';
 import { databaseOf, meaningOf, runClaimed } from '@escrowmq/database';
 import { type ApplyOptions, checkMessage, limitsOf, type OnceMessage } from './apply-options.js';
+import { begin } from './begin.js';
 import { INSERT_CONSUMED, lockConsumedSql, missingConsumedTable } from './consumed-table.js';
 import { endedInside } from './ended-inside.js';
 
@@ -18,6 +19,8 @@ import { endedInside } from './ended-inside.js';
  * `work` does everything through `tx`, awaits it, and neither commits, rolls back nor changes the
  * schema there: each of these ends the transaction. A failure in it, deadlocks included, rolls all
  * of it back and is thrown: let it pass, and the subscription tries the message again.
+ *
+ * Await it in the handler: one that ends while it is under way has failed, and its message comes again.
  *
  * Needs the table of `ensureConsumedTable` in the database.
  *
@@ -46,18 +49,27 @@ export function once<Tx>(
   work: (tx: Tx) => Promise<unknown>,
   options?: ApplyOptions,
 ): Promise<'applied' | 'duplicate'>;
-export async function once<Tx>(
+export function once<Tx>(
   given: Mysql2Pool | LocalDatabase<Tx>,
   message: OnceMessage,
   work: (tx: Tx) => Promise<unknown>,
   options: ApplyOptions = {},
+): Promise<'applied' | 'duplicate'> {
+  return begin('once', [message], (signal) => apply(given, message, work, { signal, options }));
+}
+
+async function apply<Tx>(
+  given: Mysql2Pool | LocalDatabase<Tx>,
+  message: OnceMessage,
+  work: (tx: Tx) => Promise<unknown>,
+  { options, signal: ofHandler }: { options: ApplyOptions; signal: AbortSignal | undefined },
 ): Promise<'applied' | 'duplicate'> {
   const limits = limitsOf(options);
   checkMessage(message);
   const database = databaseOf(given) as LocalDatabase<Tx>;
   const { front } = options;
   if (front?.isApplied(database, message)) return 'duplicate';
-  const { id, group, signal } = message;
+  const { id, group, signal = ofHandler } = message;
   const what = `message ${id}`;
   const skipped = await runClaimed<Tx, 'duplicate'>({
     database,

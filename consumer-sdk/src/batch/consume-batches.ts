@@ -1,15 +1,17 @@
-import { causeOf } from '../cause.js';
+import { textOfError } from '@escrowmq/protocol';
+import { causedBy } from '../cause.js';
 import type { Delivery } from '../delivery/delivery.js';
 import { examine } from '../delivery/examine.js';
 import { type GroupContext, subscribeGroup } from '../delivery/group-subscription.js';
 import { type CallEnd, callHandler } from '../delivery/handler-call.js';
 import { type Envelope, type Message, ReceivedMessage } from '../delivery/message.js';
+import { newCall } from '../delivery/new-call.js';
 import { Stop } from '../delivery/stop.js';
 import type { RunningSubscription, Shared } from '../delivery/subscription.js';
 import { deliveryCountOf } from '../delivery/tries.js';
 import { afterError } from '../settle/next-step.js';
 import { settleAbandoned, settleConsumed, settleFailed } from '../settle/settle.js';
-import type { Tracing } from '../tracing.js';
+import { handleInSpan } from '../tracing.js';
 import { Batches, type Gathered } from './batches.js';
 import type { BatchHandler, BatchOutcome, BatchSettings } from './options.js';
 
@@ -38,7 +40,7 @@ export function subscribeToBatches(
 ): RunningSubscription {
   const { batchMax, batchWaitMs } = settings;
   return subscribeGroup(settings.subscribe, shared, (context) => {
-    const call = tracedBatchHandler(handler, shared.tracing);
+    const call = tracedBatchHandler(handler, shared);
     const batches = new Batches<Item>({
       batchMax,
       waitMs: batchWaitMs,
@@ -54,10 +56,10 @@ export function subscribeToBatches(
 
 function tracedBatchHandler(
   handler: BatchHandler<never>,
-  tracing: Tracing | undefined,
+  { tracing, log }: Pick<Shared, 'tracing' | 'log'>,
 ): (messages: ReceivedMessage[]) => unknown {
   if (tracing === undefined) return handler;
-  return (messages) => tracing.span(messages, () => handler(messages));
+  return (messages) => handleInSpan({ tracing, log }, messages, () => handler(messages));
 }
 
 function gather(delivery: Delivery, batches: Batches<Item>, context: GroupContext): void {
@@ -86,16 +88,18 @@ function handleBatch(
   context: GroupContext,
 ): Promise<void> {
   const { group } = context.settings;
-  const stop = new Stop();
+  const ids = batch.map(({ envelope }) => envelope.id);
+  const { stop, work } = newCall(context.settings, ids, context.log);
   for (const { delivery } of batch) delivery.abandoned.onStop(undefined);
   const messages = batch.map(
     ({ delivery, envelope, data }) =>
-      new ReceivedMessage(delivery.original, { envelope, data, group, stop }),
+      new ReceivedMessage(delivery.original, { envelope, data, group, stop, work }),
   );
   return new Promise((resolve) => {
     callHandler({
       call: () => call(messages),
       stop,
+      work,
       // All of a batch are out on one channel, and are lost together.
       abandoned: batch[0]?.delivery.abandoned ?? new Stop(),
       limits: context.limits,
@@ -112,25 +116,33 @@ type Errors = ({ error: unknown } | undefined)[];
 
 function errorsOf(end: CallEnd, messages: readonly Message[]): Errors {
   if ('error' in end) return messages.map(() => end);
-  const failed = failedOf(end.result);
-  if (failed === undefined) return messages.map(() => undefined);
-  const errors: Errors = messages.map(() => undefined);
-  for (const { message, error } of failed) {
-    const index = messages.indexOf(message);
-    if (index === -1) {
-      // Which one was meant nobody knows, so none of them counts as consumed.
-      const id = String(message?.id);
-      const problem = new Error(`the handler returned ${id} as failed, which is not of its batch`);
-      return messages.map(() => ({ error: problem }));
-    }
-    errors[index] = { error };
+  try {
+    return errorsIn(end.result, messages);
+  } catch (error) {
+    // Which ones were meant nobody knows, so none of them counts as consumed.
+    return messages.map(() => ({ error }));
   }
-  return errors;
 }
 
-function failedOf(result: unknown): BatchOutcome['failed'] | undefined {
-  if (typeof result !== 'object' || result === null || !('failed' in result)) return undefined;
-  return (result as BatchOutcome).failed;
+/** @throws Error for a result that does not say which messages failed */
+function errorsIn(result: unknown, messages: readonly Message[]): Errors {
+  const errors: Errors = messages.map(() => undefined);
+  if (typeof result !== 'object' || result === null || !('failed' in result)) return errors;
+  const { failed } = result;
+  if (failed === undefined) return errors;
+  if (!Array.isArray(failed)) {
+    const said = `failed as ${textOfError(failed)}`;
+    throw new Error(`the handler returned ${said}, which must be a list of { message, error }`);
+  }
+  for (const entry of failed as BatchOutcome['failed']) {
+    const index = messages.indexOf(entry?.message);
+    if (index === -1) {
+      const id = textOfError(entry?.message?.id);
+      throw new Error(`the handler returned ${id} as failed, which is not of its batch`);
+    }
+    errors[index] = { error: entry.error };
+  }
+  return errors;
 }
 
 function settleBatch(batch: readonly Item[], errors: Errors, context: GroupContext): void {
@@ -142,7 +154,7 @@ function settleBatch(batch: readonly Item[], errors: Errors, context: GroupConte
     else {
       const { attempts, postponed } = envelope;
       const next = afterError(failed.error, { attempts, postponed }, context.policy);
-      const failure = { next, cause: causeOf(failed.error), envelope };
+      const failure = { next, ...causedBy(failed.error), envelope };
       void settleFailed(delivery, failure, context);
     }
   });

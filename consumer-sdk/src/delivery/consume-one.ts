@@ -1,4 +1,4 @@
-import { causeOf } from '../cause.js';
+import { causedBy } from '../cause.js';
 import type { SubscribeSettings } from '../options.js';
 import { afterError } from '../settle/next-step.js';
 import { type Failure, settleConsumed, settleFailed } from '../settle/settle.js';
@@ -8,7 +8,7 @@ import { examine } from './examine.js';
 import { type GroupContext, subscribeGroup } from './group-subscription.js';
 import { callHandler } from './handler-call.js';
 import { type Envelope, type Message, ReceivedMessage } from './message.js';
-import { Stop } from './stop.js';
+import { newCall } from './new-call.js';
 import type { RunningSubscription, Shared } from './subscription.js';
 
 export type Handler<Data> = (message: Message<Data>) => unknown;
@@ -24,7 +24,7 @@ export function subscribeToEach(
   shared: Shared,
 ): RunningSubscription {
   return subscribeGroup(settings, shared, (group) => {
-    const context: ConsumeContext = { ...group, handler: tracedHandler(handler, shared.tracing) };
+    const context: ConsumeContext = { ...group, handler: tracedHandler(handler, shared) };
     return (delivery) => consumeOne(delivery, context);
   });
 }
@@ -43,11 +43,12 @@ export function consumeOne(delivery: Delivery, context: ConsumeContext): void {
     return;
   }
   const { envelope, data } = examined;
-  const stop = new Stop();
-  const message = new ReceivedMessage(original, { envelope, data, group, stop });
+  const { stop, work } = newCall(context.settings, [envelope.id], context.log);
+  const message = new ReceivedMessage(original, { envelope, data, group, stop, work });
   callHandler({
     call: () => handler(message),
     stop,
+    work,
     abandoned,
     limits,
     ended(end) {
@@ -61,5 +62,5 @@ export function consumeOne(delivery: Delivery, context: ConsumeContext): void {
 function failureOf(error: unknown, envelope: Envelope, { policy }: ConsumeContext): Failure {
   const { attempts, postponed } = envelope;
   const next = afterError(error, { attempts, postponed }, policy);
-  return { next, cause: causeOf(error), envelope };
+  return { next, ...causedBy(error), envelope };
 }

@@ -1,3 +1,5 @@
+import { callForeign } from '@escrowmq/database';
+import type { BegunWork } from './begun-work.js';
 import type { Stop } from './stop.js';
 import type { Limited, TimeLimits } from './time-limits.js';
 
@@ -9,6 +11,8 @@ export interface HandlerCallParts {
   call(): unknown;
   /** Behind the signal that the handler gets. */
   stop: Stop;
+  /** What the handler begins for its messages. @default it has none */
+  work?: BegunWork;
   /** Of the delivery, or of one of those that are handled together: they are lost together. */
   abandoned: Stop;
   limits: TimeLimits;
@@ -19,47 +23,52 @@ export interface HandlerCallParts {
 /**
  * Calls a handler and tells how it ended: by itself, by its time limit, or because the delivery was
  * abandoned; a handler that goes on after that does work that nobody counts. One that returns no
- * promise is over when it returns and costs neither a promise nor a place among the limits.
+ * promise, and leaves no work open, is over when it returns and costs neither a promise nor a place
+ * among the limits.
  */
 export function callHandler(parts: HandlerCallParts): void {
-  let returned: unknown;
-  try {
-    returned = parts.call();
-  } catch (error) {
-    parts.ended({ error });
-    return;
-  }
-  if (isThenable(returned)) new RunningHandler(parts).follow(returned);
-  else parts.ended({ result: returned });
-}
-
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return (
-    value !== null &&
-    typeof value === 'object' &&
-    'then' in value &&
-    typeof value.then === 'function'
-  );
+  const running = new RunningHandler(parts);
+  parts.work?.start();
+  callForeign(parts.call, {
+    waits: () => running.wait(),
+    returned: (result) => running.leave({ result }),
+    threw: (error) => running.leave({ error }),
+  });
 }
 
 class RunningHandler implements Limited {
   readonly #parts: HandlerCallParts;
-  #isOver = false;
+  #phase: 'called' | 'waiting' | 'over' = 'called';
+  /** How the handler ended, while work that it began is still under way. */
+  #left: CallEnd | undefined;
   endsAt = 0;
 
   constructor(parts: HandlerCallParts) {
     this.#parts = parts;
   }
 
-  follow(returned: PromiseLike<unknown>): void {
+  /** It goes on after its call has returned. */
+  wait(): void {
+    if (this.#phase !== 'called') return;
+    this.#phase = 'waiting';
     const { limits, abandoned } = this.#parts;
     limits.begin(this);
     abandoned.onStop((reason) => this.#stop(reason));
-    // A promise is taken as it is; anything else that has a `then` is made one.
-    Promise.resolve(returned).then(
-      (result) => this.#end({ result }),
-      (error: unknown) => this.#end({ error }),
-    );
+  }
+
+  /** The handler itself has ended. */
+  leave(end: CallEnd): void {
+    const { work } = this.#parts;
+    if (this.#phase === 'over') return;
+    const problem = 'error' in end ? undefined : work?.problem();
+    const judged = problem === undefined ? end : { error: problem };
+    if (work?.isOpen !== true) {
+      this.#end(judged);
+      return;
+    }
+    this.#left = judged;
+    this.wait();
+    void work.none().then(() => this.#end(judged));
   }
 
   outOfTime(): void {
@@ -68,14 +77,19 @@ class RunningHandler implements Limited {
 
   #stop(reason: unknown): void {
     this.#parts.stop.stop(reason);
-    this.#end({ error: reason });
+    this.#end(this.#left ?? { error: reason });
   }
 
   #end(end: CallEnd): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    this.#parts.limits.end(this);
-    this.#parts.abandoned.onStop(undefined);
-    this.#parts.ended(end);
+    if (this.#phase === 'over') return;
+    const wasWaiting = this.#phase === 'waiting';
+    this.#phase = 'over';
+    const { limits, abandoned, work, ended } = this.#parts;
+    if (wasWaiting) {
+      limits.end(this);
+      abandoned.onStop(undefined);
+    }
+    work?.end();
+    ended(end);
   }
 }

@@ -3,6 +3,7 @@ import { crc32 } from 'node:zlib';
 import { HEADERS, isReceiptsQueue, parseMessageId } from '@escrowmq/protocol';
 import type { ConsumeMessage } from 'amqplib';
 import { causeOf } from '../cause.js';
+import type { BegunWork } from './begun-work.js';
 import type { Stop } from './stop.js';
 import { isReturned, notBeforeOf, triesOf } from './tries.js';
 
@@ -198,9 +199,10 @@ export class ReceivedMessage implements Message<never> {
   readonly returned: boolean;
   readonly redelivered: boolean;
   readonly #stop: Stop;
+  readonly #work: BegunWork | undefined;
 
   constructor(original: ConsumeMessage, parts: MessageParts) {
-    const { envelope, data, group, stop } = parts;
+    const { envelope, data, group, stop, work } = parts;
     this.id = envelope.id;
     this.transactionId = envelope.transactionId;
     this.number = envelope.number;
@@ -222,6 +224,12 @@ export class ReceivedMessage implements Message<never> {
     this.returned = envelope.returned;
     this.redelivered = original.fields.redelivered;
     this.#stop = stop;
+    this.#work = work;
+  }
+
+  /** What its handler has begun for it; undefined for what is no message of this class. */
+  static workOf(message: object): BegunWork | undefined {
+    return #work in message ? message.#work : undefined;
   }
 
   get signal(): AbortSignal {
@@ -235,6 +243,8 @@ export interface MessageParts {
   group: string;
   /** Behind the message's signal. */
   stop: Stop;
+  /** What its handler begins for it. @default nobody waits for it */
+  work?: BegunWork;
 }
 
 /** Also of what is not a message of ours: one without a key is alone with its like. */

@@ -1,3 +1,5 @@
+import { guardedController } from './guarded-signal.js';
+
 /**
  * Tells one listener that something must end early, and why. In the place of an `AbortSignal`, which
  * costs some microseconds to make and to listen to, twice for each message, and which few handlers
@@ -8,6 +10,12 @@ export class Stop {
   #reason: unknown;
   #listener: ((reason: unknown) => void) | undefined;
   #controller: AbortController | undefined;
+  readonly #listenerFailed: (error: unknown) => void;
+
+  /** @param listenerFailed is told what a listener of the signal threw */
+  constructor(listenerFailed: (error: unknown) => void = () => {}) {
+    this.#listenerFailed = listenerFailed;
+  }
 
   get isStopped(): boolean {
     return this.#isStopped;
@@ -16,7 +24,7 @@ export class Stop {
   /** The same as a signal, aborted already when this is stopped. */
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
-      this.#controller = new AbortController();
+      this.#controller = guardedController(this.#listenerFailed);
       if (this.#isStopped) this.#controller.abort(this.#reason);
     }
     return this.#controller.signal;

@@ -1,6 +1,6 @@
 import { isEscrowError } from '@escrowmq/protocol';
 import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib';
-import { causeOf } from '../cause.js';
+import { causedBy } from '../cause.js';
 import type { Log } from '../events.js';
 import { type WatchedChannel, watchChannel } from '../rabbit/channel.js';
 import { keepOpen } from '../rabbit/keep-open.js';
@@ -109,7 +109,7 @@ export function startSubscription(parts: SubscriptionParts): RunningSubscription
       log({ event: isPaused ? 'paused' : 'consuming', topic, group });
     },
     onLost: (cause, retryInMs) =>
-      log({ event: 'consumingLost', topic, group, cause: causeOf(cause), retryInMs }),
+      log({ event: 'consumingLost', topic, group, retryInMs, ...causedBy(cause) }),
     // Connection troubles pass; what exists with other properties stays.
     isFatal: isEscrowError,
   });

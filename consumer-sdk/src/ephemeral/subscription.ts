@@ -1,8 +1,10 @@
 import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib';
-import { causeOf } from '../cause.js';
+import { type Caused, causedBy } from '../cause.js';
+import { NO_GROUP } from '../delivery/begun-work.js';
 import type { Delivery } from '../delivery/delivery.js';
-import { type CallEnd, callHandler } from '../delivery/handler-call.js';
+import { type CallEnd, callHandler, type HandlerCallParts } from '../delivery/handler-call.js';
 import { parseDelivery, ReceivedMessage } from '../delivery/message.js';
+import { newCall } from '../delivery/new-call.js';
 import { Stop } from '../delivery/stop.js';
 import {
   type RunningSubscription,
@@ -32,9 +34,6 @@ import type { EphemeralHandler, EphemeralSettings, GapReason } from './options.j
  * state of things must not have them overtake each other.
  */
 
-/** Stands in events where a consumer group would; no group can have that name. */
-const NO_GROUP = '(ephemeral)';
-
 /** Fetched ahead, so that the way to RabbitMQ and back is not waited for between two messages. */
 const PREFETCH = 256;
 
@@ -52,7 +51,7 @@ export function subscribeEphemeral(
   { connection, log, tracing }: Shared,
 ): RunningSubscription {
   const { topic, routingKeys } = settings;
-  const traced = tracedHandler(handler, tracing);
+  const traced = tracedHandler(handler, { tracing, log });
   const limits = new TimeLimits(settings.handlerTimeoutMs);
   const closing = new AbortController();
   const inOrder = new InOrder();
@@ -61,9 +60,10 @@ export function subscribeEphemeral(
   let isGapUntold = false;
 
   /** How it ended, by itself, by its time limit, or because it is not waited for any more. */
-  const ended = (call: () => unknown, stop = new Stop(), abandoned = new Stop()) =>
+  const ended = (call: () => unknown, more: Partial<HandlerCallParts> = {}) =>
     new Promise<CallEnd>((resolve) => {
-      callHandler({ call, stop, abandoned, limits, ended: resolve });
+      const alone = { stop: new Stop(), abandoned: new Stop() };
+      callHandler({ ...alone, ...more, call, limits, ended: resolve });
     });
 
   async function tellGap(reason: GapReason): Promise<void> {
@@ -114,7 +114,7 @@ export function subscribeEphemeral(
         // Only now, so that no more of them come than gaps are told.
         .then(() => ackIfOpen(channel, message))
         .catch((error: unknown) => {
-          log({ event: 'gapFailed', topic, reason: 'overflow', cause: causeOf(error) });
+          log({ event: 'gapFailed', topic, reason: 'overflow', ...causedBy(error) });
           giveUpQueue();
         });
     });
@@ -125,24 +125,25 @@ export function subscribeEphemeral(
     const isPointless = closing.signal.aborted || abandoned.isStopped || isGapUntold;
     if (isPointless) return delivery.giveUp();
     const parsed = parseDelivery(original, NO_GROUP);
-    if (parsed.kind !== 'message') return drop(delivery, parsed.cause);
-    const stop = new Stop();
+    if (parsed.kind !== 'message') return drop(delivery, parsed);
     const { envelope, data } = parsed;
-    const message = new ReceivedMessage(original, { envelope, data, group: NO_GROUP, stop });
-    const end = await ended(() => traced(message), stop, abandoned);
+    const { stop, work } = newCall({ topic, group: NO_GROUP }, [envelope.id], log);
+    const message = new ReceivedMessage(original, { envelope, data, group: NO_GROUP, stop, work });
+    const end = await ended(() => traced(message), { stop, work, abandoned });
     if (abandoned.isStopped) delivery.giveUp();
-    else if ('error' in end) drop(delivery, causeOf(end.error));
+    else if ('error' in end) drop(delivery, causedBy(end.error));
     else delivery.ack();
   }
 
-  function drop(delivery: Delivery, cause: string): void {
+  function drop(delivery: Delivery, why: Caused): void {
     const messageId: unknown = delivery.original.properties.messageId;
     log({
       event: 'messageDropped',
       topic,
       group: NO_GROUP,
       messageId: typeof messageId === 'string' ? messageId : undefined,
-      cause,
+      cause: why.cause,
+      ...('error' in why ? { error: why.error } : {}),
     });
     delivery.ack();
   }

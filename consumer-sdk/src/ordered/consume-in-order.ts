@@ -1,10 +1,11 @@
-import { causeOf } from '../cause.js';
+import { callForeign } from '@escrowmq/database';
+import { causedBy, causeOf } from '../cause.js';
 import type { ConsumeContext } from '../delivery/consume-one.js';
 import type { Delivery } from '../delivery/delivery.js';
 import { examine } from '../delivery/examine.js';
 import { type CallEnd, callHandler } from '../delivery/handler-call.js';
 import { type Envelope, ReceivedMessage } from '../delivery/message.js';
-import { Stop } from '../delivery/stop.js';
+import { newCall } from '../delivery/new-call.js';
 import { afterError, type NextStep, requeuePauseMs } from '../settle/next-step.js';
 import {
   type Failure,
@@ -76,7 +77,7 @@ async function tryUntilSettled(inHand: InHand, content: Content): Promise<void> 
     firstFailedAt ??= context.now();
     const elapsedMs = performance.now() - since;
     const { next, error } = nextInPlace(end.error, envelope, { context, elapsedMs });
-    const failure: Failure = { next, cause: causeOf(error), envelope, firstFailedAt };
+    const failure: Failure = { next, ...causedBy(error), envelope, firstFailedAt };
     if (next.step === 'deadLetter') {
       await putAway(inHand, failure);
       break;
@@ -138,8 +139,9 @@ interface Call {
 function tryOnce({ delivery, context }: InHand, { envelope, data }: Content): Promise<Call> {
   const { handler, limits, settings } = context;
   const { original, abandoned } = delivery;
-  const stop = new Stop();
-  const message = new ReceivedMessage(original, { envelope, data, group: settings.group, stop });
+  const { group } = settings;
+  const { stop, work } = newCall(settings, [envelope.id], context.log);
+  const message = new ReceivedMessage(original, { envelope, data, group, stop, work });
   const outOfTime = performance.now() + limits.limitMs;
   let returned: unknown;
   return new Promise((resolve) => {
@@ -149,26 +151,30 @@ function tryOnce({ delivery, context }: InHand, { envelope, data }: Content): Pr
         return returned;
       },
       stop,
+      work,
       abandoned,
       limits,
-      ended: (end) => resolve({ end, left: () => endOf(returned, outOfTime) }),
+      ended: (end) => resolve({ end, left: () => endOf([returned, work.none()], outOfTime) }),
     });
   });
 }
 
-async function endOf(returned: unknown, outOfTime: number): Promise<void> {
+async function endOf(under: readonly unknown[], outOfTime: number): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const limit = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, Math.max(0, outOfTime - performance.now())).unref();
   });
   // How it ended was told already, or does not count any more.
-  const ended = Promise.resolve(returned).then(
-    () => undefined,
-    () => undefined,
-  );
+  const ended = Promise.all(under.map(overOf));
   await Promise.race([ended, limit]);
   clearTimeout(timer);
 }
+
+/** Resolves when it is over, whatever it was and however it ended. */
+const overOf = (returned: unknown): Promise<void> =>
+  new Promise((resolve) => {
+    callForeign(() => returned, { returned: () => resolve(), threw: () => resolve() });
+  });
 
 /** Makes it a dead letter. The key waits until that is confirmed, however long it takes. */
 async function putAway(inHand: InHand, failure: Failure): Promise<void> {

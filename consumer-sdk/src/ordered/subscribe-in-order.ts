@@ -44,7 +44,7 @@ export function subscribeInOrder(
     settings,
     shared,
     topology: { ...settings, partitions: settings.ordered.partitions },
-    handler: tracedHandler(handler, shared.tracing),
+    handler: tracedHandler(handler, shared),
     limits: new TimeLimits(settings.handlerTimeoutMs),
     lanes: new Lanes(new Semaphore(concurrency)),
   };

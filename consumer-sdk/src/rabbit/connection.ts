@@ -8,7 +8,7 @@ import {
   rabbitLoginOf,
 } from '@escrowmq/protocol';
 import { type ChannelModel, connect, credentials } from 'amqplib';
-import { causeOf } from '../cause.js';
+import { causedBy, causeOf } from '../cause.js';
 import type { ConnectionName, Log } from '../events.js';
 import { type KeptOpen, keepOpen } from './keep-open.js';
 
@@ -65,7 +65,7 @@ export function keepConnection(
     },
     onOpen: () => log({ event: 'connected', connection: name }),
     onLost: (cause, retryInMs) =>
-      log({ event: 'connectionLost', connection: name, cause: causeOf(cause), retryInMs }),
+      log({ event: 'connectionLost', connection: name, retryInMs, ...causedBy(cause) }),
     // What no later attempt can change, as long as nobody changes a setting.
     isFatal: isEscrowError,
   });

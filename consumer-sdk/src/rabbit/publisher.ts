@@ -1,5 +1,5 @@
 import type { ChannelModel, ConfirmChannel, Options } from 'amqplib';
-import { causeOf } from '../cause.js';
+import { causedBy } from '../cause.js';
 import type { Log } from '../events.js';
 import { watchChannel } from './channel.js';
 import { type KeptOpen, keepOpen } from './keep-open.js';
@@ -51,8 +51,7 @@ export function createPublisher(connection: KeptOpen<ChannelModel>, log: Log): P
       });
       return { value: { channel, inFlight, declared: new Set() }, lost, close };
     },
-    onLost: (cause, retryInMs) =>
-      log({ event: 'publishingLost', cause: causeOf(cause), retryInMs }),
+    onLost: (cause, retryInMs) => log({ event: 'publishingLost', retryInMs, ...causedBy(cause) }),
     isFatal: () => false,
   });
 

@@ -1,4 +1,4 @@
-import { isEscrowError } from '@escrowmq/protocol';
+import { attempt, isErrorNamed, isEscrowError } from '@escrowmq/protocol';
 
 /**
  * Thrown by a handler to say that trying again is of no use: the message goes straight to the
@@ -13,10 +13,10 @@ export class PermanentError extends Error {
 
 /** By name, so that an error of another copy of this package counts as well. */
 export function isPermanentError(error: unknown): boolean {
-  return (error instanceof Error && error.name === 'PermanentError') || isAppliedInPart(error);
+  return isErrorNamed(error, 'PermanentError') || isAppliedInPart(error);
 }
 
 /** Tried again it would be a duplicate, and acknowledged with a part of its work missing. */
 function isAppliedInPart(error: unknown): boolean {
-  return isEscrowError(error) && error.details?.appliedInPart === true;
+  return isEscrowError(error) && attempt(() => error.details.appliedInPart === true, false);
 }

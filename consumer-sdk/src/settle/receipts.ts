@@ -6,7 +6,7 @@ import {
   RECEIPTS_QUEUE_ARGUMENTS,
   type ReceiptBatch,
 } from '@escrowmq/protocol';
-import { causeOf } from '../cause.js';
+import { causedBy } from '../cause.js';
 import type { Log } from '../events.js';
 import type { Publisher } from '../rabbit/publisher.js';
 
@@ -65,7 +65,7 @@ export function createReceipts(publisher: Publisher, log: Log): Receipts {
       return undefined;
     } catch (error) {
       const count = receipts.filter(({ kind }) => kind === 'consumed').length;
-      if (count > 0) log({ event: 'receiptsLost', count, cause: causeOf(error) });
+      if (count > 0) log({ event: 'receiptsLost', count, ...causedBy(error) });
       return { error };
     }
   }
@@ -90,7 +90,7 @@ export function createReceipts(publisher: Publisher, log: Log): Receipts {
     consumed(queue, receipt) {
       coalescer
         .call({ queue, receipt: { ...receipt, kind: 'consumed' } })
-        .catch((error) => log({ event: 'receiptsLost', count: 1, cause: causeOf(error) }));
+        .catch((error) => log({ event: 'receiptsLost', count: 1, ...causedBy(error) }));
     },
     async failed(queue, receipt) {
       const lost = await coalescer.call({ queue, receipt: { ...receipt, kind: 'failed' } });

@@ -1,4 +1,4 @@
-import { EscrowError } from '@escrowmq/protocol';
+import { attempt, EscrowError, isErrorNamed, textOfError } from '@escrowmq/protocol';
 import { causeOf } from '../cause.js';
 
 /** A day: what waits longer belongs into a schedule, as a message with `deliverAt`. */
@@ -35,7 +35,7 @@ export class RetryLater extends Error {
     if (!isTime(ms)) {
       throw new EscrowError(
         'INVALID_CONFIGURATION',
-        `RetryLater takes 1 to ${RETRY_LATER_MS_MAX} ms, got ${String(ms)}`,
+        `RetryLater takes 1 to ${RETRY_LATER_MS_MAX} ms, got ${textOfError(ms)}`,
       );
     }
     super(
@@ -53,6 +53,7 @@ const textOf = (cause: unknown) => (typeof cause === 'string' ? cause : causeOf(
 
 /** The time asked for; by name, so that an error of another copy of this package counts as well. */
 export function retryLaterMs(error: unknown): number | undefined {
-  if (!(error instanceof Error) || error.name !== 'RetryLater' || !('ms' in error)) return;
-  return isTime(error.ms) ? Math.ceil(error.ms) : undefined;
+  if (!isErrorNamed(error, 'RetryLater')) return undefined;
+  const ms = attempt(() => (error as Partial<RetryLater>).ms, undefined);
+  return isTime(ms) ? Math.ceil(ms) : undefined;
 }

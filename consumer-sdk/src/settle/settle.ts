@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { deadLetterQueueName, retryQueueName } from '@escrowmq/protocol';
 import type { ConsumeMessage } from 'amqplib';
-import { causeOf } from '../cause.js';
+import { causedBy } from '../cause.js';
 import type { Delivery } from '../delivery/delivery.js';
 import type { Envelope } from '../delivery/message.js';
 import { deliveryCountOf } from '../delivery/tries.js';
@@ -40,6 +40,8 @@ export interface SettleContext {
 export interface Failure {
   next: NextStep;
   cause: string;
+  /** What a handler threw; absent when none was called. */
+  error?: unknown;
   /** Absent when it is not a message of ours. */
   envelope: Envelope | undefined;
   /** UTC milliseconds; by default what a copy says of itself, and for its first copy the present. */
@@ -100,16 +102,17 @@ export async function putAside(
 /** Tells the log what is next for a message that failed. */
 export function tellFailed(delivery: Delivery, failure: Failure, context: SettleContext): void {
   const { next, cause } = failure;
-  const about = aboutOf(delivery.original, context);
   const { attempts } = next;
+  const why = 'error' in failure ? { cause, error: failure.error } : { cause };
+  const about = { ...why, ...aboutOf(delivery.original, context) };
   if (next.step === 'retry') {
-    context.log({ event: 'retryScheduled', attempts, delayMs: next.inMs, cause, ...about });
+    context.log({ event: 'retryScheduled', attempts, delayMs: next.inMs, ...about });
   } else if (next.step === 'postpone') {
     const { postponed, inMs: delayMs } = next;
-    context.log({ event: 'postponed', postponed, delayMs, cause, ...about });
+    context.log({ event: 'postponed', postponed, delayMs, ...about });
   } else {
     const { reason } = next;
-    context.log({ event: 'deadLettered', reason, attempts, cause, ...about });
+    context.log({ event: 'deadLettered', reason, attempts, ...about });
   }
 }
 
@@ -120,7 +123,7 @@ export function tellSettlingFailed(
 ): void {
   const { error, requeueInMs } = failed;
   const about = aboutOf(delivery.original, context);
-  context.log({ event: 'settlingFailed', cause: causeOf(error), requeueInMs, ...about });
+  context.log({ event: 'settlingFailed', requeueInMs, ...causedBy(error), ...about });
 }
 
 export function settleAbandoned(delivery: Delivery, context: SettleContext): void {

@@ -7,7 +7,7 @@ import {
   createBarrierIdentities,
 } from '../local/barrier.js';
 import { decideOutcome } from '../local/decide-outcome.js';
-import { consoleLogger, type Logger } from '../logger.js';
+import { type Logger, loggerOf } from '../logger.js';
 import { parseLimit } from '../options.js';
 import { type CheckContext, readCheckContext } from './check-context.js';
 
@@ -30,7 +30,7 @@ export interface CheckDecisionOptions {
   barrierRetentionMs?: number;
   /** Limit for one answer. @default 2500: below the 3000 that the broker waits */
   answerTimeoutMs?: number;
-  /** @default the console */
+  /** @default stderr, bounded */
   logger?: Logger;
 }
 
@@ -65,7 +65,7 @@ export function createCheckDecider(options: CheckDecisionOptions): LocatingDecid
   );
   const identities = createBarrierIdentities(answerTimeoutMs);
   const ageMsMax = parseRetention(options.barrierRetentionMs ?? BARRIER_RETENTION_MS);
-  const logger = options.logger ?? consoleLogger;
+  const logger = loggerOf(options.logger);
 
   function unknown({ id, attempt }: CheckRequest, reason: string, error?: unknown): CheckAnswer {
     const fields = { transactionId: id, attempt, reason, error };

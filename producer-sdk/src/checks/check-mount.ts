@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { within } from '@escrowmq/database';
 import { EscrowError, isEscrowError } from '@escrowmq/protocol';
-import { consoleLogger, type Logger } from '../logger.js';
+import { type Logger, loggerOf } from '../logger.js';
 import { parseLimit } from '../options.js';
 import {
   bodyTooLarge,
@@ -21,7 +21,7 @@ import type { CallbackHeaders } from './check-signature.js';
 export interface CheckMountOptions {
   /** Limit for reading one body, in milliseconds. @default 2000: a call is a few KiB */
   bodyTimeoutMs?: number;
-  /** @default the console */
+  /** @default stderr, bounded */
   logger?: Logger;
 }
 
@@ -45,7 +45,7 @@ export function parseMount(
     kind,
     handler,
     bodyTimeoutMs: parseLimit('bodyTimeoutMs', options.bodyTimeoutMs ?? BODY_TIMEOUT_MS),
-    logger: options.logger ?? consoleLogger,
+    logger: loggerOf(options.logger),
   };
 }
 

@@ -1,4 +1,6 @@
-import type { MessageInput, OperationTrace, TransactionAnswer } from '@escrowmq/protocol';
+import { inSpan } from '@escrowmq/database';
+import { type MessageInput, OperationTrace, type TransactionAnswer } from '@escrowmq/protocol';
+import type { Logger } from '../logger.js';
 import type { TracedOperation, Tracing } from '../tracing.js';
 import { type Operation, withTrace } from './operation-json.js';
 import type { Operations } from './operations.js';
@@ -28,13 +30,40 @@ export interface TracedOperations {
 
 export function traceOperations(
   operations: Operations,
-  { tracing, producerGroup }: { tracing: Tracing | undefined; producerGroup: string },
+  {
+    tracing,
+    producerGroup,
+    logger,
+  }: { tracing: Tracing | undefined; producerGroup: string; logger: Logger },
 ): TracedOperations {
   if (tracing === undefined) {
     return {
       run: (operation, { timeoutMs }) => operations.run(operation, timeoutMs),
       prepareHere: async (_, work) => work(undefined),
     };
+  }
+  const failed = (error: unknown) =>
+    logger.warn({ error }, 'tracing failed; what it was to trace went on without it');
+  const span = <T>(
+    operation: TracedOperation,
+    work: (trace: OperationTrace | undefined) => Promise<T>,
+  ): Promise<T> => inSpan<OperationTrace, T>((call) => tracing.span(operation, call), work, failed);
+  /** What a tracer gives that is no trace, or does not fit any more, is left out. */
+  function checked(trace: OperationTrace | undefined): OperationTrace | undefined {
+    const parsed = OperationTrace.safeParse(trace);
+    if (parsed.success || trace === undefined) return trace;
+    failed(parsed.error);
+    return undefined;
+  }
+  function carrying(operation: Operation, given: OperationTrace): Operation {
+    const trace = checked(given);
+    if (trace === undefined) return operation;
+    try {
+      return withTrace(operation, trace);
+    } catch (error) {
+      failed(error);
+      return operation;
+    }
   }
   const traced = (
     op: TracedOperation['op'],
@@ -50,12 +79,12 @@ export function traceOperations(
     run(operation, { timeoutMs, messages = [], trace: given }) {
       const { op, id } = operation;
       const isVerdict = op === 'commit' || op === 'rollback';
-      return tracing.span(traced(op, id, messages), async (trace) => {
+      return span(traced(op, id, messages), async (trace) => {
         const carries = trace !== undefined && given === undefined && !isVerdict;
-        return operations.run(carries ? withTrace(operation, trace) : operation, timeoutMs);
+        return operations.run(carries ? carrying(operation, trace) : operation, timeoutMs);
       });
     },
     prepareHere: ({ id, messages }, work) =>
-      tracing.span(traced('prepare', id, messages), async (trace) => work(trace)),
+      span(traced('prepare', id, messages), async (trace) => work(checked(trace))),
   };
 }

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LocalDatabase } from '@escrowmq/database';
 import { type DatabaseInput, databaseOf, within } from '@escrowmq/database';
-import { EscrowError } from '@escrowmq/protocol';
+import { EscrowError, textOfError } from '@escrowmq/protocol';
 import { createBrokerHttp } from '../client/broker-http.js';
-import type { Logger } from '../logger.js';
+import { type Logger, loggerOf } from '../logger.js';
 import { type ProducerOptions, parseLimit, parseProducerOptions } from '../options.js';
 import type { Producer } from '../producer-api.js';
 import { type OutboxLink, outboxLinkOf } from './outbox-link.js';
@@ -27,7 +27,7 @@ interface RelayOptions {
    * @default 30000: the call of the broker and every statement run to their limits before
    */
   leaseMs?: number;
-  /** @default the producer's, or the console */
+  /** @default the producer's, or stderr */
   logger?: Logger;
 }
 
@@ -111,7 +111,7 @@ export function createOutboxRelay(options: OutboxRelayOptions): OutboxRelay {
   const pollMs = parseLimit('pollMs', options.pollMs ?? POLL_MS);
   const leaseMs = parseLimit('leaseMs', options.leaseMs ?? LEASE_MS);
   const { http, settings } = linkOf(options);
-  const logger = options.logger ?? settings.logger;
+  const logger = options.logger === undefined ? settings.logger : loggerOf(options.logger);
   const stop = new AbortController();
   const underWay = new Set<Promise<unknown>>();
   const failures = new Map<string, unknown>();
@@ -267,7 +267,7 @@ function createComplaint(logger: Logger, name: string): (failure: unknown) => vo
       said = undefined;
       return;
     }
-    const saying = failure instanceof Error ? failure.message : String(failure);
+    const saying = textOfError(failure);
     if (saying === said && performance.now() - saidAt < REPEAT_LOG_MS) return;
     said = saying;
     saidAt = performance.now();
