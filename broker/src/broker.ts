@@ -47,7 +47,11 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
 
   const metrics = createMetrics({
     readStore: async () => ({ counts: await store.counts(), now: clock.now() }),
-    readRabbit: () => ({ status: rabbit.status, room: rabbit.room }),
+    readRabbit: () => ({
+      status: rabbit.status,
+      room: rabbit.room,
+      receiptsConsumed: rabbit.problems.receipts === undefined,
+    }),
   });
   const observer = createObserver(log, metrics);
   const receiptsQueue = receiptsQueueName(store.id);

@@ -1,4 +1,5 @@
 import type { Publisher, Store } from './domain/ports.js';
+import type { RabbitProblems } from './rabbit/open-rabbit.js';
 
 export interface Readiness {
   read(): Promise<{ ready: boolean; degraded: boolean; checks: Record<string, string> }>;
@@ -9,10 +10,10 @@ export interface Readiness {
 /** A probe gives up after a second or two; a store that needs longer serves nobody. */
 const STORE_ANSWER_MS_MAX = 2_000;
 
-/** RabbitMQ being away leaves the broker ready: it goes on accepting, and forwards later. */
+/** RabbitMQ being away, or refusing the broker its queue, leaves the broker ready: it goes on accepting, and forwards later. */
 export function createReadiness(deps: {
   store: Pick<Store, 'now'>;
-  rabbit: Pick<Publisher, 'status'>;
+  rabbit: Pick<Publisher, 'status'> & { readonly problems: RabbitProblems };
 }): Readiness {
   let isStopping = false;
 
@@ -31,13 +32,16 @@ export function createReadiness(deps: {
   return {
     async read() {
       const store = await storeAnswers();
-      const rabbit = deps.rabbit.status;
+      const { status, problems } = deps.rabbit;
+      const { connection, receipts } = problems;
       return {
         ready: store && !isStopping,
-        degraded: rabbit !== 'connected',
+        degraded: status !== 'connected' || receipts !== undefined,
         checks: {
           store: store ? 'ok' : 'does not answer',
-          rabbitmq: rabbit,
+          rabbitmq: status,
+          ...(connection === undefined ? {} : { rabbitmqProblem: connection }),
+          receipts: receipts ?? 'ok',
           shutdown: isStopping ? 'under way' : 'no',
         },
       };

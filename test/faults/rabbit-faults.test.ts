@@ -197,8 +197,21 @@ test('a wrong password is told without the password, and tried again', async () 
   open({ url: url.href });
   await until('two attempts have failed', () => observer.told.length >= 2);
   expect(rabbit!.status).toBe('disconnected');
-  expect(observer.told.join()).toContain('ACCESS_REFUSED');
+  expect(observer.told.join()).toContain('refused the login of user "guest"');
   expect(observer.told.join()).not.toMatch(/hunter-two/);
+});
+
+test('U15: a password beyond ASCII logs in; a missing permission on the virtual host is named', async () => {
+  await server.ctl('add_user', 'umlaut', 'pässwörd');
+  const url = new URL(server.url);
+  url.username = 'umlaut';
+  url.password = encodeURIComponent('pässwörd');
+  open({ url: url.href });
+  await until('it is named', () => rabbit!.problems.connection?.includes('permissions') ?? false);
+  expect(rabbit!.problems.connection).toContain('refuses user "umlaut" the virtual host "/"');
+  await server.ctl('set_permissions', 'umlaut', '.*', '.*', '.*');
+  await until('it is connected by itself', () => rabbit!.status === 'connected', 20_000);
+  expect(rabbit!.problems).toEqual({});
 });
 
 test('kill -9 in the middle of a burst: every outcome is known, and publishing comes back (F57)', async () => {

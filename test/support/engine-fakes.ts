@@ -1,7 +1,7 @@
 import { CheckPolicy, messageIdOf } from '@escrowmq/protocol';
+import type { Alert, BrokerAlert } from '../../broker/src/domain/alert.js';
 import type { Outgoing } from '../../broker/src/domain/outgoing.js';
 import type {
-  Alert,
   CounterName,
   Observer,
   ProducerGroup,
@@ -20,7 +20,7 @@ export const NOW = Date.UTC(2026, 0, 1);
 export const clockAt = (now = NOW): StoreClock => ({ now: () => now, sync: async () => {} });
 
 export interface RecordingObserver extends Observer {
-  alerts: (Alert | WebhookAlert)[];
+  alerts: (Alert | WebhookAlert | BrokerAlert)[];
   failures: [what: string, error: unknown][];
   infos: [what: string, facts: Record<string, unknown> | undefined][];
   warnings: [what: string, facts: Record<string, unknown>, about: string][];
@@ -30,7 +30,7 @@ export interface RecordingObserver extends Observer {
 
 export function recordingObserver(): RecordingObserver {
   const recorded = {
-    alerts: [] as (Alert | WebhookAlert)[],
+    alerts: [] as (Alert | WebhookAlert | BrokerAlert)[],
     failures: [] as RecordingObserver['failures'],
     infos: [] as RecordingObserver['infos'],
     warnings: [] as RecordingObserver['warnings'],

@@ -8,6 +8,9 @@ export function recordingObserver() {
   return {
     /** What happened, with the error's message, in order. */
     told,
+    alert({ kind, detail }: { kind: string; detail: string }) {
+      told.push(`alert ${kind}: ${detail}`);
+    },
     failed(what: string, error: unknown) {
       told.push(`${what}: ${error instanceof Error ? `${error.message} ${error.stack}` : error}`);
     },

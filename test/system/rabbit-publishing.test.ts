@@ -331,3 +331,27 @@ test('closing is bounded when RabbitMQ is silent', async () => {
   expect((await unanswered).kind).toBe('unconfirmed');
   await proxy.close();
 });
+
+test.each([
+  [
+    'a virtual host that is missing',
+    (url: URL) => (url.pathname = '/nowhere'),
+    'has no virtual host "nowhere"',
+  ],
+  ['a wrong password', (url: URL) => (url.password = 'wr%C3%B6ng'), 'refused the login of user'],
+  [
+    'TLS where none is spoken',
+    (url: URL) => url.href.replace('amqp:', 'amqps:'),
+    'nobody speaks TLS',
+  ],
+])('U15: %s is named at once, and trying goes on', async (_, change, said) => {
+  const url = new URL(rabbitmqUrl());
+  const changed = change(url);
+  const wrong = changed.startsWith('amqps:') ? changed : url.href;
+  rabbit = openRabbit({ url: wrong, observer });
+  await until('it has been tried twice', () => observer.told.length >= 2);
+  expect(observer.told[0]).toContain(said);
+  expect(observer.told.join()).not.toMatch(/wr(ö|%C3%B6)ng/);
+  expect(rabbit.problems.connection).toContain(said);
+  expect(rabbit.status).toBe('disconnected');
+});

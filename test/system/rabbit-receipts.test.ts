@@ -201,3 +201,26 @@ test('consumption comes back after the queue was deleted', async () => {
   await send({ receipts: [receipt('m-1')] });
   await until('a receipt has come', () => seen.includes('m-1'));
 });
+
+test('U14: a queue that RabbitMQ refuses raises one alert, shows, and is consumed once it is repaired', async () => {
+  // As another declaration has it; to a missing permission RabbitMQ answers likewise.
+  await onChannel(rabbitmqUrl(), (channel) => channel.assertQueue(QUEUE, { durable: false }));
+  observer = recordingObserver();
+  rabbit = openRabbit({ url: rabbitmqUrl(), observer });
+  const taken: string[] = [];
+  rabbit.consumeReceipts(QUEUE, async (receipts) => {
+    taken.push(...receipts.map(({ messageId }) => messageId));
+  });
+  const failures = () => observer.told.filter((line) => line.startsWith('consuming receipts'));
+  await until('it was tried twice', () => failures().length >= 2);
+  expect(rabbit.problems.receipts).toMatch(
+    /escrow:receipts:.* can not be consumed: PRECONDITION_FAILED/,
+  );
+  expect(observer.told.filter((line) => line.startsWith('alert receiptsRefused'))).toHaveLength(1);
+
+  await onChannel(rabbitmqUrl(), (channel) => channel.deleteQueue(QUEUE));
+  await until('the queue of receipts has a consumer', hasConsumer, 20_000);
+  await until('the problem is over', () => rabbit.problems.receipts === undefined);
+  await send({ receipts: [receipt('m-1')] });
+  await until('a receipt has come', () => taken.includes('m-1'));
+});

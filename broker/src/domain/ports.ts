@@ -11,6 +11,7 @@ import type {
   StateName,
   TransactionView,
 } from '@escrowmq/protocol';
+import type { Alert, BrokerAlert } from './alert.js';
 import type { Cancel, CancelResult } from './cancelling.js';
 import type { CompensationKey, CompensationToSave, DueCompensation } from './compensations.js';
 import type { ReceiptsSaved, Unsettled } from './group-standing.js';
@@ -348,20 +349,8 @@ export interface Asker {
 
 // ---- people
 
-export interface Alert {
-  kind:
-    | 'checkUnanswered'
-    | 'parked'
-    | 'forwardFailing'
-    | 'compensationUnanswered'
-    | 'consumedAfterCompensation';
-  transactionId: string;
-  producerGroup: string;
-  detail: string;
-}
-
 export interface Observer {
-  alert(alert: Alert | WebhookAlert): void;
+  alert(alert: Alert | WebhookAlert | BrokerAlert): void;
   /**
    * Something failed that a pass will try again; never a body, a key or a secret. Said at once, then
    * at most once a minute with a count, however often it is called; ids in `what` make no other cause.

@@ -22,7 +22,7 @@ export interface Metrics {
 export interface MetricsSources {
   /** Reads the store; may reject. */
   readStore?(): Promise<{ counts: StoreCounts; now: StoreTime }>;
-  readRabbit?(): { status: RabbitStatus; room: number };
+  readRabbit?(): { status: RabbitStatus; room: number; receiptsConsumed?: boolean };
   /** Monotonic milliseconds. @default performance.now */
   now?(): number;
 }
@@ -172,9 +172,11 @@ function createRabbitGauges(registry: Registry, { readRabbit }: MetricsSources):
   const gauge = (name: string, help: string) => new Gauge({ name, help, registers: [registry] });
   const connected = gauge('escrow_rabbitmq_connected', '1 while RabbitMQ is connected');
   const blocked = gauge('escrow_rabbitmq_blocked', '1 while RabbitMQ takes no publishes (alarm)');
+  const receipts = gauge('escrow_receipts_consumed', "1 while consumers' receipts are taken");
   const publishRoom = gauge('escrow_publish_room', 'Messages the publish window takes now');
   return () => {
-    const { status, room } = readRabbit();
+    const { status, room, receiptsConsumed = true } = readRabbit();
+    receipts.set(receiptsConsumed ? 1 : 0);
     connected.set(status === 'disconnected' ? 0 : 1);
     blocked.set(status === 'blocked' ? 1 : 0);
     publishRoom.set(room);

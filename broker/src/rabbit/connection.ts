@@ -1,5 +1,8 @@
+import { connect as connectTcp, isIP } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type ChannelModel, connect } from 'amqplib';
+import { connect as connectTls } from 'node:tls';
+import { explainRabbitFailure, type RabbitLogin } from '@escrowmq/protocol';
+import { type ChannelModel, connect, credentials } from 'amqplib';
 import type { Observer } from '../domain/ports.js';
 import { type ServerUrl, withoutPassword } from './server-url.js';
 
@@ -39,6 +42,8 @@ export interface ConnectionListener {
 }
 
 export interface KeptConnection {
+  /** Why there is none now, in words without the password. */
+  readonly problem: string | undefined;
   /**
    * Ends the connection and the attempts to make one. Bounded: a server that does not answer the
    * closing handshake within `limitMs` is hung up on.
@@ -63,6 +68,7 @@ export function keepConnected(
   const ended = new AbortController();
   let closing = false;
   let current: ChannelModel | undefined;
+  let problem: string | undefined = 'it is being connected to';
   let hangUp = new AbortController();
 
   async function run(): Promise<void> {
@@ -82,9 +88,12 @@ export function keepConnected(
       current = await open(hangUp.signal);
     } catch (error) {
       if (closing) return;
-      observer.failed(connecting, withoutPassword(error, server));
+      const explained = withoutPassword(await inWords(error, server.login), server);
+      problem = explained.message;
+      observer.failed(connecting, explained);
       return;
     }
+    problem = undefined;
     observer.recovered(connecting);
     const end = watch(current);
     if (closing) hangUp.abort();
@@ -92,6 +101,7 @@ export function keepConnected(
     listener.connected(current);
     const reason = withoutPassword(await end, server);
     current = undefined;
+    problem = reason.message;
     if (!closing) observer.failed(`the connection ${name} to RabbitMQ`, reason);
     listener.disconnected(reason.message);
   }
@@ -101,6 +111,8 @@ export function keepConnected(
       noDelay: true,
       timeout: HANDSHAKE_LIMIT_MS,
       clientProperties: { connection_name: name },
+      // Ahead of those in the URL, which the library would not read as UTF-8.
+      credentials: credentials.plain(server.login.username, server.login.password),
       // Goes on to the socket: aborting it is the one way to hang up on a server that is silent.
       signal,
     };
@@ -139,6 +151,9 @@ export function keepConnected(
   const running = run();
 
   return {
+    get problem() {
+      return problem;
+    },
     async close(limitMs) {
       closing = true;
       ended.abort();
@@ -150,4 +165,19 @@ export function keepConnected(
       clearTimeout(hangUpTimer);
     },
   };
+}
+
+/**
+ * The error of an attempt to connect, in words that name what was refused: the client library says
+ * "Expected ConnectionOpenOk" of a virtual host that is missing.
+ */
+async function inWords(error: unknown, login: RabbitLogin): Promise<unknown> {
+  const refusal = await explainRabbitFailure(error, login, openSocket);
+  return refusal === undefined ? error : new Error(refusal.message, { cause: error });
+}
+
+/** As the client library connects. */
+function openSocket({ tls, hostname: host, port }: RabbitLogin) {
+  if (!tls) return connectTcp({ host, port });
+  return connectTls({ host, port, ...(isIP(host) === 0 ? { servername: host } : {}) });
 }

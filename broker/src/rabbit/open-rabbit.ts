@@ -27,7 +27,7 @@ const CLOSE_LIMIT_MS = 5_000;
 export interface RabbitOptions {
   /** `amqp://user:password@host:port/vhost` or `amqps://…` */
   url: string;
-  observer: Pick<Observer, 'failed' | 'warn' | 'info' | 'recovered'>;
+  observer: Pick<Observer, 'alert' | 'failed' | 'warn' | 'info' | 'recovered'>;
   /** Unconfirmed messages at once. @default 2000 */
   windowMax?: number;
   /** Bytes of their bodies; the message that crosses it is the last. @default 64 MiB */
@@ -38,8 +38,15 @@ export interface RabbitOptions {
   closeLimitMs?: number;
 }
 
+export interface RabbitProblems {
+  connection?: string;
+  receipts?: string;
+}
+
 /** RabbitMQ as the broker uses it. */
 export interface Rabbit extends Publisher {
+  /** Why publishing is not possible now, and why receipts are not consumed; in words, for people. */
+  readonly problems: RabbitProblems;
   /** Calls back each time that publishing becomes possible again: connected, or unblocked. */
   onReady(callback: () => void): void;
   /**
@@ -85,6 +92,14 @@ export function openRabbit(options: RabbitOptions): Rabbit {
     },
     get status() {
       return publishing.status;
+    },
+    get problems() {
+      const connection = publisherConnection.problem;
+      const ofReceipts = receipts?.connection.problem ?? receipts?.consumer.problem;
+      return {
+        ...(connection === undefined ? {} : { connection }),
+        ...(ofReceipts === undefined ? {} : { receipts: ofReceipts }),
+      };
     },
     onReady: (callback) => publishing.onReady(callback),
     consumeReceipts(queue, handler) {

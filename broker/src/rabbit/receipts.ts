@@ -10,6 +10,7 @@ import {
 import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib';
 import type { Observer } from '../domain/ports.js';
 import type { ConnectionListener } from './connection.js';
+import { isRefusal, replyCodeOf, saidIn } from './replies.js';
 import { atMost } from './time-limit.js';
 
 /*
@@ -23,6 +24,9 @@ import { atMost } from './time-limit.js';
  * given back to the queue, because RabbitMQ 4 drops a message for good after 20 returns, and a
  * database is away for longer than that. Only what fails alone, with an error that trying again
  * does not help, goes back: other instances may know better, and the rest of the queue goes on.
+ *
+ * A RabbitMQ that refuses the queue, for want of a permission or because somebody declared it
+ * otherwise, raises one alert, and is asked again with growing pauses, until somebody has repaired it.
  */
 
 /** Messages in hand. Each holds up to 500 receipts, so this is enough for full calls. */
@@ -33,6 +37,11 @@ const RECEIPTS_PER_CALL_MAX = 1_000;
 
 /** Long enough not to spin, short against the time that people wait for a display. */
 const RETRY_AFTER_MS = 1_000;
+
+/** Whoever grants a permission sees within a minute that it was the right one. */
+const RETRY_AFTER_MS_MAX = 60_000;
+
+const CONSUMING = 'consuming receipts';
 
 export type ReceiptHandler = (receipts: ConsumerReceipt[]) => Promise<void>;
 
@@ -53,19 +62,28 @@ interface Session {
 export class ReceiptConsumer implements ConnectionListener {
   readonly #queue: string;
   readonly #handler: ReceiptHandler;
-  readonly #observer: Pick<Observer, 'failed'>;
+  readonly #observer: Pick<Observer, 'alert' | 'failed' | 'recovered'>;
   readonly #stopping = new AbortController();
   #model: ChannelModel | undefined;
   #session: Session | undefined;
+  #problem: string | undefined;
+  /** Since receipts were consumed last: each asks later than the one before. */
+  #failures = 0;
+  #alerted = false;
 
   constructor(options: {
     queue: string;
     handler: ReceiptHandler;
-    observer: Pick<Observer, 'failed'>;
+    observer: Pick<Observer, 'alert' | 'failed' | 'recovered'>;
   }) {
     this.#queue = options.queue;
     this.#handler = options.handler;
     this.#observer = options.observer;
+  }
+
+  /** Why nothing is consumed although RabbitMQ is connected. */
+  get problem(): string | undefined {
+    return this.#problem;
   }
 
   connected(model: ChannelModel): void {
@@ -109,10 +127,28 @@ export class ReceiptConsumer implements ConnectionListener {
         await this.#consumeUntilClosed(model);
       } catch (error) {
         // With its connection gone the channel is not worth a word of its own.
-        if (this.#model === model) this.#observer.failed('consuming receipts', error);
+        if (this.#model === model) this.#failed(error);
       }
-      await this.#pause();
+      await this.#pause(backOffMs(this.#failures));
     }
+  }
+
+  #failed(error: unknown): void {
+    this.#observer.failed(CONSUMING, error);
+    const reason = error instanceof Error ? saidIn(error) : String(error);
+    this.#failures += 1;
+    this.#problem = `the queue ${this.#queue} can not be consumed: ${reason}`;
+    if (this.#alerted || !isRefusal(error)) return;
+    this.#alerted = true;
+    const detail = `${this.#problem}; consumers' receipts wait there, and with them what expects a group, and compensations`;
+    this.#observer.alert({ kind: 'receiptsRefused', queue: this.#queue, detail });
+  }
+
+  #consumes(): void {
+    this.#failures = 0;
+    this.#problem = undefined;
+    this.#alerted = false;
+    this.#observer.recovered(CONSUMING);
   }
 
   async #consumeUntilClosed(model: ChannelModel): Promise<void> {
@@ -143,17 +179,32 @@ export class ReceiptConsumer implements ConnectionListener {
     });
     channel.on('handler-error', (error) => this.#observer.failed('receiving receipts', error));
 
-    await channel.assertQueue(this.#queue, {
-      durable: true,
-      arguments: RECEIPTS_QUEUE_ARGUMENTS,
-    });
+    await this.#declare(model, channel);
     await channel.prefetch(PREFETCH);
     const { consumerTag } = await channel.consume(this.#queue, (delivery) =>
       this.#received(session, delivery),
     );
     session.consumerTag = consumerTag;
+    this.#consumes();
     await closed;
     if (session.error !== undefined) throw session.error;
+  }
+
+  /** A user who may read the queue need not be allowed to declare it, if it is there. */
+  async #declare(model: ChannelModel, channel: Channel): Promise<void> {
+    const declaring = await model.createChannel();
+    // A refusal rejects the declaration as well; without a listener Node would end the process.
+    declaring.on('error', () => undefined);
+    try {
+      const options = { durable: true, arguments: RECEIPTS_QUEUE_ARGUMENTS };
+      await declaring.assertQueue(this.#queue, options);
+    } catch (refusal) {
+      if (replyCodeOf(refusal) !== 403) throw refusal;
+      await channel.checkQueue(this.#queue).catch(() => Promise.reject(refusal));
+    } finally {
+      // Rejects when the refusal has closed it already.
+      declaring.close().catch(() => undefined);
+    }
   }
 
   #received(session: Session, delivery: ConsumeMessage | null): void {
@@ -196,13 +247,21 @@ export class ReceiptConsumer implements ConnectionListener {
     return batch.map(() => undefined);
   }
 
-  async #pause(): Promise<void> {
+  async #pause(delayMs = RETRY_AFTER_MS): Promise<void> {
     try {
-      await pause(RETRY_AFTER_MS, undefined, { signal: this.#stopping.signal });
+      await pause(delayMs, undefined, { signal: this.#stopping.signal });
     } catch {
       // Aborted by stop(), which the loops see by themselves.
     }
   }
+}
+
+/** Doubles from the second failure in a row. */
+function backOffMs(failures: number): number {
+  return Math.min(
+    RETRY_AFTER_MS_MAX,
+    RETRY_AFTER_MS * 2 ** Math.min(Math.max(failures - 1, 0), 10),
+  );
 }
 
 /** Never shows the content: it may hold anything. */
