@@ -1,3 +1,5 @@
+import type { Columns, RowOf } from './read-rows.js';
+
 /**
  * A producer's own database, as the SDK uses it: three dialects of SQL, reached through whatever the
  * service itself uses, a driver, a query builder or an ORM. Each of these has a small adapter
@@ -6,20 +8,31 @@
  */
 export type Dialect = 'mysql' | 'postgres' | 'sqlite';
 
-/** A row as an object of its columns, whatever the layer above is set to. */
-export type Row = Record<string, unknown>;
-
 /** Text and numbers only: every driver and every ORM passes these on alike. */
 export type SqlValue = string | number | null;
 
 /** Statements on one connection, in the order they are sent. */
 export interface Executor {
   /**
+   * Sends what answers no rows, or none that matter.
+   *
    * @param sql one statement, with `?` for each value in every dialect, and no `?` elsewhere
-   * @returns the rows of a select; an empty list for anything else
    * @throws the layer's own error; server-errors.ts knows what it means
+   * @throws {EscrowError} DATABASE_UNAVAILABLE, with the layer's error as the cause, where that says
+   *   that the database is away
    */
-  execute(sql: string, values?: readonly SqlValue[]): Promise<Row[]>;
+  execute(sql: string, values?: readonly SqlValue[]): Promise<unknown>;
+  /**
+   * @param sql a select, like that of `execute`
+   * @param columns of the select, in its order
+   * @returns its rows, free of what the layer is set to do to rows
+   * @throws like `execute`; INVALID_CONFIGURATION where the columns did not get through
+   */
+  select<C extends Columns>(
+    sql: string,
+    columns: C,
+    values?: readonly SqlValue[],
+  ): Promise<RowOf<C>[]>;
 }
 
 /** All times are milliseconds. */

@@ -59,9 +59,9 @@ export class Deadline {
     this.#endsAt = performance.now() + limitMs;
   }
 
-  /** Milliseconds left, 0 when it has passed. */
+  /** Whole milliseconds left, rounded up; 0 when it has passed. */
   get leftMs(): number {
-    return Math.max(0, this.#endsAt - performance.now());
+    return Math.max(0, Math.ceil(this.#endsAt - performance.now()));
   }
 
   get hasPassed(): boolean {

@@ -12,13 +12,15 @@ export type {
   LocalDatabase,
   LocalTransaction,
   OpenTransaction,
-  Row,
   SqlValue,
   TransactionGuard,
   TransactionLimits,
 } from './database.js';
 export { Deadline, type Late, within } from './deadline.js';
+export { executorOn, type Sender } from './executor.js';
 export { callForeign, type ForeignEnds, tellForeign } from './foreign.js';
+export type { Meaning } from './meaning.js';
+export type { ColumnKind, Columns, RowOf } from './read-rows.js';
 export {
   type ClaimedWork,
   type ClaimOn,
@@ -26,7 +28,7 @@ export {
   LostRace,
   runClaimed,
 } from './run-claimed.js';
-export { isAnswered, type Meaning, meaningOf } from './server-errors.js';
+export { isAnswered, meaningOf } from './server-errors.js';
 export { inSpan } from './spans.js';
 export { createStderrLog, type StderrLine, type StderrLog } from './stderr-log.js';
 export { isSqliteInTransaction, savepointGuard } from './transaction-guard.js';

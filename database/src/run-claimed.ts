@@ -8,7 +8,7 @@ import type {
   TransactionLimits,
 } from './database.js';
 import { Deadline, within } from './deadline.js';
-import { isAnswered, meaningOf } from './server-errors.js';
+import { meaningOf, provesRollback } from './server-errors.js';
 
 /**
  * Work that is done once: a claim, which is a row that admits one, and the work, in one local
@@ -170,8 +170,9 @@ async function explained<Tx, S>(run: Run<Tx, S>, error: unknown): Promise<unknow
     case 'undone':
       return error instanceof Ended ? run.ended('rollback') : error;
     case 'committing':
-      // What the server said about COMMIT is an answer, and so is what an adapter made of it.
-      if (isAnswered(error) || isMisuse(error)) return error;
+      // What the server said about COMMIT may prove that it is undone, and so does what an adapter
+      // made of it.
+      if (provesRollback(error) || isMisuse(error)) return error;
       return new EscrowError(
         'OUTCOME_UNKNOWN',
         `whether the claim of ${run.what} is durable is not known: COMMIT got no answer. It comes again, and then the table tells`,

@@ -1,6 +1,6 @@
 import type { Executor, TransactionGuard } from './database.js';
 import { within } from './deadline.js';
-import { isAnswered } from './server-errors.js';
+import { isAnswered, meaningOf } from './server-errors.js';
 
 /**
  * A savepoint right behind the barrier row. Whatever ends the transaction takes it away: a deadlock
@@ -18,9 +18,9 @@ export function savepointGuard(executor: Executor, name = SAVEPOINT): Transactio
     async arm() {
       await executor.execute(`savepoint ${name}`);
     },
-    holds: () => succeeds(executor, `release savepoint ${name}`),
+    holds: () => isThere(executor.execute(`release savepoint ${name}`)),
     async isUndone(limitMs) {
-      const rolledBack = succeeds(executor, `rollback to savepoint ${name}`);
+      const rolledBack = isThere(executor.execute(`rollback to savepoint ${name}`));
       try {
         // A connection behind which the network is gone never answers, and its client never knows.
         return await within(rolledBack, limitMs, {
@@ -34,13 +34,17 @@ export function savepointGuard(executor: Executor, name = SAVEPOINT): Transactio
   };
 }
 
-/** False when the server refused; what is no answer of the server is thrown. */
-async function succeeds(executor: Executor, sql: string): Promise<boolean> {
+/**
+ * What the answer to a statement on a savepoint says: that it is there, or that it is not, and so the
+ * transaction has ended. Every other answer says nothing about that, and is thrown.
+ */
+export async function isThere(answer: Promise<unknown>): Promise<boolean> {
   try {
-    await executor.execute(sql);
+    await answer;
     return true;
   } catch (error) {
-    if (isAnswered(error)) return false;
+    const meaning = meaningOf(error);
+    if (meaning === 'no open transaction' || meaning === 'deadlock') return false;
     throw error;
   }
 }
@@ -50,7 +54,12 @@ async function succeeds(executor: Executor, sql: string): Promise<boolean> {
  * nothing. It refuses a second BEGIN.
  */
 export async function isSqliteInTransaction(executor: Executor): Promise<boolean> {
-  if (!(await succeeds(executor, 'begin'))) return true;
+  try {
+    await executor.execute('begin');
+  } catch (error) {
+    if (isAnswered(error)) return true;
+    throw error;
+  }
   await executor.execute('rollback');
   return false;
 }

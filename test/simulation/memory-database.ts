@@ -1,8 +1,8 @@
 import {
   type Executor,
+  executorOn,
   type LocalDatabase,
   type OpenTransaction,
-  type Row,
   type SqlValue,
   savepointGuard,
   type TransactionLimits,
@@ -45,6 +45,9 @@ export interface MemoryTx {
 /** As a server says it, in the form that mysql2 gives it. */
 const serverError = (errno: number, message: string) =>
   Object.assign(new Error(message), { errno, sqlState: 'HY000' });
+type Row = Record<string, unknown>;
+/** What the locking reads of both tables ask for. */
+const rowOf = (decision: string): Row => ({ decision, data: null, id: decision });
 const connectionLost = () => new Error('read ECONNRESET');
 
 interface Connection {
@@ -168,10 +171,11 @@ export class MemoryDatabase {
   }
 
   #executor(connection: Connection): Executor {
-    return {
-      execute: (sql, values = []) =>
-        this.#inTurn(connection, () => this.#execute(connection, sql, values)),
-    };
+    return executorOn({
+      layer: 'the simulated database',
+      hooks: 'nothing',
+      send: (sql, values) => this.#inTurn(connection, () => this.#execute(connection, sql, values)),
+    });
   }
 
   /** As drivers do: a statement is sent when the one before it was answered, which may be never. */
@@ -196,7 +200,7 @@ export class MemoryDatabase {
       return [];
     }
     if (sql.startsWith('select @@')) {
-      return [{ lockWaitSeconds: connection.lockWaitMs / 1000, readOnly: 0 }];
+      return [{ wait: connection.lockWaitMs / 1000, readonly: '0' }];
     }
     if (sql.startsWith('savepoint ')) {
       connection.hasSavepoint = true;
@@ -226,7 +230,7 @@ export class MemoryDatabase {
           return;
         }
         const there = lock === undefined ? this.rows.get(key) : decision;
-        if (!isInsert) answer(() => resolve(there === undefined ? [] : [{ decision: there }]));
+        if (!isInsert) answer(() => resolve(there === undefined ? [] : [rowOf(there)]));
         else if (there !== undefined) answer(() => reject(serverError(1062, 'Duplicate entry')));
         else {
           this.#insert(connection, key, decision);

@@ -8,9 +8,10 @@ import { ensureBarrierTable, ensureOutboxTable } from '@escrowmq/producer';
 import { createPool, type Pool, type ResultSetHeader, type RowDataPacket } from 'mysql2/promise';
 import pg from 'pg';
 import { openSqlite, type SqliteConnection } from '../../broker/src/store/sqlite/driver.js';
-import { sqliteExecutor } from '../../database/src/adapters/sqlite-connection.js';
-import type { Dialect, LocalDatabase, Row } from '../../database/src/database.js';
+import type { Dialect, LocalDatabase } from '../../database/src/database.js';
 import { freshMysqlDatabase, freshPostgresDatabase } from './servers.js';
+
+export type Row = Record<string, unknown>;
 
 /** What one suite needs to know of each database that producers use. */
 export interface DatabaseKind {
@@ -187,8 +188,15 @@ export const SQLITE: DatabaseKind = {
       connections.push(connection);
       return connection;
     };
-    const observer = sqliteExecutor(open());
-    const observe = (sql: string) => observer.execute(sql);
+    const observer = open();
+    const observe = async (sql: string): Promise<Row[]> => {
+      const statement = observer.prepare(sql) as ReturnType<typeof observer.prepare> & {
+        readonly reader?: boolean;
+      };
+      if (statement.reader !== false) return statement.all() as Row[];
+      statement.run();
+      return [];
+    };
     const database = await filled({
       url,
       observe,

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import pg from 'pg';
-import { isAnswered, type Meaning, meaningOf } from '../../database/src/server-errors.js';
+import type { Meaning } from '../../database/src/meaning.js';
+import { isAnswered, meaningOf } from '../../database/src/server-errors.js';
 import { freshPostgresDatabase } from '../support/servers.js';
 import { until } from '../support/until.js';
 

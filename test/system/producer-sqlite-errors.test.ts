@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import type { SqliteConnection } from '../../database/src/adapters/sqlite-connection.js';
-import { type Meaning, meaningOf } from '../../database/src/server-errors.js';
+import type { Meaning } from '../../database/src/meaning.js';
+import { meaningOf } from '../../database/src/server-errors.js';
 
 const require = createRequire(import.meta.url);
 

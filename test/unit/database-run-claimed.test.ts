@@ -1,14 +1,17 @@
 import { EscrowError } from '@escrowmq/protocol';
 import { expect, test } from '@jest/globals';
-import type { Executor, LocalDatabase } from '../../database/src/database.js';
+import type { LocalDatabase } from '../../database/src/database.js';
+import { executorOn } from '../../database/src/executor.js';
 import { runClaimed } from '../../database/src/run-claimed.js';
 import { savepointGuard } from '../../database/src/transaction-guard.js';
 
 /** Rolling back to the savepoint gets no answer; another connection works. */
 function halfDead(): LocalDatabase<object> {
-  const executor: Executor = {
-    execute: (sql) => (sql.startsWith('rollback to') ? new Promise(() => {}) : Promise.resolve([])),
-  };
+  const executor = executorOn({
+    layer: 'half dead',
+    hooks: 'nothing',
+    send: (sql) => (sql.startsWith('rollback to') ? new Promise(() => {}) : Promise.resolve([])),
+  });
   return {
     kind: 'database',
     dialect: 'mysql',

@@ -1,6 +1,7 @@
 import { EscrowError, type TransactionAnswer } from '@escrowmq/protocol';
 import { beforeEach, describe, expect, test } from '@jest/globals';
 import type { LocalDatabase, SqlValue } from '../../database/src/database.js';
+import { executorOn } from '../../database/src/executor.js';
 import type { Operation } from '../../producer-sdk/src/client/operation-json.js';
 import {
   createOutboxSender,
@@ -37,12 +38,8 @@ describe('what a transaction left in the outbox', () => {
       transaction: () => Promise.reject(new Error('not in this fake')),
       async session(work) {
         if (markingFails) throw new Error('the database is gone');
-        return work({
-          async execute(_, values = []) {
-            marked.push(values);
-            return [];
-          },
-        });
+        const send = async (_: string, values: readonly SqlValue[]) => void marked.push(values);
+        return work(executorOn({ layer: 'a fake', hooks: 'nothing', send }));
       },
     };
     sender = createOutboxSender({

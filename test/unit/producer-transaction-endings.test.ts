@@ -1,6 +1,7 @@
 import { type ErrorCode, EscrowError } from '@escrowmq/protocol';
 import { beforeEach, describe, expect, test } from '@jest/globals';
-import type { Executor, LocalDatabase } from '../../database/src/database.js';
+import type { LocalDatabase } from '../../database/src/database.js';
+import { executorOn } from '../../database/src/executor.js';
 import { savepointGuard } from '../../database/src/transaction-guard.js';
 import { BARRIER_SQL } from '../../producer-sdk/src/local/barrier-sql.js';
 import { type EscrowDeps, escrow } from '../../producer-sdk/src/local/escrow.js';
@@ -16,6 +17,8 @@ const DUPLICATE_KEY = serverError('23505');
 const NO_SAVEPOINT = serverError('3B001');
 const connectionLost = () => Object.assign(new Error('read ECONNRESET'), { errno: -104 });
 const never = () => new Promise<never>(() => {});
+
+const ONE_ROW = { layer: 'one row', hooks: 'nothing' };
 
 /** A database of one barrier row, whose connections fail as a test says. */
 class OneRow {
@@ -33,25 +36,27 @@ class OneRow {
     layer: 'one row',
     transaction: async (work) => {
       const tx = { commit: () => this.#decide('commit') };
-      const executor: Executor = {
-        execute: async (statement) => {
+      const executor = executorOn({
+        ...ONE_ROW,
+        send: async (statement) => {
           if (statement.startsWith('rollback to')) await this.undo();
           if (statement.startsWith('release') && this.row !== undefined) throw NO_SAVEPOINT;
-          return [];
         },
-      };
+      });
       const value = await work({ tx, executor, guard: savepointGuard(executor) });
       this.#decide('commit');
       return value;
     },
     session: async (work) => {
       if (!this.isReachable) throw connectionLost();
-      return work({
-        execute: async (statement, [, decision] = []) => {
+      const executor = executorOn({
+        ...ONE_ROW,
+        send: async (statement, [, decision]) => {
           if (statement === sql.insert) this.#decide(String(decision));
-          return statement === sql.read ? [{ decision: this.row }] : [];
+          return statement === sql.read ? [{ decision: this.row, data: null }] : [];
         },
       });
+      return work(executor);
     },
   };
 

@@ -1,7 +1,7 @@
 import type { Dialect, LocalDatabase } from '@escrowmq/database';
 import { type DatabaseInput, databaseOf } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
-import { createTable, INTEGER, NOW_MS, TABLE_LIMITS, TEXT, times } from './tables.js';
+import { createTable, INTEGER, NOW_MS, NUMBER_OUT, TABLE_LIMITS, TEXT, times } from './tables.js';
 
 /**
  * The table behind `once`, in the consumer's own database: which messages each consumer group has
@@ -63,9 +63,12 @@ export const INSERT_CONSUMED: Readonly<Record<Dialect, string>> = {
   sqlite: insertConsumedSql('sqlite', 1),
 };
 
+/** Of the two that follow. */
+export const CONSUMED_COLUMNS = { id: 'text' } as const;
+
 /** Of a group and as many ids: those that are there. */
 export function selectConsumedSql(dialect: Dialect, count: number): string {
-  return `select message_id from escrow_consumed where consumer_group = ${TEXT[dialect]} and message_id in (${times(count, TEXT[dialect])})`;
+  return `select message_id as id from escrow_consumed where consumer_group = ${TEXT[dialect]} and message_id in (${times(count, TEXT[dialect])})`;
 }
 
 /** The same, but waits for transactions that are still open, so that it shows what is durable. */
@@ -96,15 +99,15 @@ const RETENTION_MS_DEFAULT = 37 * 24 * 60 * 60 * 1000;
 /** Rows per statement, so that a purge holds few locks and never for long. */
 const PURGE_ROWS_MAX = 1_000;
 
-const selectNow = (dialect: Dialect) => `select ${NOW_MS[dialect]} as now_ms`;
+const selectNow = (dialect: Dialect) => `select ${NUMBER_OUT[dialect](NOW_MS[dialect])} as ms`;
 
 /** The group that comes after one, by the primary key. */
 const selectGroup = (dialect: Dialect) =>
-  `select min(consumer_group) as consumer_group from escrow_consumed where consumer_group > ${TEXT[dialect]}`;
+  `select min(consumer_group) as name from escrow_consumed where consumer_group > ${TEXT[dialect]}`;
 
 /** Of a group, two ids, a time: the rows between the ids, and which of them are as old as that. */
 const selectRows = (dialect: Dialect) =>
-  `select message_id, case when consumed_at < ${INTEGER[dialect]} then 1 else 0 end as is_old
+  `select message_id as id, case when consumed_at < ${INTEGER[dialect]} then '1' else '0' end as aged
 from escrow_consumed
 where consumer_group = ${TEXT[dialect]} and message_id > ${TEXT[dialect]} and message_id < ${TEXT[dialect]}
 order by message_id limit ${PURGE_ROWS_MAX}`;
@@ -131,17 +134,26 @@ export async function purgeConsumed(
   }
   const found = databaseOf(database);
   const { dialect } = found;
-  const ask = async (sql: string, values: string[]) =>
-    found.session((executor) => executor.execute(sql, values), TABLE_LIMITS);
-  const [clock] = await ask(selectNow(dialect), []);
-  const before = Number(clock?.now_ms) - olderThanMs;
+  const before = (await nowIn(found)) - olderThanMs;
   let purged = 0;
   for (let group = ''; ; ) {
-    const [next] = await ask(selectGroup(dialect), [group]);
-    if (next?.consumer_group === null || next?.consumer_group === undefined) return purged;
-    group = String(next.consumer_group);
+    const next = await found.session(
+      (executor) => executor.select(selectGroup(dialect), { name: 'text or null' }, [group]),
+      TABLE_LIMITS,
+    );
+    if (next[0]?.name === undefined) return purged;
+    group = next[0].name;
     purged += await purgeGroup(found, group, before);
   }
+}
+
+async function nowIn(database: LocalDatabase<unknown>): Promise<number> {
+  const [clock] = await database.session(
+    (executor) => executor.select(selectNow(database.dialect), { ms: 'number' }),
+    TABLE_LIMITS,
+  );
+  if (clock !== undefined) return clock.ms;
+  throw new EscrowError('INVALID_CONFIGURATION', `${database.layer} gave no row for the time`);
 }
 
 /**
@@ -160,9 +172,9 @@ async function purgeGroup(
   for (let last = ''; ; ) {
     const rows = await database.session(async (executor) => {
       const values = [String(before), group, last, end];
-      const found = await executor.execute(selectRows(dialect), values);
-      const old = found.filter(({ is_old }) => Number(is_old) === 1);
-      const ids = old.map(({ message_id }) => String(message_id));
+      const columns = { id: 'text', aged: 'text' } as const;
+      const found = await executor.select(selectRows(dialect), columns, values);
+      const ids = found.filter(({ aged }) => aged === '1').map(({ id }) => id);
       if (ids.length > 0) {
         await executor.execute(
           `delete from escrow_consumed where consumer_group = ${TEXT[dialect]} and message_id in (${times(ids.length, TEXT[dialect])})`,
@@ -172,8 +184,9 @@ async function purgeGroup(
       purged += ids.length;
       return found;
     }, TABLE_LIMITS);
-    if (rows.length < PURGE_ROWS_MAX) return purged;
-    last = String(rows.at(-1)?.message_id);
+    const furthest = rows.at(-1);
+    if (furthest === undefined || rows.length < PURGE_ROWS_MAX) return purged;
+    last = furthest.id;
   }
 }
 

@@ -84,11 +84,18 @@ export interface News {
   token: string;
 }
 
-/** On MySQL as hexadecimal digits, so that the character set of a connection has no say in it. */
-const KEY: Record<Dialect, string> = { ...TEXT, mysql: 'unhex(?)' };
+/**
+ * As hexadecimal digits, so that the character set of a connection has no say in it: on one in latin1
+ * two keys would become one. What the database itself can't hold, it refuses.
+ */
+const KEY: Record<Dialect, string> = {
+  mysql: 'unhex(?)',
+  postgres: "convert_from(decode(cast(? as text), 'hex'), 'UTF8')",
+  sqlite: TEXT.sqlite,
+};
 
 const keyValue = (dialect: Dialect, key: string): string =>
-  dialect === 'mysql' ? Buffer.from(key).toString('hex') : key;
+  dialect === 'sqlite' ? key : Buffer.from(key).toString('hex');
 
 const INSERT =
   'insert into escrow_latest (consumer_group, object_key, object_time, message_id, write_token)';
@@ -124,6 +131,9 @@ where escrow_latest.object_time < excluded.object_time`,
   };
 }
 
+/** Of `readRow`. */
+export const ROW_COLUMNS = { message: 'text', token: 'text' } as const;
+
 /** A locking read, so that it shows what is durable, or was written on this connection. */
 export function readRow(
   dialect: Dialect,
@@ -131,7 +141,7 @@ export function readRow(
 ): { sql: string; values: string[] } {
   const locking = dialect === 'sqlite' ? '' : ' for update';
   return {
-    sql: `select message_id, write_token from escrow_latest where consumer_group = ${TEXT[dialect]} and object_key = ${KEY[dialect]}${locking}`,
+    sql: `select message_id as message, write_token as token from escrow_latest where consumer_group = ${TEXT[dialect]} and object_key = ${KEY[dialect]}${locking}`,
     values: [group, keyValue(dialect, key)],
   };
 }

@@ -15,6 +15,7 @@ import {
   missingLatestTable,
   type News,
   type ObjectRow,
+  ROW_COLUMNS,
   readRow,
   writeNews,
 } from './latest-table.js';
@@ -136,9 +137,8 @@ async function read(
   object: ObjectRow,
 ): Promise<{ messageId: string; token: string } | undefined> {
   const { sql, values } = readRow(dialect, object);
-  const [row] = await executor.execute(sql, values);
-  if (row === undefined) return undefined;
-  return { messageId: String(row.message_id), token: String(row.write_token) };
+  const [row] = await executor.select(sql, ROW_COLUMNS, values);
+  return row && { messageId: row.message, token: row.token };
 }
 
 /** What the primary key of the table holds. */

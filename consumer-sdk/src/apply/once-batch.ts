@@ -10,6 +10,7 @@ import { EscrowError } from '@escrowmq/protocol';
 import { type ApplyOptions, checkMessage, limitsOf, type OnceMessage } from './apply-options.js';
 import { begin } from './begin.js';
 import {
+  CONSUMED_COLUMNS,
   insertConsumedSql,
   lockConsumedSql,
   missingConsumedTable,
@@ -159,8 +160,9 @@ async function idsThere(
   let found = [...ids];
   for (const select of [selectConsumedSql, lockConsumedSql]) {
     if (found.length === 0) break;
-    const rows = await executor.execute(select(dialect, found.length), [group, ...found]);
-    found = rows.map(({ message_id }) => String(message_id)).sort();
+    const values = [group, ...found];
+    const rows = await executor.select(select(dialect, found.length), CONSUMED_COLUMNS, values);
+    found = rows.map(({ id }) => id).sort();
   }
   return found;
 }

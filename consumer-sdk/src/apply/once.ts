@@ -8,7 +8,12 @@ import type {
 import { databaseOf, meaningOf, runClaimed } from '@escrowmq/database';
 import { type ApplyOptions, checkMessage, limitsOf, type OnceMessage } from './apply-options.js';
 import { begin } from './begin.js';
-import { INSERT_CONSUMED, lockConsumedSql, missingConsumedTable } from './consumed-table.js';
+import {
+  CONSUMED_COLUMNS,
+  INSERT_CONSUMED,
+  lockConsumedSql,
+  missingConsumedTable,
+} from './consumed-table.js';
 import { endedInside } from './ended-inside.js';
 
 /**
@@ -106,6 +111,6 @@ export async function isConsumed(
   group: string,
   id: string,
 ): Promise<boolean> {
-  const rows = await executor.execute(lockConsumedSql(dialect), [group, id]);
+  const rows = await executor.select(lockConsumedSql(dialect), CONSUMED_COLUMNS, [group, id]);
   return rows.length > 0;
 }

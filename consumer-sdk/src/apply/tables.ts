@@ -21,6 +21,13 @@ export const NOW_MS: Record<Dialect, string> = {
   sqlite: "cast((julianday('now') - 2440587.5) * 86400000 as integer)",
 };
 
+/** A whole number, as it is selected: on PostgreSQL as text, which its binary format leaves alone. */
+export const NUMBER_OUT: Record<Dialect, (number: string) => string> = {
+  mysql: (number) => number,
+  postgres: (number) => `cast(${number} as text)`,
+  sqlite: (number) => number,
+};
+
 /** A text as a value; PostgreSQL is told its type, for layers that send every value as text. */
 export const TEXT: Record<Dialect, string> = {
   mysql: '?',

@@ -1,8 +1,9 @@
 import { EscrowError } from '@escrowmq/protocol';
 import type { Dialect, Executor, LocalDatabase, LocalTransaction, SqlValue } from '../database.js';
+import { executorOn } from '../executor.js';
 import { foreign, unknownDialect } from './layer-misuse.js';
 import { managedDatabase } from './managed.js';
-import { answersRows, rowsIn } from './rows.js';
+import { answersRows } from './rows.js';
 
 /** Drizzle's `sql` template tag. */
 export type DrizzleSql = (strings: TemplateStringsArray, ...values: SqlValue[]) => unknown;
@@ -159,22 +160,20 @@ interface Runners {
 
 function executorOf(tx: object, { dialect, sql }: { dialect: Dialect; sql: DrizzleSql }): Executor {
   const runners = tx as Runners;
-  return {
-    async execute(text, values = []) {
+  return executorOn({
+    layer: 'Drizzle',
+    hooks: 'an option of the driver below it (nestTables, transform)',
+    async send(text, values) {
       const parts = text.split('?');
       const query = sql(Object.assign(parts, { raw: parts }), ...values);
-      if (dialect === 'sqlite') {
-        if (answersRows(text)) return rowsIn(await runners.all(query));
-        await runners.run(query);
-        return [];
-      }
-      return rowsIn(rowsOf(await runners.execute(query)));
+      if (dialect !== 'sqlite') return rowsOf(await runners.execute(query));
+      return answersRows(text) ? runners.all(query) : runners.run(query);
     },
-  };
+  });
 }
 
 /** mysql2 answers a pair of rows and fields, pg an object with rows, postgres.js the rows. */
 function rowsOf(answer: unknown): unknown {
   if (Array.isArray(answer)) return Array.isArray(answer[0]) ? answer[0] : answer;
-  return typeof answer === 'object' && answer !== null && 'rows' in answer ? answer.rows : [];
+  return typeof answer === 'object' && answer !== null && 'rows' in answer ? answer.rows : answer;
 }

@@ -1,8 +1,10 @@
 import type { Knex } from 'knex';
 import type { Dialect, Executor, LocalDatabase, LocalTransaction } from '../database.js';
+import { executorOn } from '../executor.js';
 import { ended, foreign, unknownDialect } from './layer-misuse.js';
 import { managedDatabase } from './managed.js';
-import { rowsIn } from './rows.js';
+import { AS_OBJECTS } from './mysql2-executor.js';
+import { AS_SENT } from './pg-rows.js';
 
 const ADAPTER = 'fromKnex';
 const TAKES = 'a knex instance, or the trx that knex.transaction hands to its callback';
@@ -67,8 +69,33 @@ const ROWS: Record<Dialect, (answer: unknown) => unknown> = {
   sqlite: (answer) => answer,
 };
 
+/** What Knex hands to the driver with a statement: rows as they come, whatever the driver is set to. */
+const OPTIONS: Record<Dialect, Record<string, unknown>> = {
+  mysql: AS_OBJECTS,
+  postgres: AS_SENT,
+  sqlite: {},
+};
+
 function executorOf(trx: Knex.Transaction, dialect: Dialect): Executor {
-  return {
-    execute: async (sql, values = []) => rowsIn(ROWS[dialect](await trx.raw(sql, [...values]))),
-  };
+  return executorOn({
+    layer: 'Knex',
+    hooks: 'postProcessResponse',
+    async send(sql, values) {
+      const raw = trx.raw(sql, [...values]).options(OPTIONS[dialect]);
+      return ROWS[dialect](await withoutProcessing(raw));
+    },
+  });
+}
+
+/**
+ * A statement whose answer does not go through the `postProcessResponse` of the service, which renames
+ * columns, makes models, or leaves rows out. A statement of Knex asks the client that it holds for
+ * that; this one's says no, and is the transaction's own in all the rest.
+ */
+function withoutProcessing<T extends object>(raw: T): T {
+  if (!('client' in raw) || typeof raw.client !== 'object') return raw;
+  raw.client = Object.create(raw.client, {
+    postProcessResponse: { value: (answer: unknown) => answer },
+  });
+  return raw;
 }

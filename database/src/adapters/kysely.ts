@@ -1,9 +1,9 @@
 import type { CompiledQuery, Kysely, Transaction } from 'kysely';
 import type { Dialect, Executor, LocalDatabase, LocalTransaction } from '../database.js';
+import { executorOn } from '../executor.js';
 import { ended, foreign, unknownDialect } from './layer-misuse.js';
 import { managedDatabase } from './managed.js';
 import { numbered } from './placeholders.js';
-import { rowsIn } from './rows.js';
 
 const ADAPTER = 'fromKysely';
 const TAKES = 'a Kysely instance, or the trx that db.transaction().execute hands to its callback';
@@ -72,13 +72,14 @@ function dialectOf<DB>(db: Kysely<DB>): Dialect {
 function executorOf<DB>(trx: Kysely<DB>, dialect: Dialect): Executor {
   // Plugins rename the columns of what was selected.
   const plain = trx.withoutPlugins();
-  return {
-    async execute(sql, values = []) {
+  return executorOn({
+    layer: 'Kysely',
+    hooks: 'the dialect, or an option of the driver below it (nestTables, typeCast, a type parser)',
+    async send(sql, values) {
       const text = dialect === 'postgres' ? numbered(sql) : sql;
-      const { rows } = await plain.executeQuery(rawQuery(text, values));
-      return rowsIn(rows);
+      return (await plain.executeQuery(rawQuery(text, values))).rows;
     },
-  };
+  });
 }
 
 /** What `CompiledQuery.raw` of Kysely makes, without importing Kysely to make it. */

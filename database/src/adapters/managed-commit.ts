@@ -1,7 +1,7 @@
 import { EscrowError } from '@escrowmq/protocol';
 import type { Dialect, Executor, TransactionGuard } from '../database.js';
-import { isAnswered, meaningOf } from '../server-errors.js';
-import { savepointGuard } from '../transaction-guard.js';
+import { meaningOf } from '../server-errors.js';
+import { isThere, savepointGuard } from '../transaction-guard.js';
 
 /**
  * COMMIT for layers that do not show how the server answered theirs.
@@ -45,7 +45,7 @@ export function provenCommit(executor: Executor, dialect: Dialect): ProvenCommit
       return {
         guard: {
           ...base,
-          holds: () => succeeds(executor.execute(`release savepoint ${BARRIER}; ${SET}`)),
+          holds: () => isThere(executor.execute(`release savepoint ${BARRIER}; ${SET}`)),
         },
         commit: () => executor.execute(`${PROVE}; ${COMMIT}`).then(() => undefined, explain),
       };
@@ -70,16 +70,6 @@ export function provenCommit(executor: Executor, dialect: Dialect): ProvenCommit
       };
     case 'sqlite':
       return undefined;
-  }
-}
-
-async function succeeds(work: Promise<unknown>): Promise<boolean> {
-  try {
-    await work;
-    return true;
-  } catch (error) {
-    if (isAnswered(error)) return false;
-    throw error;
   }
 }
 

@@ -8,6 +8,7 @@ import type {
 } from '../database.js';
 import { within } from '../deadline.js';
 import { savepointGuard } from '../transaction-guard.js';
+import { noConnection, unavailable } from '../unavailable.js';
 import { provenCommit } from './managed-commit.js';
 
 /**
@@ -42,7 +43,13 @@ function databaseOn<Tx>(managed: ManagedLayer<Tx>): LocalDatabase<Tx> {
     dialect,
     layer,
     transaction: (work, limits) => transaction(managed, limits, work),
-    session: (work, limits) => begin(managed, limits, (tx) => work(managed.executor(tx))),
+    async session(work, limits) {
+      try {
+        return await begin(managed, limits, (tx) => work(managed.executor(tx)));
+      } catch (error) {
+        throw unavailable(error, layer);
+      }
+    },
   };
 }
 
@@ -96,16 +103,19 @@ async function begin<Tx, T>(
   const begun = new Promise<{ working: Promise<T> }>((resolve) => {
     hasBegun = (working) => resolve({ working });
   });
-  const ended = managed.begin((tx) => {
+  const ended = beginIn(managed, limits, (tx) => {
     if (isTooLate) return Promise.reject(late());
     const working = work(tx);
     hasBegun(working);
     return working;
-  }, limits);
+  });
   // Whoever waits below gets its error; an end that comes after a limit is nobody's any more.
   ended.catch(() => undefined);
 
-  const opened = await within(Promise.race([begun, failureOf(ended)]), connectionTimeoutMs, {
+  const failed = failureOf(ended).catch((error: unknown) => {
+    throw noConnection(error, layer);
+  });
+  const opened = await within(Promise.race([begun, failed]), connectionTimeoutMs, {
     error: () => {
       isTooLate = true;
       return late();
@@ -122,6 +132,15 @@ async function begin<Tx, T>(
   }
   await answered();
   return result;
+}
+
+/** A layer that was closed may say so at once. */
+async function beginIn<Tx, T>(
+  managed: ManagedLayer<Tx>,
+  limits: TransactionLimits,
+  work: (tx: Tx) => Promise<T>,
+): Promise<T> {
+  return managed.begin(work, limits);
 }
 
 function unanswered(layer: string, { commitTimeoutMs }: TransactionLimits): EscrowError {

@@ -1,5 +1,6 @@
 import { EscrowError } from '@escrowmq/protocol';
 import { within } from '../deadline.js';
+import { noConnection } from '../unavailable.js';
 import type { Mysql2Connection, Mysql2Pool } from './mysql2-shape.js';
 
 /** A connection from a caller's pool, given back exactly once: by `release` or by `destroy`. */
@@ -15,13 +16,18 @@ export interface Lease<C extends Mysql2Connection> {
  * A connection within `limitMs`. One that the pool hands over later goes straight back: a wait
  * that were only given up would keep the connection for ever.
  *
- * @throws {EscrowError} DATABASE_UNAVAILABLE when the time is over, or the driver's error
+ * @throws {EscrowError} DATABASE_UNAVAILABLE when the time is over, or with the driver's error as the
+ *   cause: nobody listens, it admits nobody, the pool was ended
  */
 export async function acquire<C extends Mysql2Connection>(
   pool: Mysql2Pool<C>,
   limitMs: number,
 ): Promise<Lease<C>> {
-  const connection = await within(pool.getConnection(), limitMs, {
+  // A pool that was ended may say so at once.
+  const connected = (async () => pool.getConnection())().catch((error: unknown) => {
+    throw noConnection(error, 'mysql2');
+  });
+  const connection = await within(connected, limitMs, {
     error: () =>
       new EscrowError(
         'DATABASE_UNAVAILABLE',

@@ -1,7 +1,8 @@
 import { EscrowError } from '@escrowmq/protocol';
 import type { LocalDatabase, LocalTransaction, TransactionLimits } from '../database.js';
 import { within } from '../deadline.js';
-import { isAnswered } from '../server-errors.js';
+import { isAnswered, servesNobody } from '../server-errors.js';
+import { noConnection, unavailable } from '../unavailable.js';
 import { mysql2Executor, run, statusOf } from './mysql2-executor.js';
 import { acquire, type Lease } from './mysql2-lease.js';
 import type {
@@ -57,13 +58,13 @@ function databaseOn<C extends Mysql2Connection>(
     layer: 'mysql2',
     async transaction(work, limits) {
       const lease = await acquire(pool, limits.connectionTimeoutMs);
+      const open = openMysql2Transaction(lease.connection);
       let result: Awaited<ReturnType<typeof work>>;
       try {
-        const open = openMysql2Transaction(lease.connection);
-        await bounded(open.begin(), 'start transaction', limits.connectionTimeoutMs);
+        await begin(open, limits);
         result = await work(open);
       } catch (error) {
-        await rollBack(lease);
+        await rollBack(lease, error);
         throw error;
       }
       await commit(lease, limits);
@@ -72,6 +73,17 @@ function databaseOn<C extends Mysql2Connection>(
     session: (work, limits) =>
       session(pool, limits, (connection) => work(mysql2Executor(connection))),
   };
+}
+
+async function begin(
+  open: { begin(): Promise<void> },
+  { connectionTimeoutMs }: TransactionLimits,
+): Promise<void> {
+  try {
+    await bounded(open.begin(), 'start transaction', connectionTimeoutMs);
+  } catch (error) {
+    throw noConnection(error, 'mysql2');
+  }
 }
 
 async function commit(
@@ -91,10 +103,12 @@ async function commit(
 /** A ROLLBACK takes longer only on a connection that is stuck; destroying it rolls back as well. */
 const ROLLBACK_MS_MAX = 2_000;
 
-async function rollBack(lease: Lease<Mysql2Connection>): Promise<void> {
+async function rollBack(lease: Lease<Mysql2Connection>, cause: unknown): Promise<void> {
   try {
     await bounded(run(lease.connection, 'rollback'), 'rollback', ROLLBACK_MS_MAX);
-    lease.release();
+    // Another connection may reach a server that serves.
+    if (servesNobody(cause)) lease.destroy();
+    else lease.release();
   } catch {
     // Closing the connection rolls back as well; the error would say no more than that.
     lease.destroy();
@@ -117,7 +131,7 @@ async function session<T>(
   } catch (error) {
     // A statement may still run on it: nobody else can use it.
     lease.destroy();
-    throw error;
+    throw unavailable(error, 'mysql2');
   }
   lease.release();
   if ('error' in result) throw result.error;
@@ -140,8 +154,8 @@ async function answered<T>(work: Promise<T>): Promise<{ value: T } | { error: un
   try {
     return { value: await work };
   } catch (error) {
-    if (isAnswered(error)) return { error };
-    throw error;
+    if (!isAnswered(error) || servesNobody(error)) throw error;
+    return { error };
   }
 }
 

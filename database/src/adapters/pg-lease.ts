@@ -1,6 +1,7 @@
 import { EscrowError } from '@escrowmq/protocol';
 import type { Pool, PoolClient } from 'pg';
 import { within } from '../deadline.js';
+import { noConnection } from '../unavailable.js';
 
 /** A client from a caller's pool, given back exactly once: by `release` or by `destroy`. */
 export interface Lease {
@@ -15,10 +16,15 @@ export interface Lease {
  * A client within `limitMs`. One that the pool hands over later goes straight back: a wait that
  * were only given up would keep the client for ever.
  *
- * @throws {EscrowError} DATABASE_UNAVAILABLE when the time is over, or the driver's error
+ * @throws {EscrowError} DATABASE_UNAVAILABLE when the time is over, or with the driver's error as the
+ *   cause: nobody listens, it admits nobody, the pool was ended
  */
 export async function acquire(pool: Pool, limitMs: number): Promise<Lease> {
-  const client = await within(pool.connect(), limitMs, {
+  // A pool that was ended may say so at once.
+  const connected = (async () => pool.connect())().catch((error: unknown) => {
+    throw noConnection(error, 'pg');
+  });
+  const client = await within(connected, limitMs, {
     error: () =>
       new EscrowError(
         'DATABASE_UNAVAILABLE',

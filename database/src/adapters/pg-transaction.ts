@@ -1,8 +1,10 @@
 import type { ClientBase } from 'pg';
-import type { Executor, OpenTransaction, Row, TransactionGuard } from '../database.js';
+import type { Executor, OpenTransaction, TransactionGuard } from '../database.js';
+import { executorOn } from '../executor.js';
 import { meaningOf } from '../server-errors.js';
 import { savepointGuard } from '../transaction-guard.js';
 import { callbackStatements } from './callback-statements.js';
+import { AS_SENT } from './pg-rows.js';
 import { numbered } from './placeholders.js';
 
 /**
@@ -14,17 +16,19 @@ export type PgTransaction = Readonly<Pick<ClientBase, 'query'>>;
 export function pgExecutor(client: ClientBase): Executor {
   // pg wants one statement at a time, and from version 9 on takes no others.
   let last: Promise<unknown> = Promise.resolve();
-  return {
-    execute(sql, values = []) {
+  return executorOn({
+    layer: 'pg',
+    hooks: 'what wraps the pool, or a query method of its own',
+    send(sql, values) {
       const send = async () => {
-        const { rows } = await client.query<Row>({ text: numbered(sql), values: [...values] });
-        return rows;
+        const query = { text: numbered(sql), values: [...values], ...AS_SENT };
+        return (await client.query(query)).rows;
       };
       const answer = last.then(send, send);
       last = answer;
       return answer;
     },
-  };
+  });
 }
 
 /** They can't end a transaction, nor can what they call: a function may not, and CALL is no part of them. */

@@ -2,6 +2,8 @@ import { EscrowError } from '@escrowmq/protocol';
 import type { ClientBase, Pool, PoolClient } from 'pg';
 import type { LocalDatabase, LocalTransaction, TransactionLimits } from '../database.js';
 import { Deadline, within } from '../deadline.js';
+import { servesNobody } from '../server-errors.js';
+import { noConnection, unavailable } from '../unavailable.js';
 import { acquire, type Lease } from './pg-lease.js';
 import { openPgTransaction, type PgTransaction, pgExecutor } from './pg-transaction.js';
 
@@ -41,8 +43,15 @@ function databaseOn(pool: Pool): LocalDatabase<PgTransaction> {
     layer: 'pg',
     transaction: (work, limits) =>
       inTransaction(pool, limits, (client) => work(openPgTransaction(client))),
-    session: (work, limits) =>
-      inTransaction(pool, limits, (client) => heldTo(limits, work(pgExecutor(client)))),
+    async session(work, limits) {
+      try {
+        return await inTransaction(pool, limits, (client) =>
+          heldTo(limits, work(pgExecutor(client))),
+        );
+      } catch (error) {
+        throw unavailable(error, 'pg');
+      }
+    },
   };
 }
 
@@ -55,10 +64,13 @@ async function inTransaction<T>(
   const lease = await acquire(pool, deadline.leftMs);
   let result: T;
   try {
-    await bounded(begin(lease.client), 'begin', deadline.leftMs);
+    const begun = bounded(begin(lease.client), 'begin', deadline.leftMs);
+    await begun.catch((error: unknown) => {
+      throw noConnection(error, 'pg');
+    });
     result = await work(lease.client);
   } catch (error) {
-    await rollBack(lease);
+    await rollBack(lease, error);
     throw error;
   }
   await commit(lease, limits);
@@ -109,10 +121,12 @@ async function commit(lease: Lease, { commitTimeoutMs }: TransactionLimits): Pro
 /** A ROLLBACK takes longer only on a connection that is stuck; destroying it rolls back as well. */
 const ROLLBACK_MS_MAX = 2_000;
 
-async function rollBack(lease: Lease): Promise<void> {
+async function rollBack(lease: Lease, cause: unknown): Promise<void> {
   try {
     await bounded(lease.client.query('rollback'), 'rollback', ROLLBACK_MS_MAX);
-    lease.release();
+    // Another connection may reach a server that serves.
+    if (servesNobody(cause)) lease.destroy();
+    else lease.release();
   } catch {
     // Closing the connection rolls back as well; the error would say no more than that.
     lease.destroy();

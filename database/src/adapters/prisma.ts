@@ -1,9 +1,10 @@
 import { EscrowError } from '@escrowmq/protocol';
 import type { Dialect, Executor, LocalDatabase, LocalTransaction, SqlValue } from '../database.js';
+import { executorOn } from '../executor.js';
 import { foreign, unknownDialect } from './layer-misuse.js';
 import { managedDatabase } from './managed.js';
 import { numbered } from './placeholders.js';
-import { answersRows, rowsIn } from './rows.js';
+import { answersRows } from './rows.js';
 
 /** A transaction of Prisma, by what the SDK uses of it; every generated client has its own type. */
 export interface PrismaTransaction {
@@ -95,18 +96,19 @@ function dialectOf(given: object): Dialect {
 }
 
 function executorOf(tx: PrismaTransaction, dialect: Dialect): Executor {
-  return {
-    async execute(sql, values = []) {
+  return executorOn({
+    layer: 'Prisma',
+    hooks: 'a client extension of $queryRawUnsafe or $allOperations',
+    async send(sql, values) {
       const text = dialect === 'postgres' ? numbered(sql) : sql;
-      if (answersRows(sql)) return rowsIn(await tx.$queryRawUnsafe(text, ...values));
+      if (answersRows(sql)) return tx.$queryRawUnsafe(text, ...values);
       try {
-        await tx.$executeRawUnsafe(text, ...values);
+        return await tx.$executeRawUnsafe(text, ...values);
       } catch (error) {
         throw isUnsupportedPrepared(error) ? needsTextProtocol(error) : error;
       }
-      return [];
     },
-  };
+  });
 }
 
 /** MySQL, unlike MariaDB, takes no savepoint in its binary protocol, Prisma's default. */

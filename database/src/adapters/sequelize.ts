@@ -1,8 +1,9 @@
 import type { Sequelize, Transaction } from 'sequelize';
 import type { Dialect, Executor, LocalDatabase, LocalTransaction } from '../database.js';
+import { executorOn } from '../executor.js';
 import { ended, foreign, unknownDialect } from './layer-misuse.js';
 import { managedDatabase } from './managed.js';
-import { answersRows, rowsIn } from './rows.js';
+import { answersRows } from './rows.js';
 
 const ADAPTER = 'fromSequelize';
 const PASS = 'the transaction that sequelize.transaction hands to its callback';
@@ -67,20 +68,31 @@ function dialectOf(sequelize: Sequelize): Dialect {
   throw unknownDialect(ADAPTER, found, '; on SQLite use fromSqlite');
 }
 
+/**
+ * Instead of what the service may have set for all of its queries. Repeated by itself after a deadlock,
+ * a statement would stand alone, outside of the transaction that the server has rolled back.
+ */
+const AS_IT_STANDS = {
+  raw: true,
+  nest: false,
+  plain: false,
+  mapToModel: false,
+  retry: { max: 1 },
+};
+
 function executorOf(transaction: Transaction): Executor {
   const { sequelize } = transaction as OpenTransaction;
-  return {
-    async execute(sql, values = []) {
+  return executorOn({
+    layer: 'Sequelize',
+    hooks: 'an afterQuery hook, or an option of the driver in dialectOptions',
+    async send(sql, values) {
       // Sequelize writes them into the text. Bound they would go through a prepared statement, which
       // takes two round trips on MySQL, and no number after LIMIT there.
-      const options = { replacements: [...values], transaction, raw: true };
-      if (answersRows(sql)) {
-        // Written out, because Sequelize's own constant would have to be imported.
-        const type = 'SELECT' as const;
-        return rowsIn(await sequelize.query(sql, { ...options, type }));
-      }
-      await sequelize.query(sql, options);
-      return [];
+      const options = { ...AS_IT_STANDS, replacements: [...values], transaction };
+      if (!answersRows(sql)) return sequelize.query(sql, options);
+      // Written out, because Sequelize's own constant would have to be imported.
+      const type = 'SELECT' as const;
+      return sequelize.query(sql, { ...options, type });
     },
-  };
+  });
 }

@@ -1,4 +1,6 @@
-import type { Executor, OpenTransaction, Row } from '../database.js';
+import type { Executor, OpenTransaction } from '../database.js';
+import { executorOn } from '../executor.js';
+import { type Columns, type RowOf, readRows } from '../read-rows.js';
 import { callbackStatements } from './callback-statements.js';
 
 /** As much of a prepared statement as the SDK uses. */
@@ -7,8 +9,6 @@ interface SqliteStatement {
   run(...values: (string | number | null)[]): unknown;
   /** better-sqlite3 says whether a statement has rows, and refuses `all` where it has none. */
   readonly reader?: boolean;
-  /** node:sqlite has connections that give rows as arrays. */
-  setReturnArrays?(enabled: boolean): void;
 }
 
 /** What a Database of better-sqlite3 and a DatabaseSync of node:sqlite have in common. */
@@ -18,16 +18,25 @@ export interface SqliteConnection {
   close(): unknown;
 }
 
+const BRINGER = { layer: 'SQLite', hooks: 'what wraps the connection' };
+
 export function sqliteExecutor(connection: SqliteConnection): Executor {
-  return {
-    async execute(sql, values = []) {
+  return executorOn({
+    ...BRINGER,
+    async send(sql, values) {
       const statement = connection.prepare(sql);
-      statement.setReturnArrays?.(false);
-      if (statement.reader !== false) return statement.all(...values) as Row[];
-      statement.run(...values);
-      return [];
+      return statement.reader === false ? statement.run(...values) : statement.all(...values);
     },
-  };
+  });
+}
+
+/** Like `select` of the executor, at once. */
+export function selectNow<C extends Columns>(
+  connection: SqliteConnection,
+  sql: string,
+  columns: C,
+): RowOf<C>[] {
+  return readRows(connection.prepare(sql).all(), columns, BRINGER);
 }
 
 /**

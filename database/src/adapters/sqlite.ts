@@ -3,7 +3,13 @@ import type { LocalDatabase, LocalTransaction, TransactionLimits } from '../data
 import { Deadline } from '../deadline.js';
 import { meaningOf } from '../server-errors.js';
 import { savepointGuard } from '../transaction-guard.js';
-import { type SqliteConnection, sqliteExecutor, watchedConnection } from './sqlite-connection.js';
+import { noConnection, unavailable } from '../unavailable.js';
+import {
+  type SqliteConnection,
+  selectNow,
+  sqliteExecutor,
+  watchedConnection,
+} from './sqlite-connection.js';
 import { Turns } from './turns.js';
 
 export type { SqliteConnection };
@@ -98,23 +104,38 @@ function databaseOn<C extends SqliteConnection>(open: () => C): LocalDatabase<C>
         const { tx, statements } = watchedConnection(connection);
         return work({ tx, executor, guard: savepointGuard(executor), statements });
       }, limits),
-    session: (work, limits) =>
-      inTransaction((connection) => work(sqliteExecutor(connection)), limits),
+    async session(work, limits) {
+      try {
+        return await inTransaction((connection) => work(sqliteExecutor(connection)), limits);
+      } catch (error) {
+        throw unavailable(error, 'SQLite');
+      }
+    },
   };
 }
 
 /** @throws {EscrowError} INVALID_CONFIGURATION for a database in memory */
 function opened<C extends SqliteConnection>(open: () => C): C {
-  const connection = open();
+  const connection = openedBy(open);
   connection.exec('pragma busy_timeout = 0');
-  const databases = connection.prepare('pragma database_list').all() as { file: unknown }[];
+  const [main] = selectNow(connection, 'select file from pragma_database_list', {
+    file: 'text or null',
+  });
   // A database in memory, and a temporary one, have no file.
-  if (databases[0]?.file) return connection;
+  if (main?.file) return connection;
   connection.close();
   throw new EscrowError(
     'INVALID_CONFIGURATION',
     'the SQLite database is in memory, where no check on another connection and no restart would find its barrier; open one in a file',
   );
+}
+
+function openedBy<C extends SqliteConnection>(open: () => C): C {
+  try {
+    return open();
+  } catch (error) {
+    throw noConnection(error, 'SQLite');
+  }
 }
 
 /** The pauses of SQLite's own busy handler, in ms: short at first, as most locks are. */

@@ -1,9 +1,9 @@
 import type { DataSource, EntityManager } from 'typeorm';
 import type { Dialect, Executor, LocalDatabase, LocalTransaction } from '../database.js';
+import { executorOn } from '../executor.js';
 import { ended, foreign, unknownDialect } from './layer-misuse.js';
 import { managedDatabase } from './managed.js';
 import { numbered } from './placeholders.js';
-import { answersRows, rowsIn } from './rows.js';
 
 const ADAPTER = 'fromTypeOrm';
 const PASS = 'the manager that dataSource.transaction hands to its callback';
@@ -76,11 +76,9 @@ function dialectOf({ options: { type } }: DataSource): Dialect {
 }
 
 function executorOf(manager: EntityManager, dialect: Dialect): Executor {
-  return {
-    async execute(sql, values = []) {
-      const text = dialect === 'postgres' ? numbered(sql) : sql;
-      const answer: unknown = await manager.query(text, [...values]);
-      return answersRows(sql) ? rowsIn(answer) : [];
-    },
-  };
+  return executorOn({
+    layer: 'TypeORM',
+    hooks: 'an option of the driver in extra (nestTables, typeCast, a type parser)',
+    send: (sql, values) => manager.query(dialect === 'postgres' ? numbered(sql) : sql, [...values]),
+  });
 }

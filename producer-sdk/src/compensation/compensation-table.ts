@@ -35,7 +35,7 @@ const SQL: Record<Dialect, CompensationSql> = {
 values (unhex(?), ?, ?, utc_timestamp(3))`,
     lock: `select 1 as done from escrow_compensated
 where transaction_id = unhex(?) and consumer_group = ? and message_number = ? for update`,
-    selectOld: `select lower(hex(transaction_id)) as id, consumer_group, message_number from escrow_compensated
+    selectOld: `select hex(transaction_id) as id, consumer_group as name, message_number as number from escrow_compensated
 where transaction_id < unhex(?) and created_at < utc_timestamp(3) - interval ? second
 order by transaction_id limit ?`,
     key: '(unhex(?), ?, ?)',
@@ -51,11 +51,11 @@ order by transaction_id limit ?`,
     // The casts name the types for layers that send every value as text.
     insert: `insert into escrow_compensated (transaction_id, consumer_group, message_number)
 values (cast(? as uuid), cast(? as text), cast(? as smallint))`,
-    lock: `select 1 as done from escrow_compensated
+    lock: `select '1' as done from escrow_compensated
 where transaction_id = cast(? as uuid) and consumer_group = cast(? as text)
   and message_number = cast(? as smallint) for update`,
-    selectOld: `select replace(cast(transaction_id as text), '-', '') as id, consumer_group, message_number
-from escrow_compensated
+    selectOld: `select replace(cast(transaction_id as text), '-', '') as id, consumer_group as name,
+  cast(message_number as text) as number from escrow_compensated
 where transaction_id < cast(? as uuid)
   and created_at < clock_timestamp() - cast(? as int) * interval '1 second'
 order by transaction_id limit cast(? as int)`,
@@ -73,7 +73,7 @@ order by transaction_id limit cast(? as int)`,
 values (?, ?, ?, cast((julianday('now') - 2440587.5) * 86400000 as integer))`,
     lock: `select 1 as done from escrow_compensated
 where transaction_id = ? and consumer_group = ? and message_number = ?`,
-    selectOld: `select transaction_id as id, consumer_group, message_number from escrow_compensated
+    selectOld: `select transaction_id as id, consumer_group as name, message_number as number from escrow_compensated
 where transaction_id < ?
   and created_at < cast((julianday('now') - 2440587.5) * 86400000 as integer) - ? * 1000
 order by transaction_id limit ?`,
@@ -124,7 +124,7 @@ export async function isCompensated(
   { executor, dialect }: ClaimOn,
   request: CompensationRequest,
 ): Promise<boolean> {
-  const rows = await executor.execute(SQL[dialect].lock, keyValues(request));
+  const rows = await executor.select(SQL[dialect].lock, { done: 'number' }, keyValues(request));
   return rows.length > 0;
 }
 
@@ -176,7 +176,8 @@ export async function purgeCompensations(
 async function purgeOnce({ executor, dialect }: ClaimOn, olderThanMs: number): Promise<number> {
   // Only the row's own time says that it may go. The id spares the search what is younger, because
   // the primary key begins with it, and an id is older than its row.
-  const rows = await executor.execute(SQL[dialect].selectOld, [
+  const columns = { id: 'text', name: 'text', number: 'number' } as const;
+  const rows = await executor.select(SQL[dialect].selectOld, columns, [
     firstIdOf(Date.now() - olderThanMs),
     Math.ceil(olderThanMs / 1000),
     PURGE_ROWS_MAX,
@@ -186,7 +187,7 @@ async function purgeOnce({ executor, dialect }: ClaimOn, olderThanMs: number): P
   await executor.execute(
     `delete from escrow_compensated
 where (transaction_id, consumer_group, message_number) in (${dialect === 'sqlite' ? 'values ' : ''}${keys})`,
-    rows.flatMap((row) => [String(row.id), String(row.consumer_group), Number(row.message_number)]),
+    rows.flatMap(({ id, name, number }) => [id, name, number]),
   );
   return rows.length;
 }

@@ -15,7 +15,10 @@ interface BarrierSql {
   createTable: readonly string[];
   /** Of an id and a decision. */
   insert: string;
-  /** A locking read, so that the answer is what is durable now, and not what an old snapshot shows. */
+  /**
+   * The decision and the data, as `storedText` reads them. A locking read, so that the answer is what
+   * is durable now, and not what an old snapshot shows.
+   */
   read: string;
   /** Of the data and an id. */
   setData: string;
@@ -39,13 +42,14 @@ const MYSQL: BarrierSql = {
   insert:
     'insert into escrow_barrier (transaction_id, decision, created_at) values (unhex(?), ?, utc_timestamp(3))',
   // FOR UPDATE and not FOR SHARE, which MariaDB does not have.
-  read: 'select decision, data from escrow_barrier where transaction_id = unhex(?) for update',
-  // As hexadecimal digits, which no SQL mode and no driver takes for anything else.
+  read: 'select decision, hex(data) as data from escrow_barrier where transaction_id = unhex(?) for update',
+  // Both ways as hexadecimal digits, which no SQL mode and no driver takes for anything else, and
+  // which are the same in the character set of any connection.
   setData:
     'update escrow_barrier set data = convert(unhex(?) using utf8mb4) where transaction_id = unhex(?)',
   insertIdentity: `insert into escrow_barrier (transaction_id, decision, created_at, data)
 values (unhex(?), 'rollback', '9999-12-31', convert(unhex(?) using utf8mb4))`,
-  selectOld: `select lower(hex(transaction_id)) as id from escrow_barrier
+  selectOld: `select hex(transaction_id) as id from escrow_barrier
 where created_at < utc_timestamp(3) - interval ? second order by created_at limit ?`,
 };
 
@@ -62,7 +66,8 @@ const POSTGRES: BarrierSql = {
   // The casts name the types for layers that send every value as text.
   insert:
     'insert into escrow_barrier (transaction_id, decision) values (cast(? as uuid), cast(? as text))',
-  read: 'select decision, data from escrow_barrier where transaction_id = cast(? as uuid) for update',
+  read: `select decision, encode(convert_to(data, 'UTF8'), 'hex') as data from escrow_barrier
+where transaction_id = cast(? as uuid) for update`,
   setData: `update escrow_barrier set data = convert_from(decode(cast(? as text), 'hex'), 'UTF8')
 where transaction_id = cast(? as uuid)`,
   insertIdentity: `insert into escrow_barrier (transaction_id, decision, created_at, data)
@@ -106,6 +111,17 @@ export const idValue = (id: string): SqlValue => id.replaceAll('-', '');
 /** A text as the statements above take it. */
 export const textValue = (dialect: Dialect, text: string): SqlValue =>
   dialect === 'sqlite' ? text : Buffer.from(text).toString('hex');
+
+/** Of a text as the statements above give it, which may be missing. */
+export function storedText(dialect: Dialect, stored: string): string;
+export function storedText(dialect: Dialect, stored: string | undefined): string | undefined;
+export function storedText(dialect: Dialect, stored: string | undefined): string | undefined {
+  if (dialect === 'sqlite' || stored === undefined) return stored;
+  return Buffer.from(stored, 'hex').toString();
+}
+
+/** Of `read`. */
+export const BARRIER_COLUMNS = { decision: 'text', data: 'text or null' } as const;
 
 /** @param count of ids, each one a value */
 export function deleteRowsSql(dialect: Dialect, count: number): string {

@@ -2,7 +2,14 @@ import { randomUUID } from 'node:crypto';
 import type { Dialect, Executor, LocalDatabase, TransactionLimits } from '@escrowmq/database';
 import { type DatabaseInput, databaseOf, meaningOf } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
-import { BARRIER_SQL, deleteRowsSql, idValue, textValue } from './barrier-sql.js';
+import {
+  BARRIER_COLUMNS,
+  BARRIER_SQL,
+  deleteRowsSql,
+  idValue,
+  storedText,
+  textValue,
+} from './barrier-sql.js';
 
 /**
  * The statements that create the barrier table, by dialect, for a migration. It must stand in the
@@ -78,8 +85,9 @@ async function purgeOnce(
   olderThanSeconds: number,
 ): Promise<number> {
   const { selectOld } = BARRIER_SQL[dialect];
-  const rows = await executor.execute(selectOld, [olderThanSeconds, PURGE_ROWS_MAX]);
-  const ids = rows.map(({ id }) => String(id));
+  const values = [olderThanSeconds, PURGE_ROWS_MAX];
+  const rows = await executor.select(selectOld, { id: 'text' }, values);
+  const ids = rows.map(({ id }) => id);
   if (ids.length > 0) await executor.execute(deleteRowsSql(dialect, ids.length), ids);
   return ids.length;
 }
@@ -176,13 +184,14 @@ async function readIdentity(
   database: LocalDatabase<unknown>,
   limits: TransactionLimits,
 ): Promise<string | undefined> {
-  const { read } = BARRIER_SQL[database.dialect];
+  const { dialect } = database;
+  const { read } = BARRIER_SQL[dialect];
   try {
     const [row] = await database.session(
-      (executor) => executor.execute(read, [idValue(IDENTITY_ROW)]),
+      (executor) => executor.select(read, BARRIER_COLUMNS, [idValue(IDENTITY_ROW)]),
       limits,
     );
-    return typeof row?.data === 'string' ? row.data : undefined;
+    return storedText(dialect, row?.data);
   } catch (error) {
     throw meaningOf(error) === 'no such table' ? missingTable(error) : error;
   }

@@ -3,7 +3,7 @@ import { Deadline, isAnswered, meaningOf, within } from '@escrowmq/database';
 import type { MessageData } from '@escrowmq/protocol';
 import { backOffMs } from '../back-off.js';
 import { insertBarrier } from './barrier.js';
-import { BARRIER_SQL, idValue } from './barrier-sql.js';
+import { BARRIER_COLUMNS, BARRIER_SQL, idValue, storedText } from './barrier-sql.js';
 
 /**
  * What became of a local transaction? This module does not look, it decides: it tries to insert
@@ -59,10 +59,11 @@ const BARRIER_ROW: DecidingRow = {
   table: 'escrow_barrier',
   insertRollback: (on, id) => insertBarrier(on, id, 'rollback'),
   async read({ executor, dialect }, id) {
-    const [row] = await executor.execute(BARRIER_SQL[dialect].read, [idValue(id)]);
+    const { read } = BARRIER_SQL[dialect];
+    const [row] = await executor.select(read, BARRIER_COLUMNS, [idValue(id)]);
     if (row === undefined) return undefined;
     if (row.decision === 'rollback') return { decision: 'rollback' };
-    if (row.decision === 'commit') return committed(row.data);
+    if (row.decision === 'commit') return committed(storedText(dialect, row.data));
     return { decision: 'unknown', reason: `the row says ${JSON.stringify(row.decision)}` };
   },
 };
@@ -133,8 +134,8 @@ async function decide(row: DecidingRow, question: Question): Promise<Outcome> {
   return said ?? { decision: 'unknown', reason: 'a duplicate key, and then no row' };
 }
 
-function committed(data: unknown): Outcome {
-  if (typeof data !== 'string') return { decision: 'commit' };
+function committed(data: string | undefined): Outcome {
+  if (data === undefined) return { decision: 'commit' };
   return { decision: 'commit', messageData: JSON.parse(data) as MessageData[] };
 }
 
@@ -155,11 +156,12 @@ type Around = <T>(executor: Executor, work: () => Promise<T>) => Promise<T>;
 /** Waits for locks no longer than a second, on this connection only. */
 const WITH_SHORT_LOCK_WAIT: Record<Dialect, Around> = {
   async mysql(executor, work) {
-    const [before] = await executor.execute(
-      'select @@session.innodb_lock_wait_timeout as lockWaitSeconds, @@global.read_only as readOnly',
+    const [before] = await executor.select(
+      'select @@session.innodb_lock_wait_timeout as wait, cast(@@global.read_only as char) as readonly',
+      { wait: 'number', readonly: 'text' },
     );
     // A user with enough rights may write to a replica all the same, and such a row decides nothing.
-    if (!['0', 'OFF'].includes(String(before?.readOnly))) {
+    if (before === undefined || !['0', 'OFF'].includes(before.readonly)) {
       throw new Error('the database is read-only: not the primary');
     }
     const setLockWait = (seconds: number) =>
@@ -167,11 +169,11 @@ const WITH_SHORT_LOCK_WAIT: Record<Dialect, Around> = {
     await setLockWait(LOCK_WAIT_SECONDS);
     try {
       const result = await work();
-      await setLockWait(Number(before?.lockWaitSeconds));
+      await setLockWait(before.wait);
       return result;
     } catch (error) {
       // On a lost connection there is nothing to set back.
-      if (isAnswered(error)) await setLockWait(Number(before?.lockWaitSeconds));
+      if (isAnswered(error)) await setLockWait(before.wait);
       throw error;
     }
   },

@@ -4,7 +4,7 @@ import { meaningOf } from '@escrowmq/database';
 import { EscrowError, isEscrowError, LIMITS } from '@escrowmq/protocol';
 import { readResults, refusalOf, retryAfterMsOf } from '../client/batch-results.js';
 import type { BrokerHttp } from '../client/broker-http.js';
-import { idValue } from '../local/barrier-sql.js';
+import { idValue, storedText } from '../local/barrier-sql.js';
 import type { Logger } from '../logger.js';
 import { OUTBOX_STATEMENTS } from './outbox-sql.js';
 import { markSent, missingOutbox, OUTBOX_LIMITS, park } from './outbox-table.js';
@@ -98,23 +98,28 @@ interface Claimed {
 }
 
 async function claim({ database, producerGroup, leaseMs }: PassDeps): Promise<Claimed> {
-  const statements = OUTBOX_STATEMENTS[database.dialect];
+  const { dialect } = database;
+  const statements = OUTBOX_STATEMENTS[dialect];
   const token = randomUUID().replaceAll('-', '');
   const inOne = async (executor: Executor): Promise<Claimed> => {
-    const due = await executor.execute(statements.selectDue, [
+    const due = await executor.select(statements.selectDue, { id: 'text', bytes: 'number' }, [
       producerGroup,
       LIMITS.operationsPerBatchMax,
     ]);
     const ids = thatFit(due);
     if (ids.length === 0) return { found: 0, token, rows: [] };
     await executor.execute(statements.claim(ids.length), [token, leaseMs, ...ids]);
-    const rows = await executor.execute(statements.readClaimed(ids.length), [token, ...ids]);
+    const columns = { id: 'text', operation: 'text' } as const;
+    const rows = await executor.select(statements.readClaimed(ids.length), columns, [
+      token,
+      ...ids,
+    ]);
     return {
       found: due.length,
       token,
       rows: rows.map(({ id, operation }) => ({
-        id: dashed(String(id)),
-        operation: String(operation),
+        id: dashed(id.toLowerCase()),
+        operation: storedText(dialect, operation),
       })),
     };
   };
@@ -127,13 +132,13 @@ async function claim({ database, producerGroup, leaseMs }: PassDeps): Promise<Cl
 }
 
 /** As many of the rows, in order, as one batch takes. */
-function thatFit(due: { id?: unknown; bytes?: unknown }[]): string[] {
+function thatFit(due: { id: string; bytes: number }[]): string[] {
   let bytes = ENVELOPE_BYTES;
   const ids: string[] = [];
   for (const row of due) {
-    bytes += Number(row.bytes);
+    bytes += row.bytes;
     if (ids.length > 0 && bytes > LIMITS.batchBytesMax) break;
-    ids.push(String(row.id));
+    ids.push(row.id);
   }
   return ids;
 }

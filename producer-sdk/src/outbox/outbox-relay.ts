@@ -241,20 +241,22 @@ function parseDatabases({
   throw new EscrowError('INVALID_CONFIGURATION', 'databases names none');
 }
 
+const COUNT_COLUMNS = { state: 'text', counted: 'number', age: 'number' } as const;
+
 async function countIn(
   database: LocalDatabase<unknown>,
   producerGroup: string,
 ): Promise<{ pending: number; oldestMs: number; parked: number }> {
   const { count } = OUTBOX_STATEMENTS[database.dialect];
   const rows = await database.session(
-    (executor) => executor.execute(count, [producerGroup]),
+    (executor) => executor.select(count, COUNT_COLUMNS, [producerGroup]),
     OUTBOX_LIMITS,
   );
   const of = (state: string) => rows.find((row) => row.state === state);
   return {
-    pending: Number(of('unsent')?.counted ?? 0),
-    oldestMs: Math.max(0, Number(of('unsent')?.oldest_ms ?? 0)),
-    parked: Number(of('parked')?.counted ?? 0),
+    pending: of('unsent')?.counted ?? 0,
+    oldestMs: Math.max(0, of('unsent')?.age ?? 0),
+    parked: of('parked')?.counted ?? 0,
   };
 }
 

@@ -22,10 +22,14 @@ interface OutboxSql {
   id: string;
   /** A text of any characters, as an expression of one value. */
   text: string;
+  /** The operation of a row, as `storedText` reads it. */
+  operationOut: string;
   /** A whole number, as an expression of one value. */
   number: string;
-  /** The id of a row as text without dashes. */
+  /** The id of a row as hexadecimal digits, without dashes. */
   idOut: string;
+  /** A whole number, as it is selected: on PostgreSQL as text, which its binary format leaves alone. */
+  numberOut(number: string): string;
   /** Behind the table of an UPDATE by ids. */
   byId: string;
   /** Behind a SELECT whose rows are to stay as they are. */
@@ -54,10 +58,13 @@ const MYSQL: OutboxSql = {
   ],
   now: "(timestampdiff(microsecond, '1970-01-01', utc_timestamp(3)) div 1000)",
   id: 'unhex(?)',
-  // As hexadecimal digits, which no SQL mode and no driver takes for anything else.
+  // Both ways as hexadecimal digits, which no SQL mode and no driver takes for anything else, and
+  // which are the same in the character set of any connection.
   text: 'convert(unhex(?) using utf8mb4)',
+  operationOut: 'hex(operation)',
   number: '?',
-  idOut: 'lower(hex(transaction_id))',
+  idOut: 'hex(transaction_id)',
+  numberOut: (number) => number,
   // By the other index, which a small table may suggest, an UPDATE would wait for the rows of
   // transactions that are still open.
   byId: ' force index (primary)',
@@ -86,8 +93,10 @@ const POSTGRES: OutboxSql = {
   // The casts name the types for layers that send every value as text.
   id: 'cast(? as uuid)',
   text: "convert_from(decode(cast(? as text), 'hex'), 'UTF8')",
+  operationOut: "encode(convert_to(operation, 'UTF8'), 'hex')",
   number: 'cast(? as bigint)',
   idOut: "replace(cast(transaction_id as text), '-', '')",
+  numberOut: (number) => `cast(${number} as text)`,
   byId: '',
   lock: ' for update',
   skipLocked: ' for update skip locked',
@@ -111,8 +120,10 @@ const SQLITE: OutboxSql = {
   now: "cast((julianday('now') - 2440587.5) * 86400000 as integer)",
   id: '?',
   text: '?',
+  operationOut: 'operation',
   number: '?',
   idOut: 'transaction_id',
+  numberOut: (number) => number,
   byId: '',
   lock: '',
   skipLocked: '',
@@ -162,7 +173,7 @@ export const OUTBOX_STATEMENTS: Readonly<Record<Dialect, OutboxStatements>> = {
 };
 
 function statementsOf(sql: OutboxSql): OutboxStatements {
-  const { now, id, text, number, idOut } = sql;
+  const { now, id, text, number, idOut, numberOut } = sql;
   const update = `update escrow_outbox${sql.byId} set`;
   const ids = (count: number) => `(${Array(count).fill(id).join(', ')})`;
   return {
@@ -175,12 +186,14 @@ values (${id}, ?, ?, ${text}, 'unsent', ${now}, ${now} + ${number})`,
 values (${id}, ?, 0, '', 'void', ${now}, ${now})`,
     readState: `select state from escrow_outbox where transaction_id = ${id}${sql.lock}`,
     complete: `${update} bytes = ${number}, operation = ${text} where transaction_id = ${id}`,
-    selectDue: `select ${idOut} as id, bytes from escrow_outbox
+    selectDue: `select ${idOut} as id, ${numberOut('bytes')} as bytes from escrow_outbox
 where state = 'unsent' and due_at <= ${now} and producer_group = ?
 order by due_at limit ${number}${sql.skipLocked}`,
     claim: (count) => `${update} lease_token = ?, due_at = ${now} + ${number}
 where transaction_id in ${ids(count)} and state = 'unsent' and due_at <= ${now}`,
-    readClaimed: (count) => `select ${idOut} as id, operation, bytes from escrow_outbox
+    readClaimed: (
+      count,
+    ) => `select ${idOut} as id, ${sql.operationOut} as operation from escrow_outbox
 where lease_token = ? and state = 'unsent' and transaction_id in ${ids(count)}`,
     markSent: (count) => `${update} state = 'sent', due_at = ${now}, lease_token = null
 where transaction_id in ${ids(count)} and state in ('unsent', 'parked')`,
@@ -188,7 +201,8 @@ where transaction_id in ${ids(count)} and state in ('unsent', 'parked')`,
 where lease_token = ? and state = 'unsent' and transaction_id in ${ids(count)}`,
     park: `${update} state = 'parked', due_at = ${now}, lease_token = null, cause = ${text}
 where transaction_id = ${id} and state = 'unsent'`,
-    count: `select state, count(*) as counted, ${now} - min(created_at) as oldest_ms from escrow_outbox
+    count: `select state, ${numberOut('count(*)')} as counted,
+  ${numberOut(`${now} - min(created_at)`)} as age from escrow_outbox
 where state in ('unsent', 'parked') and producer_group = ? group by state`,
     selectParked: `select ${idOut} as id from escrow_outbox
 where state = 'parked' and producer_group = ? order by due_at limit ${number}`,

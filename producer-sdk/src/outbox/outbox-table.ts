@@ -79,7 +79,7 @@ async function purgeState(
   const { selectFinished, deleteFinished } = OUTBOX_STATEMENTS[database.dialect];
   return inPortions(database, async (executor) => {
     const values = [state, Math.ceil(olderThanMs), ROWS_PER_STATEMENT_MAX];
-    const ids = idsIn(await executor.execute(selectFinished, values));
+    const ids = idsIn(await executor.select(selectFinished, ID, values));
     if (ids.length > 0) await executor.execute(deleteFinished(ids.length), ids);
     return ids.length;
   });
@@ -92,9 +92,8 @@ export async function unparkAll(
 ): Promise<number> {
   const { selectParked, unpark } = OUTBOX_STATEMENTS[database.dialect];
   return inPortions(database, async (executor) => {
-    const ids = idsIn(
-      await executor.execute(selectParked, [producerGroup, ROWS_PER_STATEMENT_MAX]),
-    );
+    const values = [producerGroup, ROWS_PER_STATEMENT_MAX];
+    const ids = idsIn(await executor.select(selectParked, ID, values));
     if (ids.length > 0) await executor.execute(unpark(ids.length), ids);
     return ids.length;
   });
@@ -112,7 +111,9 @@ async function inPortions(
   }
 }
 
-const idsIn = (rows: { id?: unknown }[]): string[] => rows.map(({ id }) => String(id));
+const ID = { id: 'text' } as const;
+
+const idsIn = (rows: { id: string }[]): string[] => rows.map(({ id }) => id);
 
 /**
  * What the broker has taken. Guarded, and in the order of the ids, so that two who mark the same

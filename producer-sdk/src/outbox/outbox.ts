@@ -8,7 +8,7 @@ import {
   sendOperation,
 } from '../client/operation-json.js';
 import { idValue, textValue } from '../local/barrier-sql.js';
-import { type DecidingRow, settleIn } from '../local/decide-outcome.js';
+import { type DecidingRow, type Outcome, settleIn } from '../local/decide-outcome.js';
 import type { HeldMessages } from '../local/held-messages.js';
 import type { OutboxSender } from './outbox-sender.js';
 import { OUTBOX_STATEMENTS } from './outbox-sql.js';
@@ -94,6 +94,14 @@ export function outbox(deps: OutboxDeps): HeldMessages {
   };
 }
 
+/** By the states of a row; another one proves nothing. */
+const DECISIONS: Record<string, Outcome | undefined> = {
+  void: { decision: 'rollback' },
+  unsent: { decision: 'commit' },
+  sent: { decision: 'commit' },
+  parked: { decision: 'commit' },
+};
+
 /** A row without messages stands for a local transaction that never commits. */
 const decidingRow = (producerGroup: string): DecidingRow => ({
   table: 'escrow_outbox',
@@ -101,9 +109,9 @@ const decidingRow = (producerGroup: string): DecidingRow => ({
     await executor.execute(OUTBOX_STATEMENTS[dialect].insertVoid, [idValue(id), producerGroup]);
   },
   async read({ executor, dialect }, id) {
-    const [row] = await executor.execute(OUTBOX_STATEMENTS[dialect].readState, [idValue(id)]);
-    if (row === undefined) return undefined;
-    return row.state === 'void' ? { decision: 'rollback' } : { decision: 'commit' };
+    const { readState } = OUTBOX_STATEMENTS[dialect];
+    const [row] = await executor.select(readState, { state: 'text' }, [idValue(id)]);
+    return row && DECISIONS[row.state];
   },
 });
 

@@ -86,7 +86,7 @@ export const failingDatabase = (database) => ({
         isFirst = false;
         return step('bind', () => open.executor.execute(sql, values));
       };
-      const value = await work({ ...open, executor: { execute } });
+      const value = await work({ ...open, executor: { ...open.executor, execute } });
       reach('commit:before');
       return value;
     }, limits);

@@ -174,6 +174,6 @@ const CONNECTION = {
 export async function cutConnection(engine: Engine, executor: Executor): Promise<void> {
   if (engine.dialect === 'sqlite') throw new Error('SQLite has no server to cut a connection');
   const { ask, kill } = CONNECTION[engine.dialect];
-  const [row] = await executor.execute(ask);
-  await engine.query(kill(Number(row?.id)));
+  const [row] = await executor.select(ask, { id: 'number' });
+  await engine.query(kill(row!.id));
 }

@@ -1,6 +1,7 @@
 import type { Executor } from '@escrowmq/producer';
 import { expect, test } from '@jest/globals';
-import { isAnswered, type Meaning, meaningOf } from '../../../database/src/server-errors.js';
+import type { Meaning } from '../../../database/src/meaning.js';
+import { isAnswered, meaningOf } from '../../../database/src/server-errors.js';
 import { type Bench, cutConnection, deadlock, failure } from './bench.js';
 import type { EngineName } from './engine.js';
 
@@ -11,7 +12,7 @@ interface Case<Tx> {
   meaning: Meaning | undefined;
   of: string;
   /** Rejects with the error. */
-  provoke(bench: Bench<Tx>, execute: Executor['execute'], tx: Tx): Promise<unknown>;
+  provoke(bench: Bench<Tx>, executor: Executor, tx: Tx): Promise<unknown>;
   engines?: readonly EngineName[];
 }
 
@@ -31,7 +32,7 @@ function cases<Tx>(): Case<Tx>[] {
     {
       meaning: 'duplicate key',
       of: 'a second row with a primary key',
-      async provoke(_bench, execute) {
+      async provoke(_bench, { execute }) {
         await execute(insert);
         await execute(insert);
       },
@@ -39,28 +40,28 @@ function cases<Tx>(): Case<Tx>[] {
     {
       meaning: 'no such table',
       of: 'a select from a table that is missing',
-      provoke: (_bench, execute) => execute('select decision from nowhere'),
+      provoke: (_bench, { execute }) => execute('select decision from nowhere'),
     },
     {
       meaning: 'no such table',
       of: 'an insert into a table that is missing',
-      provoke: (_bench, execute) => execute('insert into nowhere (id) values (1)'),
+      provoke: (_bench, { execute }) => execute('insert into nowhere (id) values (1)'),
     },
     {
       meaning: 'no open transaction',
       of: 'a savepoint that is missing',
-      provoke: (_bench, execute) => execute('release savepoint missing'),
+      provoke: (_bench, { execute }) => execute('release savepoint missing'),
     },
     {
       meaning: 'no open transaction',
       of: 'a rollback to a savepoint that is missing',
-      provoke: (_bench, execute) => execute('rollback to savepoint missing'),
+      provoke: (_bench, { execute }) => execute('rollback to savepoint missing'),
     },
     {
       meaning: 'no open transaction',
       of: 'a transaction that an error has spoilt',
       engines: ['PostgreSQL'],
-      async provoke(_bench, execute) {
+      async provoke(_bench, { execute }) {
         await execute('select * from nowhere').catch(() => undefined);
         await execute('select 1');
       },
@@ -69,7 +70,7 @@ function cases<Tx>(): Case<Tx>[] {
       meaning: 'locked',
       of: 'a row that somebody else holds',
       engines: SERVERS,
-      async provoke(bench, execute) {
+      async provoke(bench, { execute }) {
         await bench.engine.query(insert);
         const other = await bench.engine.connect();
         await other.query('begin');
@@ -93,7 +94,7 @@ function cases<Tx>(): Case<Tx>[] {
       meaning: 'read-only',
       of: 'a write in a transaction that may only read',
       engines: ['PostgreSQL'],
-      async provoke(_bench, execute) {
+      async provoke(_bench, { execute }) {
         await execute('set transaction read only');
         await execute(insert);
       },
@@ -101,16 +102,16 @@ function cases<Tx>(): Case<Tx>[] {
     {
       meaning: 'other',
       of: 'a statement that is no SQL',
-      provoke: (_bench, execute) => execute('nonsense'),
+      provoke: (_bench, { execute }) => execute('nonsense'),
     },
     {
       meaning: undefined,
       of: 'a connection that was cut',
       engines: SERVERS,
-      async provoke({ engine }, execute) {
-        await execute(insert);
-        await cutConnection(engine, { execute });
-        await execute('insert into account (id) values (2)');
+      async provoke({ engine }, executor) {
+        await executor.execute(insert);
+        await cutConnection(engine, executor);
+        await executor.execute('insert into account (id) values (2)');
       },
     },
   ];
@@ -121,10 +122,7 @@ export function describeErrors<Tx>(bench: Bench<Tx>, name: EngineName): void {
   const here = cases<Tx>().filter(({ engines }) => engines === undefined || engines.includes(name));
   test.each(here)('$of means: $meaning', async ({ meaning, provoke }) => {
     const thrown = await failure(
-      bench.layer.database.transaction(
-        ({ executor, tx }) => provoke(bench, (sql) => executor.execute(sql), tx),
-        LIMITS,
-      ),
+      bench.layer.database.transaction(({ executor, tx }) => provoke(bench, executor, tx), LIMITS),
     );
     expect({ meaning: meaningOf(thrown), thrown }).toMatchObject({ meaning });
     expect(isAnswered(thrown)).toBe(meaning !== undefined);

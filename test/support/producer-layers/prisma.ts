@@ -6,13 +6,21 @@ import type { EngineName } from './engine.js';
 import type { Layer, OpenLayer } from './layer.js';
 
 /** The part of the generated client that the suite uses; the client itself is made as tests start. */
-interface Tx extends PrismaTransaction {
+export interface PrismaTx extends PrismaTransaction {
   account: { create(row: { data: { id: number } }): Promise<unknown> };
-  $transaction(work: (inner: Tx) => Promise<void>): Promise<void>;
+  $transaction(work: (inner: PrismaTx) => Promise<void>): Promise<void>;
 }
 
-interface Client extends PrismaDatabase<Tx> {
+interface Client extends PrismaDatabase<PrismaTx> {
   $disconnect(): Promise<void>;
+  $extends(extension: {
+    query: {
+      $allOperations(call: {
+        args: unknown;
+        query(args: unknown): Promise<unknown>;
+      }): Promise<unknown>;
+    };
+  }): PrismaDatabase<PrismaTx>;
 }
 
 const PROVIDERS = { MariaDB: 'mysql', PostgreSQL: 'postgresql' } as const;
@@ -25,16 +33,19 @@ const MODELS = `model Account {
 }
 `;
 
-async function openClient(engine: EngineName, adapter: PrismaMariaDb | PrismaPg): Promise<Client> {
+export async function openPrisma(
+  engine: EngineName,
+  adapter: PrismaMariaDb | PrismaPg,
+): Promise<Client> {
   if (engine === 'SQLite') throw new Error('fromPrisma does not take SQLite');
   const made = await import(await prismaClientFor(PROVIDERS[engine], MODELS));
   const { PrismaClient } = made.default ?? made;
   return new PrismaClient({ adapter });
 }
 
-function openLayer(prisma: Client): OpenLayer<Tx> {
+function openLayer(prisma: Client): OpenLayer<PrismaTx> {
   return {
-    database: fromPrisma<Tx>(prisma),
+    database: fromPrisma<PrismaTx>(prisma),
     enlistable: (tx) => fromPrisma(tx),
     begin: (work) => prisma.$transaction(work),
     nest: (tx, work) => tx.$transaction(work),
@@ -48,21 +59,21 @@ function openLayer(prisma: Client): OpenLayer<Tx> {
   };
 }
 
-export const prismaLayer: Layer<Tx> = {
+export const prismaLayer: Layer<PrismaTx> = {
   name: 'Prisma',
   engines: ['MariaDB', 'PostgreSQL'],
   async open(engine, url) {
     const adapter =
       engine === 'MariaDB' ? new PrismaMariaDb(url) : new PrismaPg({ connectionString: url });
-    return openLayer(await openClient(engine, adapter));
+    return openLayer(await openPrisma(engine, adapter));
   },
 };
 
 /** What MySQL needs, which refuses savepoints in the binary protocol. */
-export const prismaTextLayer: Layer<Tx> = {
+export const prismaTextLayer: Layer<PrismaTx> = {
   name: 'Prisma with the text protocol',
   engines: ['MariaDB'],
   async open(engine, url) {
-    return openLayer(await openClient(engine, new PrismaMariaDb(url, { useTextProtocol: true })));
+    return openLayer(await openPrisma(engine, new PrismaMariaDb(url, { useTextProtocol: true })));
   },
 };
