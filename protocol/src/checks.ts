@@ -69,3 +69,6 @@ export const PollChecksAnswer = z
   .object({ checks: z.array(CheckRequest) })
   .meta({ id: 'PollChecksAnswer' });
 export type PollChecksAnswer = z.infer<typeof PollChecksAnswer>;
+
+/** The same answer as whoever polls reads it: each check is then judged by itself. */
+export const PolledChecks = z.object({ checks: z.array(z.unknown()) });

@@ -67,7 +67,8 @@ export const ProducerGroupAnswer = z
     producerGroup: z.string(),
     checkUrls: z.array(z.string()),
     compensationUrls: z.array(z.string()).optional(),
-    checkPolicy: CheckPolicy,
+    // Not strict: a newer broker may have more of it.
+    checkPolicy: z.object(CheckPolicy.shape),
     ...PUT_ANSWER,
     version: PUT_ANSWER.version.optional(),
   })

@@ -5,11 +5,11 @@ import {
   createCoalescer,
   isEscrowError,
   RECEIPTS_QUEUE_ARGUMENTS,
-  ReceiptBatch,
 } from '@escrowmq/protocol';
 import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib';
 import type { Observer } from '../domain/ports.js';
 import type { ConnectionListener } from './connection.js';
+import { readReceipts } from './read-receipts.js';
 import { isRefusal, replyCodeOf, saidIn } from './replies.js';
 import { atMost } from './time-limit.js';
 
@@ -18,7 +18,7 @@ import { atMost } from './time-limit.js';
  * acknowledged after the handler has taken its receipts, never before, so receipts reach the
  * handler at least once; those that the handler saw and a lost connection kept from being
  * acknowledged come again. A message that is no batch of receipts is reported and acknowledged: it
- * would be the same garbage every time.
+ * would be the same garbage every time. So is a receipt that can not be read, without its neighbours.
  *
  * A handler that fails is called again after a pause with the messages still in hand. They are not
  * given back to the queue, because RabbitMQ 4 drops a message for good after 20 returns, and a
@@ -214,16 +214,21 @@ export class ReceiptConsumer implements ConnectionListener {
       session.channel.close().catch(() => undefined);
       return;
     }
-    const parsed = parseReceipts(delivery.content);
-    if ('problem' in parsed) {
+    const { receipts, problems } = readReceipts(delivery.content);
+    const [problem] = problems;
+    if (problem !== undefined) {
+      const dropped =
+        receipts.length === 0 ? 'which is' : `of which ${problems.length} receipts are`;
       this.#observer.failed(
-        `reading a message of ${delivery.content.length} bytes on ${this.#queue}, which is dropped`,
-        new Error(parsed.problem),
+        `reading a message of ${delivery.content.length} bytes on ${this.#queue}, ${dropped} dropped`,
+        new Error(problem),
       );
+    }
+    if (receipts.length === 0) {
       session.channel.ack(delivery);
       return;
     }
-    session.coalescer.call({ delivery, receipts: parsed.receipts }).catch((error: unknown) => {
+    session.coalescer.call({ delivery, receipts }).catch((error: unknown) => {
       this.#observer.failed('handing over receipts', error);
     });
   }
@@ -262,19 +267,4 @@ function backOffMs(failures: number): number {
     RETRY_AFTER_MS_MAX,
     RETRY_AFTER_MS * 2 ** Math.min(Math.max(failures - 1, 0), 10),
   );
-}
-
-/** Never shows the content: it may hold anything. */
-function parseReceipts(content: Buffer): { receipts: ConsumerReceipt[] } | { problem: string } {
-  let json: unknown;
-  try {
-    json = JSON.parse(content.toString('utf8'));
-  } catch {
-    // The parser's own message quotes what it read.
-    return { problem: 'it is not JSON' };
-  }
-  const parsed = ReceiptBatch.safeParse(json);
-  if (parsed.success) return { receipts: parsed.data.receipts };
-  const [issue] = parsed.error.issues;
-  return { problem: `it is no batch of receipts: ${issue?.path.join('.')}: ${issue?.code}` };
 }

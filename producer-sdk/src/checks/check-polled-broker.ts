@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type CheckAnswer,
-  type CheckRequest,
+  CheckRequest,
   isEscrowError,
-  PollChecksAnswer,
   type PollChecksInput,
+  PolledChecks,
 } from '@escrowmq/protocol';
 import { backOffMs, pauseBeforeRepeatMs } from '../back-off.js';
 import { createBrokerHttp } from '../client/broker-http.js';
@@ -63,8 +63,19 @@ export function createPolledBroker(deps: PolledBrokerDeps): PolledBroker {
       method: 'POST',
       path: `/v1/producer-groups/${settings.producerGroup}/checks`,
       body: JSON.stringify(body),
-      read: (value: unknown) => PollChecksAnswer.parse(value).checks,
+      read: readChecks,
     }) as const;
+
+  /** Each by itself: one that can not be read is asked again, and the others are answered. */
+  function readChecks(value: unknown): CheckRequest[] {
+    const given = PolledChecks.parse(value).checks.map((check) => CheckRequest.safeParse(check));
+    const checks = given.flatMap(({ data }) => (data === undefined ? [] : [data]));
+    const error = given.find((check) => !check.success)?.error;
+    if (error === undefined) return checks;
+    if (checks.length === 0) throw error;
+    logger.warn({ broker, error }, 'a broker gave a check that can not be read');
+    return checks;
+  }
 
   /** One attempt; whoever polls has a back-off of his own. */
   function poll(waitMs: number, limit: number): Promise<CheckRequest[]> {

@@ -1,10 +1,12 @@
-import { BatchResult, Decision, EscrowError, fromProblem, STATES } from '@escrowmq/protocol';
+import { BatchResult, Decision, EscrowError, toProblem } from '@escrowmq/protocol';
+import { refusalFrom } from './refusals.js';
 
 /**
  * What a broker answered to a batch: one result for each id, in order. A result of the usual kind
- * is recognised without the schema; any other one the schema takes or refuses.
+ * is recognised without the schema; any other one the schema takes. One that can not be read is the
+ * failure of its own operation, which is sent again, and of no other one.
  *
- * @throws when it is not what a broker answers, to these operations
+ * @throws when it is not as many results as there were operations
  */
 export function readResults(value: unknown, ids: string[]): BatchResult[] {
   const results: unknown = isObject(value) ? value.results : undefined;
@@ -20,7 +22,6 @@ export function readResults(value: unknown, ids: string[]): BatchResult[] {
 /** Enough of an unexpected answer to see what sent it. */
 const EXCERPT_CHARS = 200;
 
-const STATE_NAMES: ReadonlySet<unknown> = new Set(STATES);
 const DECISIONS: ReadonlySet<unknown> = new Set(Decision.options);
 
 const isObject = (value: unknown): value is Record<string, unknown> =>
@@ -29,20 +30,33 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
 function isUsual(id: string, result: unknown): result is BatchResult {
   if (!isObject(result) || !isObject(result.answer)) return false;
   const { answer } = result;
-  if (answer.id !== id || !STATE_NAMES.has(answer.state)) return false;
+  // A newer broker may have a state that is unknown here; the decision beside it is not.
+  if (answer.id !== id || typeof answer.state !== 'string') return false;
   const { decision } = answer;
   return decision === undefined || (isObject(decision) && DECISIONS.has(decision.decision));
 }
 
 function readUnusual(id: string, value: unknown): BatchResult {
-  const result = BatchResult.parse(value);
-  if (result.answer === undefined || result.answer.id === id) return result;
-  throw new Error(`an answer to ${result.answer.id} in the place of the one to ${id}`);
+  const read = BatchResult.safeParse(value);
+  if (!read.success) return unreadable(id, value);
+  const { answer, problem } = read.data;
+  const isOfOther = answer !== undefined && answer.id !== id;
+  const isNothing = answer === undefined && problem === undefined;
+  return isOfOther || isNothing ? unreadable(id, value) : read.data;
+}
+
+/** Nothing is known of that operation, and the same one sent again is harmless. */
+function unreadable(id: string, value: unknown): BatchResult {
+  const error = new EscrowError(
+    'INTERNAL_ERROR',
+    `not a result for ${id}: ${JSON.stringify(value)?.slice(0, EXCERPT_CHARS)}`,
+  );
+  return { status: error.status, problem: toProblem(error) };
 }
 
 /** The problem in a result, or what is wrong with a result that has none. */
 export function refusalOf(id: string, result: BatchResult): EscrowError {
-  if (result.problem !== undefined) return fromProblem(result.problem);
+  if (result.problem !== undefined) return refusalFrom(result.problem);
   return new EscrowError(
     'INTERNAL_ERROR',
     `the broker answered ${result.status} for ${id} with neither an answer nor a problem`,

@@ -1,9 +1,10 @@
 import { Deadline } from '@escrowmq/database';
-import { CLIENT_HEADER, clientOf, EscrowError, fromProblem, Problem } from '@escrowmq/protocol';
+import { CLIENT_HEADER, clientOf, EscrowError, Problem } from '@escrowmq/protocol';
 import { Pool } from 'undici';
 import { pauseBeforeRepeatMs } from '../back-off.js';
 import type { ProducerSettings } from '../options.js';
 import { exchange } from './http-exchange.js';
+import { refusalFrom } from './refusals.js';
 
 /**
  * HTTP calls to any of several broker addresses. Every call made here is idempotent by its id, so
@@ -171,7 +172,7 @@ function interpret<T>(
     const error = new Error(`not a broker's answer: ${status} ${text.slice(0, EXCERPT_CHARS)}`);
     return { failure: { error, retryAfterMs } };
   }
-  const error = fromProblem(problem.data);
+  const error = refusalFrom(problem.data);
   if (!problem.data.retryable && status < 500) return { refusal: error };
   return { failure: { error, retryAfterMs } };
 }
