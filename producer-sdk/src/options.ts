@@ -1,4 +1,4 @@
-import { EscrowError, ProducerGroupName, parse, Topic } from '@escrowmq/protocol';
+import { EscrowError, LIMITS, ProducerGroupName, parse, Topic } from '@escrowmq/protocol';
 import type { Logger } from './logger.js';
 import { loggerOf } from './logger.js';
 import type { Tracing } from './tracing.js';
@@ -38,6 +38,14 @@ export interface ProducerLimits {
    * @default 67108864 (64 MiB): eight full batches, and as much as a broker lets wait before its store
    */
   operationsWaitingBytesMax: number;
+  /**
+   * Bytes of one transaction as JSON in UTF-8, supplied data included. What is larger is refused
+   * with BODY_TOO_LARGE before anything was written. Raise it together with the broker's
+   * `ESCROW_TRANSACTION_BYTES_MAX`, which refuses what comes all the same; at most 8 MiB less 1 KiB,
+   * because a batch has to hold it.
+   * @default 1048576 (1 MiB), as at the broker
+   */
+  transactionBytesMax: number;
   /**
    * Connections per broker address.
    * @default 8: batches use one at a time, the rest serve queries; long polls have their own
@@ -124,6 +132,9 @@ export interface ProducerSettings extends ProducerLimits {
   logger: Logger;
 }
 
+/** A batch holds at least one, and what stands around it. */
+const TRANSACTION_BYTES_MAX_MAX = LIMITS.batchBytesMax - 1024;
+
 const LIMIT_DEFAULTS: ProducerLimits = {
   prepareTimeoutMs: 2_000,
   verdictTimeoutMs: 5_000,
@@ -131,6 +142,7 @@ const LIMIT_DEFAULTS: ProducerLimits = {
   attemptTimeoutMs: 1_000,
   operationsWaitingMax: 10_000,
   operationsWaitingBytesMax: 64 * 1024 * 1024,
+  transactionBytesMax: LIMITS.transactionBytesMax,
   connectionsPerBrokerMax: 8,
   connectionTimeoutMs: 2_000,
   transactionTimeoutMs: 60_000,
@@ -144,8 +156,15 @@ export function parseProducerOptions(options: ProducerOptions): ProducerSettings
   if (options.brokers.length === 0) {
     throw new EscrowError('INVALID_CONFIGURATION', 'brokers needs at least one address');
   }
+  const limits = parseLimits(options);
+  if (limits.transactionBytesMax > TRANSACTION_BYTES_MAX_MAX) {
+    throw new EscrowError(
+      'INVALID_CONFIGURATION',
+      `transactionBytesMax is ${limits.transactionBytesMax}; a broker takes batches of ${LIMITS.batchBytesMax} bytes, so it can be at most ${TRANSACTION_BYTES_MAX_MAX}`,
+    );
+  }
   return {
-    ...parseLimits(options),
+    ...limits,
     brokerOrigins: options.brokers.map(originOf),
     producerGroup: parse(ProducerGroupName, options.producerGroup, 'producerGroup'),
     apiKey: options.apiKey,

@@ -7,6 +7,7 @@ import {
   CancelAnswer,
   CancelRequest,
   LIMITS,
+  type MessageDataInput,
   type MessageInput,
   maySettle,
   mayStillSettle,
@@ -20,6 +21,7 @@ import { writeCheckContext } from './checks/check-context.js';
 import { createBrokerHttp } from './client/broker-http.js';
 import { waitFor } from './client/long-polls.js';
 import {
+  commitWithData,
   idOf,
   type Operation,
   type PrepareOptions,
@@ -77,6 +79,10 @@ export function createProducer(options: ProducerOptions): Producer {
     traced.run(operation, { timeoutMs: prepareTimeoutMs, messages, trace });
   const verdict = (operation: Operation, messages: MessageInput[] = []) =>
     traced.run(operation, { timeoutMs: verdictTimeoutMs, messages });
+  const commitOperation = (id: string, messageData: MessageDataInput[] = []) =>
+    messageData.length === 0
+      ? verdictOperation('commit', id)
+      : commitWithData(id, messageData, settings);
   /** Nobody hears what it rejects with, and that would end the process. */
   const runInBackground = (work: Promise<void>) =>
     void track(() => work).catch((error: unknown) => {
@@ -92,13 +98,13 @@ export function createProducer(options: ProducerOptions): Producer {
 
   function heldByBroker(prepared: PrepareOptions): HeldMessages {
     const id = uuidv7();
-    const operation = prepareOperation(producerGroup, { ...prepared, id });
+    const operation = prepareOperation(settings, { ...prepared, id });
     return escrow({
       id,
       openNumbers: openNumbers(prepared.messages),
+      size: { bytes: operation.bytes, bytesMax: settings.transactionBytesMax },
       prepare: () => prepare(operation, prepared),
-      commit: (messageData) =>
-        verdict(verdictOperation('commit', id, messageData), prepared.messages),
+      commit: (messageData) => verdict(commitOperation(id, messageData), prepared.messages),
       rollback: () => verdict(verdictOperation('rollback', id), prepared.messages),
       runInBackground,
       logger,
@@ -113,7 +119,7 @@ export function createProducer(options: ProducerOptions): Producer {
     return traced.prepareHere({ id, messages: prepared.messages }, (trace) =>
       outbox({
         id,
-        producerGroup,
+        writing: settings,
         prepared: trace === undefined ? prepared : { trace, ...prepared },
         openNumbers: openNumbers(prepared.messages),
         sender: outboxSender,
@@ -180,9 +186,8 @@ export function createProducer(options: ProducerOptions): Producer {
   }
 
   const producer: Producer = {
-    prepare: (request) => start(() => prepare(prepareOperation(producerGroup, request), request)),
-    commit: (id, options = {}) =>
-      start(() => verdict(verdictOperation('commit', id, options.messageData))),
+    prepare: (request) => start(() => prepare(prepareOperation(settings, request), request)),
+    commit: (id, options = {}) => start(() => verdict(commitOperation(id, options.messageData))),
     rollback: (id) => start(() => verdict(verdictOperation('rollback', id))),
     cancel: (id, options) =>
       start(async () =>
@@ -200,7 +205,7 @@ export function createProducer(options: ProducerOptions): Producer {
     send: (request) =>
       start(() => {
         const { messages, trace } = request;
-        const operation = sendOperation(producerGroup, request);
+        const operation = sendOperation(settings, request);
         return traced.run(operation, { timeoutMs: requestTimeoutMs, messages, trace });
       }),
     waitForBusinessKey: (key, { waitMs = LIMITS.waitMsMax } = {}) =>

@@ -20,6 +20,7 @@ export * from './rabbit-login.js';
 export * from './rabbit-refusal.js';
 export * from './receipts.js';
 export * from './transactions.js';
+export * from './travelling-data.js';
 export * from './unlike-topic.js';
 export * from './version.js';
 export * from './webhooks.js';

@@ -23,6 +23,8 @@ export const LIMITS = {
   headerNameCharsMax: 128,
   headerValueBytesMax: 1024,
   contentTypeCharsMax: 128,
+  /** An AMQP short string. */
+  contentTypeBytesMax: 255,
   /** Deeper JSON could exhaust the stack of whoever walks it. */
   dataDepthMax: 64,
   checkUrlsPerGroupMax: 8,

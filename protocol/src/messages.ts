@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { LIMITS } from './limits.js';
-import { ConsumerGroupName, printable, RoutingKey, Topic, textOfBytes } from './names.js';
+import { bytesOf, ConsumerGroupName, printable, RoutingKey, Topic, textOfBytes } from './names.js';
+import { obstacleIn, shownPath } from './travelling-data.js';
 
 /**
  * Which AMQP headers a caller may set. Measured on RabbitMQ: `CC` and `BCC` deliver copies into
@@ -27,7 +28,7 @@ export const MessageHeaders = z
   .record(
     z.string(),
     z.union([textOfBytes(LIMITS.headerValueBytesMax), z.number(), z.boolean()], {
-      error: `header values are strings of at most ${LIMITS.headerValueBytesMax} bytes, numbers or booleans`,
+      error: `header values are strings of well-formed Unicode of at most ${LIMITS.headerValueBytesMax} bytes, finite numbers, or booleans`,
     }),
   )
   .superRefine((headers, context) => {
@@ -43,17 +44,42 @@ export const MessageHeaders = z
       if (message === undefined) continue;
       context.addIssue({ code: 'custom', message, params: { code: 'FORBIDDEN_HEADER' } });
     }
+    for (const [headerName, value] of Object.entries(headers)) {
+      if (typeof value !== 'number' || hasAmqpNumber(value)) continue;
+      context.addIssue({
+        code: 'custom',
+        message: `header ${headerName} is ${value}: a number in a header is a whole one from -2^63 to 2^63, or below 2^50 with a fraction; write others as strings`,
+      });
+    }
   });
 
-// Strict: no whitespace, right padding. Buffer.from(…, 'base64') would skip what it does not know.
-const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+const INT64_END = 2 ** 63;
+const FRACTION_END = 2 ** 50;
 
-/** True when `value` nests deeper than `levels`; walks no deeper than that. */
-export function deeperThan(value: unknown, levels: number): boolean {
-  if (typeof value !== 'object' || value === null) return false;
-  if (levels === 0) return true;
-  for (const child of Object.values(value)) if (deeperThan(child, levels - 1)) return true;
-  return false;
+/**
+ * A header's number has a type of its own in AMQP, and clients tell it by the value: what has a
+ * fraction is a double, but beyond 2^50 hardly any number has one, and amqplib takes it for a whole
+ * one there; whole ones have 64 bits.
+ */
+function hasAmqpNumber(value: number): boolean {
+  if (!Number.isInteger(value)) return Math.abs(value) < FRACTION_END;
+  return value >= -INT64_END && value < INT64_END;
+}
+
+/** A regular expression remembers where it might go back to, and runs out of room for millions. */
+const BASE64_CHARS_AT_ONCE = 65_536;
+const BASE64_CHARS = /^[A-Za-z0-9+/]*$/;
+const BASE64_END = /^(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$/;
+
+/** Strict: no whitespace, right padding. Buffer.from(…, 'base64') would skip what it does not know. */
+function isBase64(value: string): boolean {
+  if (value.length === 0) return true;
+  if (value.length % 4 !== 0 || !BASE64_END.test(value.slice(-4))) return false;
+  for (let start = 0; start < value.length - 4; start += BASE64_CHARS_AT_ONCE) {
+    const end = Math.min(start + BASE64_CHARS_AT_ONCE, value.length - 4);
+    if (!BASE64_CHARS.test(value.slice(start, end))) return false;
+  }
+  return true;
 }
 
 /** What a message says: `data` (any JSON, sent as `application/json`) or `dataBase64` with its type. */
@@ -61,12 +87,18 @@ const bodyFields = {
   data: z.unknown().optional().describe('Any JSON value'),
   dataBase64: z
     .string()
-    .refine((value) => BASE64.test(value), {
+    // No request holds more.
+    .max(LIMITS.batchBytesMax, { abort: true })
+    .refine(isBase64, {
       error: 'must be base64 with padding and without line breaks',
       params: { code: 'INVALID_BASE64' },
     })
     .optional(),
-  contentType: printable(LIMITS.contentTypeCharsMax).optional(),
+  contentType: printable(LIMITS.contentTypeCharsMax)
+    .refine((value) => bytesOf(value) <= LIMITS.contentTypeBytesMax, {
+      error: `must be at most ${LIMITS.contentTypeBytesMax} bytes of UTF-8 (contentTypeBytesMax)`,
+    })
+    .optional(),
 };
 
 interface Body {
@@ -84,13 +116,11 @@ function checkBody(body: Body, context: z.RefinementCtx): void {
       message: 'goes with dataBase64; data is always application/json',
     });
   }
-  if (deeperThan(body.data, LIMITS.dataDepthMax)) {
-    context.addIssue({
-      code: 'custom',
-      path: ['data'],
-      message: `nests deeper than ${LIMITS.dataDepthMax} levels (dataDepthMax)`,
-    });
-  }
+  if (body.data === undefined) return;
+  const obstacle = obstacleIn(body.data);
+  if (obstacle === undefined) return;
+  const path = ['data', ...shownPath(obstacle)];
+  context.addIssue({ code: 'custom', path, message: obstacle.message });
 }
 
 const bodiesGiven = ({ data, dataBase64 }: Body): number =>

@@ -51,7 +51,7 @@ export const Topic = name(LIMITS.topicCharsMax, 'topic').refine(
 // Control characters would break logs and displays; DEL and the C1 range count among them.
 const PRINTABLE = /^[^\p{Cc}\p{Cs}]*$/u;
 
-const bytesOf = (text: string) => new TextEncoder().encode(text).length;
+export const bytesOf = (text: string) => new TextEncoder().encode(text).length;
 
 /** Text without control characters. */
 export const printable = (charsMax: number) =>
@@ -78,8 +78,8 @@ export const RoutingKey = z
 /** A caller's own id, such as `phone:13800000000`, that a transaction can be found by. */
 export const BusinessKey = printable(LIMITS.businessKeyCharsMax);
 
-/** At most `bytesMax` of UTF-8. */
+/** At most `bytesMax` of UTF-8; half of a surrogate pair has none. */
 export const textOfBytes = (bytesMax: number) =>
-  z.string().refine((value) => bytesOf(value) <= bytesMax, {
-    error: `must be at most ${bytesMax} bytes of UTF-8`,
+  z.string().refine((value) => value.isWellFormed() && bytesOf(value) <= bytesMax, {
+    error: `must be well-formed Unicode of at most ${bytesMax} bytes of UTF-8`,
   });

@@ -1,7 +1,8 @@
 import type { BatchOperation } from './batch.js';
 import { LIMITS } from './limits.js';
-import { deeperThan, type Message } from './messages.js';
+import type { Message } from './messages.js';
 import type { PrepareRequest } from './transactions.js';
+import { obstacleIn } from './travelling-data.js';
 
 /*
  * Recognises requests of the plain kind, which nearly all are, without their schema: 0.2 µs where the
@@ -48,7 +49,7 @@ const VERDICT_OPERATION_FIELDS = new Set(['op', 'id']);
 
 /**
  * For the caller's side: the request without its id and trace, which are not looked at; undefined
- * where it is not plain. How deep `data` nests is left to the broker.
+ * where it is not plain.
  */
 export function plainPrepare(request: object): PlainPrepare | undefined {
   return hasOnly(request, PREPARE_FIELDS) ? prepareFields(request) : undefined;
@@ -102,7 +103,6 @@ function prepareRequest(given: object): PrepareRequest | undefined {
   const { businessKeys = [], checkAfterMs, checkContext } = plain;
   const messages: Message[] = [];
   for (const { topic, routingKey, data } of plain.messages) {
-    if (deeperThan(data, LIMITS.dataDepthMax)) return undefined;
     messages.push({ topic, routingKey, data, headers: {}, ifUnrouted: 'retry' });
   }
   return { id, producerGroup, businessKeys, expects: [], messages, checkAfterMs, checkContext };
@@ -127,6 +127,7 @@ function plainMessage(given: unknown): PlainMessage | undefined {
   const { topic, routingKey = '', data } = given as Fields;
   if (!isName(topic, LIMITS.topicCharsMax) || topic.startsWith('amq.')) return undefined;
   if (!isText(routingKey, LIMITS.routingKeyBytesMax) || data === undefined) return undefined;
+  if (obstacleIn(data) !== undefined) return undefined;
   return { topic, routingKey, data };
 }
 

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { ERRORS, type ErrorCode, EscrowError, errorRow, type FieldError } from './error-codes.js';
 import { openWord } from './open-words.js';
+import { prototypeKeyIn } from './travelling-data.js';
 
 const codes = Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]];
 
@@ -72,6 +73,16 @@ export function fromZodError(error: z.ZodError, what: string): EscrowError {
 
 /** Parses or throws an `EscrowError` that says which field is wrong. */
 export function parse<T>(schema: z.ZodType<T>, value: unknown, what: string): T {
+  const prototypeKey = prototypeKeyIn(value)?.join('.');
+  if (prototypeKey === undefined) return parseOuter(schema, value, what);
+  const message = 'is a key that would reach a prototype';
+  throw new EscrowError('INVALID_REQUEST', `${what} is not valid: ${prototypeKey}: ${message}`, {
+    fields: [{ path: prototypeKey, message }],
+  });
+}
+
+/** For what holds parts that its schema leaves unknown, because each is parsed by itself. */
+export function parseOuter<T>(schema: z.ZodType<T>, value: unknown, what: string): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   throw fromZodError(result.error, what);

@@ -74,11 +74,12 @@ export function createProducerNode(options: ProducerOptions): ProducerNode {
 
   function held({ id, topic, data }: PlannedTransaction): HeldMessages {
     const messages = data.map((value) => ({ topic, routingKey: 'registered', data: value }));
-    const prepare = prepareOperation(PRODUCER_GROUP, { id, messages });
+    const prepare = prepareOperation(SETTINGS, { id, messages });
     const { prepareTimeoutMs, verdictTimeoutMs } = SETTINGS;
     const messagesOfBroker = escrow({
       id,
       openNumbers: [],
+      size: { bytes: prepare.bytes, bytesMax: SETTINGS.transactionBytesMax },
       prepare: () => acknowledged('prepare', operations.run(prepare, prepareTimeoutMs)),
       commit: () =>
         acknowledged('commit', operations.run(verdictOperation('commit', id), verdictTimeoutMs)),

@@ -162,3 +162,13 @@ test('data supplied before verify go with the commit', async () => {
     messageData: [{ number: 0, data: { id: 1 } }],
   });
 });
+
+test('U02: data that can not travel are refused in an enlisted transaction that is still open', async () => {
+  await connection.beginTransaction();
+  const escrow = await producer.enlist(fromMysql2(connection), { topic: 'a', dataAtCommit: true });
+  expect(() => escrow.supplyData({ a: new Set() })).toThrow(
+    /data supplied for message 0.*a is a Set/,
+  );
+  await expect(escrow.verify()).rejects.toMatchObject({ code: 'TRANSACTION_MISUSED' });
+  await connection.rollback();
+});

@@ -219,4 +219,37 @@ describe('data supplied at commit', () => {
     expect(await database.accounts()).toEqual([]);
     expect(states()).toEqual(['rolledBack']);
   });
+
+  const cycle: Record<string, unknown> = {};
+  cycle.self = cycle;
+  test.each<[string, unknown, string, string]>([
+    ['__proto__', JSON.parse('{"a":{"__proto__":1}}'), 'INVALID_REQUEST', 'data.a.__proto__'],
+    ['what holds itself', cycle, 'INVALID_REQUEST', 'data.self'],
+    ['a function', { run: () => 1 }, 'INVALID_REQUEST', 'data.run'],
+    ['a Map', [new Map()], 'INVALID_REQUEST', 'data.0'],
+    ['half of a surrogate pair', '\ud800', 'INVALID_REQUEST', 'data'],
+    ['a text of 1 MiB', 'x'.repeat(1024 * 1024), 'BODY_TOO_LARGE', 'transactionBytesMax'],
+  ])('U02: that can not travel (%s) roll back before COMMIT', async (_, data, code, says) => {
+    const failed = producer.transaction(pool, openMessage, async (tx, { supplyData }) => {
+      await insert(tx, 1);
+      supplyData(data);
+    });
+    const refused = await failed.catch((error: unknown) => error);
+    expect(refused).toMatchObject({ code });
+    expect(JSON.stringify(refused) + String(refused)).toContain(says);
+    expect(await database.accounts()).toEqual([]);
+    expect(states()).toEqual(['rolledBack']);
+  });
+
+  test('U02: travel as they were when they were supplied', async () => {
+    let id = '';
+    await producer.transaction(pool, openMessage, async (tx, info) => {
+      id = info.id;
+      await insert(tx, 1);
+      const data: { userId: number; run?: () => void } = { userId: 1 };
+      info.supplyData(data);
+      data.run = () => {};
+    });
+    expect(commitOf(id)).toMatchObject({ messageData: [{ number: 0, data: { userId: 1 } }] });
+  });
 });

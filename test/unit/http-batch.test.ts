@@ -1,5 +1,5 @@
 import { BatchAnswer, EscrowError } from '@escrowmq/protocol';
-import { expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import type { HttpDeps } from '../../broker/src/http/deps.js';
 import { createHttpServer } from '../../broker/src/http/server.js';
 import {
@@ -226,4 +226,73 @@ test('the trace of a batch goes with each of its operations', async () => {
     },
   );
   expect(deps.calls.map((call) => call[2])).toEqual([{ traceparent }, { traceparent }]);
+});
+
+describe('U01: one bad operation never harms its neighbours', () => {
+  /** As they stand on the wire: an object literal would set a prototype, and has no 1e400. */
+  const send = (fields: string) =>
+    `{"op":"send","producerGroup":"${OWN_GROUP}","messages":[{"topic":"t",${fields}}]}`;
+  const nested = `${'['.repeat(200_000)}${']'.repeat(200_000)}`;
+
+  test.each([
+    ['__proto__ in its data', send('"data":{"a":[{"__proto__":1}]}')],
+    ['constructor.prototype in its data', send('"data":{"constructor":{"prototype":{}}}')],
+    ['__proto__ beside its fields', `{"op":"commit","id":"${ID}","__proto__":{"op":1}}`],
+    ['__proto__ among its headers', send('"data":1,"headers":{"__proto__":"a"}')],
+    ['a number that is Infinity once it is read', send('"data":1e400')],
+    ['half of a surrogate pair', send('"data":"\\ud800"')],
+    ['data that nests 200,000 levels deep', send(`"data":${nested}`)],
+    [
+      'a mistake in millions of characters (S22)',
+      send(`"dataBase64":"${'A'.repeat(5_000_000)}!AAA"`),
+    ],
+  ])('%s', async (_, bad) => {
+    const deps = fakeDeps();
+    const server = createHttpServer(deps, { apiKeys: [], transactionBytesMax: 8_000_000 });
+    const good = JSON.stringify({ op: 'prepare', ...PREPARE });
+    const response = await server.inject({
+      method: 'POST',
+      url: '/v1/batch',
+      headers: { 'content-type': 'application/json' },
+      payload: `{"operations":[${good},${bad},{"op":"commit","id":"${ID}"}]}`,
+    });
+    await server.close();
+    const { results } = BatchAnswer.parse(response.json());
+    expect(results.map(({ status }) => status)).toEqual([201, 400, 200]);
+    expect(deps.failures).toEqual([]);
+    expect(({} as { op?: unknown }).op).toBeUndefined();
+  });
+
+  test('base64 of five million characters without a mistake is taken', async () => {
+    const deps = fakeDeps();
+    const messages = [{ topic: 't', dataBase64: 'A'.repeat(5_000_000) }];
+    const results = await batch(deps, [{ op: 'send', ...PREPARE, messages }], {
+      transactionBytesMax: 8_000_000,
+    });
+    expect(codes(results)).toEqual([201]);
+  });
+});
+
+test('U01: a poll with an answer that is none is refused, and the other answers are taken', async () => {
+  const deps = fakeDeps();
+  const server = createHttpServer(deps, { apiKeys: [] });
+  const response = await server.inject({
+    method: 'POST',
+    url: `/v1/producer-groups/${OWN_GROUP}/checks`,
+    payload: {
+      waitMs: 30_000,
+      answers: [
+        { id: ID, decision: 'perhaps' },
+        { id: OTHER_ID, decision: 'rollback' },
+      ],
+    },
+  });
+  await server.close();
+  expect(response.json()).toMatchObject({ status: 400, code: 'INVALID_REQUEST' });
+  expect(response.json().detail).toContain('answers.0');
+  const [name, poll] = deps.calls[0] ?? [];
+  expect(name).toBe('pollChecks');
+  expect(poll).toMatchObject({ answers: [{ id: OTHER_ID, decision: 'rollback' }] });
+  // It takes answers, and waits for no check.
+  expect((poll as { signal: AbortSignal }).signal.aborted).toBe(true);
 });

@@ -23,6 +23,8 @@ import { anyRequest, ID, message } from '../support/any-request.js';
 
 const TRACE = { traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01' };
 
+const WRITING = { producerGroup: 'accounts', transactionBytesMax: LIMITS.transactionBytesMax };
+
 /** What a call ends with: its value, or the code that it is refused with. */
 function outcome<T>(call: () => T): { value: T } | { code: OpenWord<ErrorCode> } {
   try {
@@ -47,7 +49,7 @@ test('what is written means to the broker what the schema makes of the request, 
         : (['prepare', prepareOperation, PrepareRequest] as const);
       // Wrong requests are the point: the types would not let them be written.
       const given = { ...request, id, ...(trace === undefined ? {} : { trace }) } as PrepareOptions;
-      const got = outcome((): Operation => write('accounts', given));
+      const got = outcome((): Operation => write(WRITING, given));
       const wanted = outcome(() =>
         parse<object>(schema, { ...request, id: id ?? ID, producerGroup: 'accounts' }, 'it'),
       );
@@ -73,7 +75,7 @@ test('what is written means to the broker what the schema makes of the request, 
 
 test('a request without an id gets one of its own, of version 7', () => {
   const ids = Array.from({ length: 100 }, () => {
-    const operation = prepareOperation('accounts', { messages: [message] });
+    const operation = prepareOperation(WRITING, { messages: [message] });
     expect(BatchOperation.parse(JSON.parse(operation.json)).id).toBe(operation.id);
     return operation.id;
   });
@@ -94,7 +96,7 @@ test.each([
   ['characters of three bytes', '漢'],
 ])('an operation may be as large as its limit and no byte larger, in %s', (_, character) => {
   const write = (data: string) =>
-    sendOperation('accounts', { id: ID, messages: [{ topic: 'user', data }] });
+    sendOperation(WRITING, { id: ID, messages: [{ topic: 'user', data }] });
   const room = LIMITS.transactionBytesMax - write('').bytes;
   const width = Buffer.byteLength(character);
   const full = character.repeat(room / width) + 'x'.repeat(room % width);
@@ -111,7 +113,19 @@ test('data that JSON has no words for is refused before it is sent', () => {
     },
   };
   for (const data of [circular, 1n, { deep: [1n] }, hostile]) {
-    const write = () => prepareOperation('accounts', { messages: [{ topic: 'user', data }] });
+    const write = () => prepareOperation(WRITING, { messages: [{ topic: 'user', data }] });
     expect(outcome(write)).toEqual({ code: 'INVALID_REQUEST' });
   }
+});
+
+test('U17: an operation may be as large as the producer is told, and the refusal names both settings', () => {
+  const write = (transactionBytesMax: number) =>
+    sendOperation(
+      { producerGroup: 'accounts', transactionBytesMax },
+      { messages: [{ topic: 'user', data: 'x'.repeat(3 * 1024 * 1024) }] },
+    );
+  expect(write(4 * 1024 * 1024).bytes).toBeGreaterThan(3 * 1024 * 1024);
+  expect(() => write(LIMITS.transactionBytesMax)).toThrow(
+    /transactionBytesMax of the producer.*ESCROW_TRANSACTION_BYTES_MAX of the broker/,
+  );
 });

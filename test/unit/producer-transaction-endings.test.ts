@@ -91,6 +91,7 @@ function transact(
   const logger: Logger = { warn: log, error: log };
   const runInBackground = (work: Promise<void>) => void work;
   const answers: Broker = { prepare: yes, commit: yes, rollback: yes, ...broker };
+  const size = { bytes: 100, bytesMax: 1_000 };
   const limits = {
     connectionTimeoutMs: 1_000,
     transactionTimeoutMs: 1_000,
@@ -101,7 +102,7 @@ function transact(
     { logger, runInBackground, limits, waitForCommit: !commitInBackground },
     {
       database: rows.database,
-      messages: escrow({ id: ID, openNumbers: [], ...answers, runInBackground, logger }),
+      messages: escrow({ id: ID, openNumbers: [], size, ...answers, runInBackground, logger }),
       callback,
     },
   );

@@ -288,6 +288,18 @@ const EDGES: Edge[] = [
     max: LIMITS.dataDepthMax,
   },
   {
+    limit: 'contentTypeBytesMax',
+    schema: PrepareRequest,
+    // One ASCII character makes the odd number of bytes.
+    of: (size) =>
+      messageWith({
+        data: undefined,
+        dataBase64: 'AA==',
+        contentType: `${'é'.repeat((size - (size % 2)) / 2)}${'a'.repeat(size % 2)}`,
+      }),
+    max: LIMITS.contentTypeBytesMax,
+  },
+  {
     limit: 'messagesPerTransactionMax of data that comes with the commit',
     schema: CommitRequest,
     of: (size) => ({ messageData: many(size, (number) => ({ number, data: 1 })) }),

@@ -26,24 +26,17 @@ function readAnswer(value: unknown, idAsked: string): CallResult<Omit<CheckAnswe
   }
   const { id, ...answer } = parsed.data;
   if (id !== idAsked.toLowerCase()) return noAnswer('answered for another id');
-  if (reachesPrototype(answer.messageData)) {
-    return noAnswer('"messageData" has a key that would reach a prototype');
-  }
   return { kind: 'answer', answer };
 }
 
-/** What the broker refuses in a request too, on behalf of those who consume it. */
-function reachesPrototype(value: unknown): boolean {
-  if (typeof value !== 'object' || value === null) return false;
-  if (Object.hasOwn(value, '__proto__')) return true;
-  return Object.entries(value).some(([key, child]) => {
-    if (key !== 'constructor' || typeof child !== 'object') return reachesPrototype(child);
-    return (child !== null && Object.hasOwn(child, 'prototype')) || reachesPrototype(child);
-  });
-}
-
-/** Which part of the data is wrong. Paths hold names of our fields and numbers only. */
+/** Which part of the data is wrong. What is shown holds names of our fields and numbers only. */
 function wrongField({ issues: [first] }: z.ZodError): string {
   if (first?.path[0] !== 'messageData') return '';
-  return ` with "messageData" as prepare left it open: see ${first.path.join('.')}`;
+  const path = first.path.slice(0, OWN_PATH_MAX).join('.');
+  // Of data that can't travel it is known why; other sentences may name what the producer sent.
+  const why = first.path[OWN_PATH_MAX - 1] === 'data' ? `, which ${first.message}` : '';
+  return ` with "messageData" as prepare left it open: see ${path}${why}`;
 }
+
+/** `messageData`, the number, and the field; from there on the names are the producer's. */
+const OWN_PATH_MAX = 3;

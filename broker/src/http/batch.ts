@@ -7,6 +7,7 @@ import {
   LIMITS,
   type OperationTrace,
   parse,
+  parseOuter,
   plainOperation,
 } from '@escrowmq/protocol';
 import { z } from 'zod';
@@ -14,7 +15,7 @@ import type { TraceContext } from '../domain/transaction.js';
 
 import { type Caller, groupOf, requireGroup } from './api-keys.js';
 import type { Accepted, HttpDeps } from './deps.js';
-import { problemOf, toEscrowError } from './problems.js';
+import { problemOf, type ReportFailure, toEscrowError } from './problems.js';
 import type { Route } from './route.js';
 import { traceContextOf } from './trace-context.js';
 
@@ -62,7 +63,7 @@ export function batchRoutes(deps: BatchDeps, limits: BatchLimits): Route[] {
       answers: { 200: { description: 'One result per operation, in order', schema: BatchAnswer } },
       problems: [],
       async handle(call) {
-        const { operations } = parse(BatchRequest, call.body, 'the batch');
+        const { operations } = parseOuter(BatchRequest, call.body, 'the batch');
         // Absent for a body sent in chunks: NaN, and then every operation is measured.
         const bodyBytes = Number(call.headers['content-length']);
         const small = bodyBytes <= limits.transactionBytesMax;
@@ -85,7 +86,7 @@ function runAll(
   const lastOnId = new Map<string, Promise<BatchResult>>();
   return Promise.all(
     operations.map((given, number) => {
-      const operation = admit(given, number, context);
+      const operation = admit({ given, number }, context, deps);
       if (operation instanceof EscrowError) return failed(operation);
       const run = () => runOne(operation, context, deps);
       if (operation.id === undefined) return run();
@@ -102,11 +103,14 @@ const failed = (error: EscrowError): BatchResult => ({
   problem: problemOf(error),
 });
 
-/** Parses, measures and authorises one operation; what is wrong with it is its result. */
+/**
+ * Parses, measures and authorises one operation. What is wrong with it is its result, and so is what
+ * goes wrong over it: no operation harms its neighbours.
+ */
 function admit(
-  given: unknown,
-  number: number,
+  { given, number }: { given: unknown; number: number },
   context: BatchContext,
+  deps: BatchDeps,
 ): BatchOperation | EscrowError {
   try {
     const operation = plainOperation(given) ?? parse(BatchOperation, given, `operation ${number}`);
@@ -115,10 +119,14 @@ function admit(
     if ('producerGroup' in operation) requireGroup(context.caller, operation.producerGroup);
     return operation;
   } catch (error) {
-    if (error instanceof EscrowError) return error;
-    throw error;
+    return toEscrowError(error, `POST /v1/batch, operation ${number}`, reportTo(deps));
   }
 }
+
+const reportTo =
+  ({ observer }: BatchDeps): ReportFailure =>
+  (what, cause) =>
+    observer.failed(what, cause);
 
 function requireBytes(given: unknown, number: number, bytesMax: number): void {
   if (bytesMax === Number.POSITIVE_INFINITY) return;
@@ -159,8 +167,7 @@ async function runOne(
       }
     }
   } catch (error) {
-    const report = (what: string, cause: unknown) => deps.observer.failed(what, cause);
-    return failed(toEscrowError(error, `POST /v1/batch, ${operation.op}`, report));
+    return failed(toEscrowError(error, `POST /v1/batch, ${operation.op}`, reportTo(deps)));
   }
 }
 

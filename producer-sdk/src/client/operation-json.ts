@@ -1,7 +1,6 @@
 import {
   EscrowError,
   isPlainId,
-  LIMITS,
   type MessageDataInput,
   MessageDataList,
   type OperationTrace,
@@ -30,14 +29,25 @@ export interface Operation {
   bytes: number;
 }
 
+/** Who writes operations, and how large each may be. */
+export interface Writing {
+  producerGroup: string;
+  /** Of one operation as JSON in UTF-8. */
+  transactionBytesMax: number;
+}
+
 /**
  * The operation with a trace, for one that has none: put at the end of what is written already.
  *
  * @throws {EscrowError} BODY_TOO_LARGE
  */
-export function withTrace(operation: Operation, trace: OperationTrace): Operation {
+export function withTrace(
+  operation: Operation,
+  trace: OperationTrace,
+  transactionBytesMax: number,
+): Operation {
   const json = `${operation.json.slice(0, -1)},"trace":${JSON.stringify(trace)}}`;
-  return measured({ ...operation, json });
+  return measured({ ...operation, json }, transactionBytesMax);
 }
 
 /** @throws {EscrowError} INVALID_ID */
@@ -46,37 +56,49 @@ export function idOf(id: string): string {
 }
 
 /** @throws {EscrowError} the code of the field that is wrong, or BODY_TOO_LARGE */
-export function prepareOperation(producerGroup: string, options: PrepareOptions): Operation {
+export function prepareOperation(
+  { producerGroup, transactionBytesMax }: Writing,
+  options: PrepareOptions,
+): Operation {
   const id = options.id === undefined ? uuidv7() : idOf(options.id);
   const checked =
     plainPrepare(options) ??
     parse(PrepareRequest, { ...withoutTrace(options), id, producerGroup }, 'the prepare');
-  return written({ op: 'prepare', producerGroup, ...checked, id }, options.trace);
+  const operation = { op: 'prepare', producerGroup, ...checked, id } as const;
+  return written(operation, { trace: options.trace, transactionBytesMax });
 }
 
 /** @throws {EscrowError} like `prepareOperation` */
-export function sendOperation(producerGroup: string, options: SendOptions): Operation {
+export function sendOperation(
+  { producerGroup, transactionBytesMax }: Writing,
+  options: SendOptions,
+): Operation {
   const id = options.id === undefined ? uuidv7() : idOf(options.id);
   const checked =
     plainSend(options) ??
     parse(SendRequest, { ...withoutTrace(options), id, producerGroup }, 'the send');
-  return written({ op: 'send', producerGroup, ...checked, id }, options.trace);
+  const operation = { op: 'send', producerGroup, ...checked, id } as const;
+  return written(operation, { trace: options.trace, transactionBytesMax });
 }
 
 /**
- * @param messageData of a commit: the data that the prepare left open
- * @throws {EscrowError} INVALID_ID, or the code of the data that are wrong
+ * The commit that brings the data that the prepare left open.
+ *
+ * @throws {EscrowError} INVALID_ID, BODY_TOO_LARGE, or the code of the data that are wrong
  */
-export function verdictOperation(
-  op: 'commit' | 'rollback',
+export function commitWithData(
   given: string,
-  messageData?: MessageDataInput[],
+  messageData: MessageDataInput[],
+  { transactionBytesMax }: Pick<Writing, 'transactionBytesMax'>,
 ): Operation {
   const id = idOf(given);
-  if (messageData !== undefined && messageData.length > 0) {
-    const checked = parse(MessageDataList, messageData, 'messageData');
-    return written({ op, id, messageData: checked }, undefined);
-  }
+  const checked = parse(MessageDataList, messageData, 'messageData');
+  return written({ op: 'commit', id, messageData: checked }, { transactionBytesMax });
+}
+
+/** @throws {EscrowError} INVALID_ID */
+export function verdictOperation(op: 'commit' | 'rollback', given: string): Operation {
+  const id = idOf(given);
   // Nothing in it needs escaping, and each of its characters is one byte.
   const json = `{"op":"${op}","id":"${id}"}`;
   return { op, id, json, bytes: json.length };
@@ -89,19 +111,32 @@ function withoutTrace<T extends { trace?: OperationTrace }>({ trace, ...rest }: 
 
 function written<T extends Pick<Operation, 'op' | 'id'>>(
   operation: T,
-  trace: OperationTrace | undefined,
+  {
+    trace,
+    transactionBytesMax,
+  }: { trace?: OperationTrace | undefined } & Pick<Writing, 'transactionBytesMax'>,
 ): Operation {
   const { op, id } = operation;
   const json = toJson(id, trace === undefined ? operation : { ...operation, trace });
-  return measured({ op, id, json });
+  return measured({ op, id, json }, transactionBytesMax);
 }
 
-function measured({ op, id, json }: Omit<Operation, 'bytes'>): Operation {
+function measured({ op, id, json }: Omit<Operation, 'bytes'>, bytesMax: number): Operation {
   const bytes = Buffer.byteLength(json);
-  if (bytes <= LIMITS.transactionBytesMax) return { op, id, json, bytes };
-  throw new EscrowError(
+  if (bytes <= bytesMax) return { op, id, json, bytes };
+  throw tooLarge(`transaction ${id}`, bytes, { bytesMax });
+}
+
+/** @param what is too large; begins the sentence */
+export function tooLarge(
+  what: string,
+  bytes: number,
+  { bytesMax }: { bytesMax: number },
+): EscrowError {
+  return new EscrowError(
     'BODY_TOO_LARGE',
-    `transaction ${id} is ${bytes} bytes as JSON; at most ${LIMITS.transactionBytesMax} (transactionBytesMax) are allowed`,
+    `${what} is ${bytes} bytes as JSON; at most ${bytesMax} are allowed: transactionBytesMax of the producer, and ESCROW_TRANSACTION_BYTES_MAX of the broker, which must be as large`,
+    { details: { bytesMax } },
   );
 }
 

@@ -1,7 +1,7 @@
 import { inSpan } from '@escrowmq/database';
 import { type MessageInput, OperationTrace, type TransactionAnswer } from '@escrowmq/protocol';
-import type { Logger } from '../logger.js';
-import type { TracedOperation, Tracing } from '../tracing.js';
+import type { ProducerSettings } from '../options.js';
+import type { TracedOperation } from '../tracing.js';
 import { type Operation, withTrace } from './operation-json.js';
 import type { Operations } from './operations.js';
 
@@ -34,7 +34,8 @@ export function traceOperations(
     tracing,
     producerGroup,
     logger,
-  }: { tracing: Tracing | undefined; producerGroup: string; logger: Logger },
+    transactionBytesMax,
+  }: Pick<ProducerSettings, 'tracing' | 'producerGroup' | 'logger' | 'transactionBytesMax'>,
 ): TracedOperations {
   if (tracing === undefined) {
     return {
@@ -59,7 +60,7 @@ export function traceOperations(
     const trace = checked(given);
     if (trace === undefined) return operation;
     try {
-      return withTrace(operation, trace);
+      return withTrace(operation, trace, transactionBytesMax);
     } catch (error) {
       failed(error);
       return operation;

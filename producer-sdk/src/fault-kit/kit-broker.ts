@@ -12,6 +12,7 @@ import {
   PROBLEM_CONTENT_TYPE,
   ProducerGroupRequest,
   parse,
+  parseOuter,
   type TransactionAnswer,
   toProblem,
 } from '@escrowmq/protocol';
@@ -140,7 +141,7 @@ export async function startKitBroker(group: {
   }
 
   async function batch(body: unknown): Promise<Answer | 'lost'> {
-    const { operations } = parse(BatchRequest, body, 'the batch');
+    const { operations } = parseOuter(BatchRequest, body, 'the batch');
     const results: BatchResult[] = [];
     for (const operation of operations) {
       const result = await run(operation);

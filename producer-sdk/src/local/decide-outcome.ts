@@ -1,6 +1,6 @@
 import type { Dialect, Executor, LocalDatabase } from '@escrowmq/database';
 import { Deadline, isAnswered, meaningOf, within } from '@escrowmq/database';
-import type { MessageData } from '@escrowmq/protocol';
+import { fromZodError, type MessageData, MessageDataList } from '@escrowmq/protocol';
 import { backOffMs } from '../back-off.js';
 import { insertBarrier } from './barrier.js';
 import { BARRIER_COLUMNS, BARRIER_SQL, idValue, storedText } from './barrier-sql.js';
@@ -136,7 +136,11 @@ async function decide(row: DecidingRow, question: Question): Promise<Outcome> {
 
 function committed(data: string | undefined): Outcome {
   if (data === undefined) return { decision: 'commit' };
-  return { decision: 'commit', messageData: JSON.parse(data) as MessageData[] };
+  const read = MessageDataList.safeParse(JSON.parse(data));
+  if (read.success) return { decision: 'commit', messageData: read.data };
+  // Of an SDK that did not look before it committed, or written by hand: no broker would take it.
+  const { message } = fromZodError(read.error, 'the data that the local transaction supplied');
+  return { decision: 'unknown', reason: message };
 }
 
 function inSession<T>(

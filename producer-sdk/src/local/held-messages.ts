@@ -2,6 +2,12 @@ import type { Dialect, Executor, LocalDatabase } from '@escrowmq/database';
 import type { EscrowError, MessageData } from '@escrowmq/protocol';
 import type { Outcome } from './decide-outcome.js';
 
+/** Bytes of UTF-8. */
+export interface TransactionSize {
+  readonly bytes: number;
+  readonly bytesMax: number;
+}
+
 /**
  * Where a transaction's messages are while its local transaction runs, and what binds the two: one
  * row that the local transaction writes in the producer's own database.
@@ -33,6 +39,8 @@ export interface HeldMessages {
   drop(): Promise<void>;
   /** The messages whose data the callback must supply, by number. */
   readonly openNumbers: readonly number[];
+  /** What the transaction has as JSON without the data that are left open, and may have with them. */
+  readonly size: TransactionSize;
   /** For a duplicate key at `bind`. */
   alreadyDecided(cause: unknown): EscrowError;
   /** What becomes of them while the outcome is unknown; ends a sentence. */

@@ -6,6 +6,7 @@ import {
   prepareOperation,
   type SendOptions,
   sendOperation,
+  type Writing,
 } from '../client/operation-json.js';
 import { idValue, textValue } from '../local/barrier-sql.js';
 import { type DecidingRow, type Outcome, settleIn } from '../local/decide-outcome.js';
@@ -25,7 +26,7 @@ import { missingOutbox, SETTLE_AGE_MS_MAX } from './outbox-table.js';
  */
 export interface OutboxDeps {
   id: string;
-  producerGroup: string;
+  writing: Writing;
   /** The messages, as for a prepare. */
   prepared: PrepareOptions;
   openNumbers: readonly number[];
@@ -42,7 +43,8 @@ export interface OutboxDeps {
 const HEAD_START_MS = 3_000;
 
 export function outbox(deps: OutboxDeps): HeldMessages {
-  const { id, producerGroup, openNumbers, sender } = deps;
+  const { id, writing, openNumbers, sender } = deps;
+  const { producerGroup } = writing;
   const startedAt = Date.now();
   let operation = storedOperation(deps);
   let { database } = deps;
@@ -50,6 +52,7 @@ export function outbox(deps: OutboxDeps): HeldMessages {
   return {
     id,
     openNumbers,
+    size: { bytes: operation.bytes, bytesMax: writing.transactionBytesMax },
     hold: async () => undefined,
     async bind({ executor, dialect }) {
       await executor.execute(OUTBOX_STATEMENTS[dialect].insert, [
@@ -61,7 +64,7 @@ export function outbox(deps: OutboxDeps): HeldMessages {
       ]);
     },
     async supply({ executor, dialect }, messageData) {
-      operation = completed(producerGroup, operation, messageData);
+      operation = completed(writing, operation, messageData);
       await executor.execute(OUTBOX_STATEMENTS[dialect].complete, [
         operation.bytes,
         textValue(dialect, operation.json),
@@ -119,20 +122,20 @@ const decidingRow = (producerGroup: string): DecidingRow => ({
  * @throws {EscrowError} the code of the field that is wrong, or BODY_TOO_LARGE, before anything was
  *   written
  */
-function storedOperation({ id, producerGroup, prepared, openNumbers }: OutboxDeps): Operation {
+function storedOperation({ id, writing, prepared, openNumbers }: OutboxDeps): Operation {
   // Nobody checks: what is in the outbox is decided.
   const { checkAfterMs, checkContext, ...send } = prepared;
-  if (openNumbers.length === 0) return sendOperation(producerGroup, { ...send, id });
+  if (openNumbers.length === 0) return sendOperation(writing, { ...send, id });
   // A send can't leave data open. As a prepare all the rest of it is checked before the callback
   // runs; what it says in the end is written by `supply`.
-  const { json } = prepareOperation(producerGroup, { ...send, id });
+  const { json } = prepareOperation(writing, { ...send, id });
   const open = JSON.stringify({ ...JSON.parse(json), op: 'send' });
   return { op: 'send', id, json: open, bytes: Buffer.byteLength(open) };
 }
 
 /** @throws {EscrowError} like `storedOperation` */
 function completed(
-  producerGroup: string,
+  writing: Writing,
   { id, json }: Operation,
   messageData: MessageData[],
 ): Operation {
@@ -144,7 +147,7 @@ function completed(
     const { dataAtCommit, ...rest } = message;
     return { ...rest, ...body };
   });
-  return sendOperation(producerGroup, {
+  return sendOperation(writing, {
     id,
     messages: filled,
     ...(businessKeys === undefined ? {} : { businessKeys }),
