@@ -1,5 +1,7 @@
 import { EscrowError, isEscrowError } from '@escrowmq/protocol';
 import type { ChannelModel } from 'amqplib';
+import { type Announced, announcedEphemeral, announcedGroup } from './announce/announced.js';
+import { type Announcer, createAnnouncer } from './announce/announcer.js';
 import { subscribeToBatches } from './batch/consume-batches.js';
 import { parseBatchOptions } from './batch/options.js';
 import type { Consumer, Subscription } from './consumer-api.js';
@@ -19,6 +21,7 @@ import { withinMs } from './within-ms.js';
 /** What all subscriptions share, and the connection behind the publisher; opened by the first. */
 interface Opened {
   shared: Shared;
+  announcer: Announcer;
   consuming: KeptOpen<ChannelModel>;
   publishing: KeptOpen<ChannelModel>;
 }
@@ -53,16 +56,17 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     const publisher = createPublisher(publishing, log);
     const receipts = createReceipts(publisher, log);
     const shared = { connection: consuming, publisher, receipts, log, tracing };
-    return { shared, consuming, publishing };
+    const announcer = createAnnouncer(publishing, log);
+    return { shared, announcer, consuming, publishing };
   }
 
   /** The shared parts, connected. After a failure the next call starts afresh. */
-  async function connected(): Promise<Shared> {
+  async function connected(): Promise<Opened> {
     opened ??= open();
     const mine = opened;
     try {
       await Promise.all([mine.consuming.get(startTimeoutMs), mine.publishing.get(startTimeoutMs)]);
-      return mine.shared;
+      return mine;
     } catch (error) {
       if (closed !== undefined) throw isClosed();
       if (opened === mine && subscriptions.size === 0) {
@@ -74,14 +78,19 @@ export function createConsumer(options: ConsumerOptions): Consumer {
   }
 
   /** Every kind of subscription begins and ends this way. */
-  async function run(start: (shared: Shared) => RunningSubscription): Promise<Subscription> {
+  async function run(
+    announced: Announced,
+    start: (shared: Shared) => RunningSubscription,
+  ): Promise<Subscription> {
     if (closed !== undefined) throw isClosed();
-    const shared = await connected();
+    const { shared, announcer } = await connected();
     if (closed !== undefined) throw isClosed();
     const subscription = start(shared);
     subscriptions.add(subscription);
+    let unannounce = () => {};
     const close = async () => {
       await subscription.close();
+      unannounce();
       subscriptions.delete(subscription);
     };
     try {
@@ -91,6 +100,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
       if (isEscrowError(error)) throw error;
       throw closed === undefined ? unreachable(error, rabbitmq) : isClosed();
     }
+    unannounce = announcer.add(announced);
     return { pause: () => subscription.pause(), resume: () => subscription.resume(), close };
   }
 
@@ -109,7 +119,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     async subscribe(subscribeOptions, handler) {
       const settings = parseSubscribeOptions(subscribeOptions);
       const { ordered } = settings;
-      return run((shared) =>
+      return run(announcedGroup(settings, 'each'), (shared) =>
         ordered === undefined
           ? subscribeToEach(settings, handler, shared)
           : subscribeInOrder({ ...settings, ordered }, handler, shared),
@@ -117,11 +127,15 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     },
     async subscribeBatch(batchOptions, handler) {
       const settings = parseBatchOptions(batchOptions);
-      return run((shared) => subscribeToBatches(settings, handler, shared));
+      return run(announcedGroup(settings.subscribe, 'batch'), (shared) =>
+        subscribeToBatches(settings, handler, shared),
+      );
     },
     async subscribeEphemeral(ephemeralOptions, handler) {
       const settings = parseEphemeralOptions(ephemeralOptions);
-      return run((shared) => subscribeEphemeral(settings, handler, shared));
+      return run(announcedEphemeral(settings), (shared) =>
+        subscribeEphemeral(settings, handler, shared),
+      );
     },
     pause: () => all('pause'),
     resume: () => all('resume'),
@@ -132,8 +146,8 @@ export function createConsumer(options: ConsumerOptions): Consumer {
   };
 }
 
-async function disconnect({ shared, consuming, publishing }: Opened): Promise<void> {
-  await shared.publisher.close();
+async function disconnect({ shared, announcer, consuming, publishing }: Opened): Promise<void> {
+  await Promise.all([announcer.close(), shared.publisher.close()]);
   await Promise.all([consuming.close(), publishing.close()]);
 }
 

@@ -1,5 +1,5 @@
 import { createStderrLog, type StderrLine, tellForeign } from '@escrowmq/database';
-import type { ConsumerEvent, Log } from './events.js';
+import type { ConsumerEvent, Instance, Log } from './events.js';
 
 const WHO = 'escrowmq consumer';
 
@@ -37,6 +37,13 @@ const SAID: Record<Name, Said | undefined> = {
     'work on a message was begun when its handler had ended and it was acknowledged: await it',
   ),
   callbackFailed: error('a callback of yours threw; nothing else came of it'),
+  messageUnasked: warn('a message came whose key was not asked for; its handler gets it'),
+  groupDisagrees: warn('another instance of the group subscribes differently'),
+  groupAgrees: undefined,
+  announcementsRefused: warn(
+    'no right to announce; instances of a group do not hear of each other',
+  ),
+  announcementIgnored: warn('an announcement of another instance can not be read'),
 };
 
 /**
@@ -76,12 +83,16 @@ function createDefaultLog(): Log {
     const { cause, error: thrown, ...fields } = { cause: undefined, error: undefined, ...event };
     const about = 'error' in event ? { thrown: { error: thrown } } : {};
     const why = 'error' in event ? {} : { cause };
-    say({ ...said, kind: kindOf(event), fields: { ...fields, ...why }, ...about });
+    const sides = 'me' in event ? { me: nameOf(event.me), other: nameOf(event.other) } : {};
+    say({ ...said, kind: kindOf(event), fields: { ...fields, ...sides, ...why }, ...about });
   };
 }
+
+const nameOf = ({ host, instance, version }: Instance) => `${host} (${instance}, ${version})`;
 
 function kindOf(event: ConsumerEvent): string {
   const topic = 'topic' in event ? event.topic : '';
   const group = 'group' in event ? event.group : '';
-  return `${event.event} ${topic} ${group}`;
+  const between = 'about' in event ? `${event.about} ${event.other.instance}` : '';
+  return `${event.event} ${topic} ${group} ${between}`;
 }

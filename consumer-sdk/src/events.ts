@@ -46,10 +46,44 @@ export type ConsumerEvent =
    */
   | ({ event: 'lateWork'; call: WorkCall } & OnMessage)
   /** Your own code threw where it decides nothing. What it was called for goes on without it. */
-  | ({ event: 'callbackFailed'; callback: 'abort listener' | 'tracing' } & Caused & OnMessage);
+  | ({ event: 'callbackFailed'; callback: 'abort listener' | 'tracing' } & Caused & OnMessage)
+  /**
+   * A message whose routing key this subscription did not ask for, and how many since the last time
+   * this was said. Its handler gets it. Another instance of the group asks for other keys, or the
+   * key was bound once and is not listed any more.
+   */
+  | ({ event: 'messageUnasked'; routingKey: string; count: number } & OnMessage)
+  /**
+   * Another instance of the group subscribes differently, so that each gets what the other asked
+   * for. Said once for each instance and subject, and again when it changes.
+   */
+  | ({ event: 'groupDisagrees'; mine: string; theirs: string } & BetweenInstances)
+  /** That is over: it agrees now, it has ended, or it has not been heard of for three minutes. */
+  | ({ event: 'groupAgrees'; why: 'agrees' | 'ended' | 'silent' } & BetweenInstances)
+  /** The RabbitMQ user may not announce: instances of a group do not hear of each other. */
+  | ({ event: 'announcementsRefused' } & Caused)
+  /** Announcements that can't be read, and how many since the last time this was said. */
+  | { event: 'announcementIgnored'; cause: string; count: number };
 
 /** What a handler begins for its messages and has to await. */
 export type WorkCall = 'once' | 'latest' | 'onceBatch';
+
+/** Two instances of a group, and what is between them. */
+export interface BetweenInstances {
+  topic: string;
+  group: string;
+  about: 'routingKeys' | 'retryDelaysMs' | 'mode';
+  me: Instance;
+  other: Instance;
+}
+
+/** Who announced itself: one subscription in one process. */
+export interface Instance {
+  host: string;
+  instance: string;
+  /** Of its SDK. */
+  version: string;
+}
 
 /** Which queue of a group; the partition, from 0, where an ordered group has several. */
 export interface OnQueue {

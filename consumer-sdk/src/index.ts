@@ -29,7 +29,14 @@ export type {
   EphemeralOptions,
   GapReason,
 } from './ephemeral/options.js';
-export type { ConnectionName, ConsumerEvent, OnMessage, OnQueue } from './events.js';
+export type {
+  BetweenInstances,
+  ConnectionName,
+  ConsumerEvent,
+  Instance,
+  OnMessage,
+  OnQueue,
+} from './events.js';
 export type { ConsumerOptions, SubscribeOptions } from './options.js';
 export type { OrderedOptions } from './ordered/options.js';
 export type { DeadReason } from './settle/next-step.js';

@@ -2,6 +2,7 @@ import {
   ConsumerGroupName,
   EscrowError,
   type FieldError,
+  LIMITS,
   parse,
   RoutingKey,
   rabbitUrlProblem,
@@ -90,8 +91,6 @@ const RETRY_DELAYS_MS_DEFAULT = [
 ];
 /** A fifth: enough to take the edge off a return, and the delays still mean what they say. */
 const RETRY_JITTER_DEFAULT = 0.2;
-/** Each distinct delay costs a quorum queue. */
-const RETRY_DELAYS_MAX = 32;
 /** A message that waits longer than a day belongs into a schedule and not into a retry queue. */
 const RETRY_DELAY_MS_MAX = 24 * 60 * 60 * 1000;
 export const HANDLER_TIMEOUT_MS_DEFAULT = 60_000;
@@ -102,8 +101,6 @@ const START_TIMEOUT_MS_DEFAULT = 30_000;
 export const DRAIN_TIMEOUT_MS_DEFAULT = 30_000;
 /** A timer of Node holds at most 2^31-1 ms; an hour is long enough for anybody. */
 export const WAIT_MS_MAX = 60 * 60 * 1000;
-/** One `queue.bind` each on every connect. */
-const ROUTING_KEYS_MAX = 100;
 
 /** @throws EscrowError INVALID_CONFIGURATION or UNKNOWN_FIELD; never shows the URL, which holds a password */
 export function parseConsumerOptions(options: ConsumerOptions): ConsumerSettings {
@@ -180,15 +177,22 @@ export function parseSubscribeOptions(
 /** What is wrong with a list of patterns, but for the patterns themselves. */
 export function routingKeyProblems(routingKeys: unknown): FieldError[] {
   const fits =
-    Array.isArray(routingKeys) && routingKeys.length > 0 && routingKeys.length <= ROUTING_KEYS_MAX;
+    Array.isArray(routingKeys) &&
+    routingKeys.length > 0 &&
+    routingKeys.length <= LIMITS.routingKeysPerSubscriptionMax;
   if (fits) return [];
-  return [{ path: 'routingKeys', message: `must be a list of 1 to ${ROUTING_KEYS_MAX} patterns` }];
+  return [
+    {
+      path: 'routingKeys',
+      message: `must be a list of 1 to ${LIMITS.routingKeysPerSubscriptionMax} patterns`,
+    },
+  ];
 }
 
 function retryDelayProblems(retryDelaysMs: unknown): FieldError[] {
   const path = 'retryDelaysMs';
-  if (!Array.isArray(retryDelaysMs) || retryDelaysMs.length > RETRY_DELAYS_MAX) {
-    return [{ path, message: `must be a list of at most ${RETRY_DELAYS_MAX} delays in ms` }];
+  if (!Array.isArray(retryDelaysMs) || retryDelaysMs.length > LIMITS.retryDelaysMax) {
+    return [{ path, message: `must be a list of at most ${LIMITS.retryDelaysMax} delays in ms` }];
   }
   const problems = retryDelaysMs.flatMap((delayMs, index) =>
     integer(`${path}.${index}`, delayMs, { min: 1, max: RETRY_DELAY_MS_MAX }),

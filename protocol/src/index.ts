@@ -1,4 +1,5 @@
 export * from './amqp.js';
+export * from './announcements.js';
 export * from './batch.js';
 export * from './business-keys.js';
 export * from './checks.js';
@@ -19,6 +20,7 @@ export * from './rabbit-handshake.js';
 export * from './rabbit-login.js';
 export * from './rabbit-refusal.js';
 export * from './receipts.js';
+export * from './topic-pattern.js';
 export * from './transactions.js';
 export * from './travelling-data.js';
 export * from './unlike-topic.js';

@@ -50,4 +50,14 @@ export const LIMITS = {
   operatorCharsMax: 100,
   receiptsPerMessageMax: 500,
   causeCharsMax: 500,
+  /** One `queue.bind` each on every connect. */
+  routingKeysPerSubscriptionMax: 100,
+  /** Each distinct delay costs a quorum queue. */
+  retryDelaysMax: 32,
+  /** As many as there are ordering slots. */
+  partitionsMax: 32,
+  /** A queue, its dead letters, and as many retry queues and partitions as there may be. */
+  announcedQueuesMax: 66,
+  /** 100 routing keys and 66 queues of 255 bytes, escaped, and the rest. */
+  announcementBytesMax: 128 * 1024,
 } as const;

@@ -392,3 +392,40 @@ test('a closed consumer refuses to subscribe', async () => {
     code: 'SHUTTING_DOWN',
   });
 });
+
+test('U21: a full retry queue holds up its own group alone, is named, and loses nothing', async () => {
+  const delayMs = 2_000;
+  const retry = retryQueueName(bench.topic, bench.group, delayMs);
+  const other = { topic: bench.topic, group: `${bench.group}-other` };
+  const numbers = [1, 2, 3, 4, 5, 6];
+  const handledAgain = new Set<unknown>();
+  const ofOther: unknown[] = [];
+  await bench.consumer.subscribe({ ...names, retryDelaysMs: [delayMs] }, ({ data, attempts }) => {
+    if (attempts === 0) throw new Error('once more');
+    handledAgain.add(data);
+  });
+  await bench.consumer.subscribe({ ...other, retryDelaysMs: [] }, ({ data }) => ofOther.push(data));
+  const limit = (messages: number) => {
+    const policy = `{"max-length": ${messages}, "overflow": "reject-publish"}`;
+    return rabbitmq.ctl('set_policy', 'full', `^${retry}$`, policy, '--apply-to', 'queues');
+  };
+  await limit(1);
+  for (const data of numbers) await publish(bench.channel, { ...names, data });
+  const { cause } = await bench.event('settlingFailed');
+  expect(cause).toContain(`did not take the message into queue ${retry} (nack)`);
+  await limit(1_000);
+  // What was refused several times waits for up to half a minute before it goes back.
+  const haveAll = () => handledAgain.size === numbers.length;
+  await until('all had their second attempt', haveAll, 90_000);
+  // Copies of the one group were refused, and the other group saw each message once.
+  expect(ofOther.sort()).toEqual(numbers);
+  expect(bench.events.some(({ event }) => event === 'deadLettered')).toBe(false);
+  await bench.consumer.close();
+  for (const queue of [
+    retry,
+    queueName(other.topic, other.group),
+    deadLetterQueueName(other.topic, other.group),
+  ]) {
+    await bench.channel.deleteQueue(queue);
+  }
+});

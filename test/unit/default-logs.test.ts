@@ -46,6 +46,28 @@ describe('N04: nothing that goes wrong is silent', () => {
     expect(said).toEqual([]);
   });
 
+  test('N02: instances that disagree are said one by one, with both sides', () => {
+    const side = (host: string) => ({ host, instance: `of-${host}`, version: '0.2.0' });
+    const log = logTo(undefined);
+    for (const host of ['there', 'elsewhere']) {
+      log({
+        event: 'groupDisagrees',
+        topic: 'user',
+        group: 'index',
+        about: 'routingKeys',
+        mine: 'a.*',
+        theirs: 'b.*',
+        me: side('here'),
+        other: side(host),
+      });
+    }
+    expect(said.map(({ level }) => level)).toEqual(['warn', 'warn']);
+    for (const word of ['a.*', 'b.*', 'here (of-here, 0.2.0)', 'there (of-there, 0.2.0)']) {
+      expect(said[0]?.text).toContain(word);
+    }
+    expect(said[1]?.text).toContain('elsewhere (of-elsewhere, 0.2.0)');
+  });
+
   test('of what repeats there is one line in ten seconds, which says how many there were', () => {
     jest.useFakeTimers();
     const log = createStderrLog('it');

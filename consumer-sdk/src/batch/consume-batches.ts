@@ -70,6 +70,7 @@ function gather(delivery: Delivery, batches: Batches<Item>, context: GroupContex
     return;
   }
   const { envelope, data } = examined;
+  context.asked.look(envelope);
   const hasFailed = envelope.attempts > 0 || envelope.returned;
   const isAlone = hasFailed || deliveryCountOf(original) >= ALONE_AFTER_REDELIVERIES;
   const item = { delivery, envelope, data, isAlone };

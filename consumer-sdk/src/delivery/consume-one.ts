@@ -43,6 +43,7 @@ export function consumeOne(delivery: Delivery, context: ConsumeContext): void {
     return;
   }
   const { envelope, data } = examined;
+  context.asked.look(envelope);
   const { stop, work } = newCall(context.settings, [envelope.id], context.log);
   const message = new ReceivedMessage(original, { envelope, data, group, stop, work });
   callHandler({

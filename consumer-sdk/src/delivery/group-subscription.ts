@@ -5,6 +5,7 @@ import { declareTopology } from '../rabbit/topology.js';
 import type { RetryPolicy } from '../settle/next-step.js';
 import type { SettleContext } from '../settle/settle.js';
 import { retryPolicy } from '../settle/spread.js';
+import { AskedKeys } from './asked-keys.js';
 import type { Delivery } from './delivery.js';
 import { type RunningSubscription, type Shared, startSubscription } from './subscription.js';
 import { TimeLimits } from './time-limits.js';
@@ -14,6 +15,7 @@ export interface GroupContext extends SettleContext {
   settings: SubscribeSettings;
   limits: TimeLimits;
   policy: RetryPolicy;
+  asked: AskedKeys;
 }
 
 /**
@@ -32,6 +34,7 @@ export function subscribeGroup(
     settings,
     limits: new TimeLimits(settings.handlerTimeoutMs),
     policy: retryPolicy(settings),
+    asked: new AskedKeys(settings, log),
     publisher,
     receipts,
     log,

@@ -43,6 +43,7 @@ export async function consumeInOrder(
     return;
   }
   const { envelope, data } = examined;
+  context.asked.look(envelope);
   await tryUntilSettled({ delivery, permit, context }, { envelope, data });
 }
 

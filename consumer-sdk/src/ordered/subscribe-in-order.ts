@@ -1,4 +1,5 @@
 import { isEscrowError, queueName } from '@escrowmq/protocol';
+import { AskedKeys } from '../delivery/asked-keys.js';
 import { type ConsumeContext, consumeOne, type Handler } from '../delivery/consume-one.js';
 import { orderingKeyOf } from '../delivery/message.js';
 import {
@@ -47,6 +48,7 @@ export function subscribeInOrder(
     handler: tracedHandler(handler, shared),
     limits: new TimeLimits(settings.handlerTimeoutMs),
     lanes: new Lanes(new Semaphore(concurrency)),
+    asked: new AskedKeys(settings, shared.log),
   };
   // It declares everything, so the partitions begin when it has begun.
   const withoutKey = startWithoutKey(parts);
@@ -103,6 +105,7 @@ interface Parts {
   handler: Handler<never>;
   limits: TimeLimits;
   lanes: Lanes;
+  asked: AskedKeys;
 }
 
 /** Messages without an ordering key go the usual way, through the group's usual queues. */
@@ -154,10 +157,10 @@ function startPartitions(parts: Parts): RunningSubscription[] {
 }
 
 function contextOf(parts: Parts, closing: AbortSignal): ConsumeContext {
-  const { settings, handler, limits } = parts;
+  const { settings, handler, limits, asked } = parts;
   const { publisher, receipts, log } = parts.shared;
-  const policy = retryPolicy(settings);
-  return { settings, handler, limits, policy, publisher, receipts, log, closing, now: Date.now };
+  const ways = { policy: retryPolicy(settings), publisher, receipts, asked };
+  return { settings, handler, limits, ...ways, log, closing, now: Date.now };
 }
 
 function ofPartition(event: ConsumerEvent, partition: number): ConsumerEvent {

@@ -96,7 +96,7 @@ function confirmed(channel: ConfirmChannel, publication: Publication): Promise<v
     const settle = (error: unknown) => {
       clearTimeout(timer);
       if (error === null || error === undefined) resolve();
-      else reject(error instanceof Error ? error : new Error(String(error)));
+      else reject(isNack(error) ? notTaken(queue, error) : asError(error));
     };
     try {
       const options = { ...properties, persistent: true, mandatory: true };
@@ -107,3 +107,16 @@ function confirmed(channel: ConfirmChannel, publication: Publication): Promise<v
     }
   });
 }
+
+/** What the client library makes of a nack; it has no code. */
+const isNack = (error: unknown) => error instanceof Error && error.message === 'message nacked';
+
+/** Each publication goes to one queue, so a nack speaks of that one alone, and of nobody else's. */
+const notTaken = (queue: string, cause: unknown) =>
+  new Error(
+    `RabbitMQ did not take the message into queue ${queue} (nack): it is full by a length limit, ` +
+      'or has no leader',
+    { cause },
+  );
+
+const asError = (error: unknown) => (error instanceof Error ? error : new Error(String(error)));
