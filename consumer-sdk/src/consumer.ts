@@ -1,4 +1,4 @@
-import { EscrowError, isEscrowError } from '@escrowmq/protocol';
+import { EscrowError, isEscrowError, requireFunction } from '@escrowmq/protocol';
 import type { ChannelModel } from 'amqplib';
 import { type Announced, announcedEphemeral, announcedGroup } from './announce/announced.js';
 import { type Announcer, createAnnouncer } from './announce/announcer.js';
@@ -118,6 +118,7 @@ export function createConsumer(options: ConsumerOptions): Consumer {
   return {
     async subscribe(subscribeOptions, handler) {
       const settings = parseSubscribeOptions(subscribeOptions);
+      requireFunction(handler, 'handler', 'subscribe');
       const { ordered } = settings;
       return run(announcedGroup(settings, 'each'), (shared) =>
         ordered === undefined
@@ -127,12 +128,14 @@ export function createConsumer(options: ConsumerOptions): Consumer {
     },
     async subscribeBatch(batchOptions, handler) {
       const settings = parseBatchOptions(batchOptions);
+      requireFunction(handler, 'handler', 'subscribeBatch');
       return run(announcedGroup(settings.subscribe, 'batch'), (shared) =>
         subscribeToBatches(settings, handler, shared),
       );
     },
     async subscribeEphemeral(ephemeralOptions, handler) {
       const settings = parseEphemeralOptions(ephemeralOptions);
+      requireFunction(handler, 'handler', 'subscribeEphemeral');
       return run(announcedEphemeral(settings), (shared) =>
         subscribeEphemeral(settings, handler, shared),
       );

@@ -1,4 +1,4 @@
-import { attempt, textOfError } from '@escrowmq/protocol';
+import { attempt, optionNames, refuseUnknown, textOfError } from '@escrowmq/protocol';
 import {
   type Attributes,
   type Context,
@@ -21,6 +21,8 @@ export interface OpenTelemetryOptions {
   tracerProvider?: TracerProvider;
 }
 
+const OPEN_TELEMETRY_OPTIONS = optionNames<OpenTelemetryOptions>({ tracerProvider: true });
+
 /**
  * A span of OpenTelemetry around every call of a handler (`escrow process`, kind `CONSUMER`), after
  * the semantic conventions of messaging, and active in whatever the handler calls.
@@ -35,7 +37,9 @@ export interface OpenTelemetryOptions {
  * import { openTelemetry } from '@escrowmq/consumer/opentelemetry';
  * const consumer = createConsumer({ rabbitmq: 'amqp://localhost', tracing: openTelemetry() });
  */
-export function openTelemetry({ tracerProvider }: OpenTelemetryOptions = {}): Tracing {
+export function openTelemetry(options: OpenTelemetryOptions = {}): Tracing {
+  refuseUnknown(options, OPEN_TELEMETRY_OPTIONS, 'openTelemetry');
+  const { tracerProvider } = options;
   const tracer = (tracerProvider ?? trace).getTracer('@escrowmq/consumer');
   return {
     span(messages, handle) {

@@ -1,4 +1,11 @@
-import { attempt, messageIdOf, type OperationTrace, textOfError } from '@escrowmq/protocol';
+import {
+  attempt,
+  messageIdOf,
+  type OperationTrace,
+  optionNames,
+  refuseUnknown,
+  textOfError,
+} from '@escrowmq/protocol';
 import {
   type Attributes,
   isSpanContextValid,
@@ -17,6 +24,8 @@ export interface OpenTelemetryOptions {
   tracerProvider?: TracerProvider;
 }
 
+const OPEN_TELEMETRY_OPTIONS = optionNames<OpenTelemetryOptions>({ tracerProvider: true });
+
 /**
  * Spans of OpenTelemetry for what a producer does, after the semantic conventions of messaging.
  * `escrow prepare` and `escrow send` create messages (kind `PRODUCER`): the messages carry the
@@ -30,7 +39,9 @@ export interface OpenTelemetryOptions {
  * import { openTelemetry } from '@escrowmq/producer/opentelemetry';
  * const producer = createProducer({ brokers, producerGroup: 'accounts', tracing: openTelemetry() });
  */
-export function openTelemetry({ tracerProvider }: OpenTelemetryOptions = {}): Tracing {
+export function openTelemetry(options: OpenTelemetryOptions = {}): Tracing {
+  refuseUnknown(options, OPEN_TELEMETRY_OPTIONS, 'openTelemetry');
+  const { tracerProvider } = options;
   const tracer = (tracerProvider ?? trace).getTracer('@escrowmq/producer');
   return {
     span(operation, work) {

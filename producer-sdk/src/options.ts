@@ -1,4 +1,14 @@
-import { EscrowError, LIMITS, ProducerGroupName, parse, Topic } from '@escrowmq/protocol';
+import {
+  EscrowError,
+  kindOf,
+  LIMITS,
+  optionNames,
+  ProducerGroupName,
+  parse,
+  refuseUnknown,
+  Topic,
+  textOfError,
+} from '@escrowmq/protocol';
 import type { Logger } from './logger.js';
 import { loggerOf } from './logger.js';
 import type { Tracing } from './tracing.js';
@@ -151,11 +161,37 @@ const LIMIT_DEFAULTS: ProducerLimits = {
   closeTimeoutMs: 10_000,
 };
 
-/** @throws {EscrowError} INVALID_CONFIGURATION or INVALID_NAME, naming the option */
+/** Those that say where the broker is and who calls, wherever the SDK calls it. */
+export const CONNECTION_OPTIONS = ['brokers', 'producerGroup', 'apiKey'] as const;
+
+export const PRODUCER_OPTIONS = optionNames<ProducerOptions>({
+  brokers: true,
+  producerGroup: true,
+  apiKey: true,
+  outbox: true,
+  tracing: true,
+  logger: true,
+  prepareTimeoutMs: true,
+  verdictTimeoutMs: true,
+  requestTimeoutMs: true,
+  attemptTimeoutMs: true,
+  transactionBytesMax: true,
+  operationsWaitingMax: true,
+  operationsWaitingBytesMax: true,
+  connectionsPerBrokerMax: true,
+  connectionTimeoutMs: true,
+  transactionTimeoutMs: true,
+  startDeadlineMs: true,
+  settleTimeoutMs: true,
+  closeTimeoutMs: true,
+});
+
+/**
+ * Reads what it knows of the options; which names there may be is said by whoever takes them.
+ *
+ * @throws {EscrowError} INVALID_CONFIGURATION or INVALID_NAME, naming the option
+ */
 export function parseProducerOptions(options: ProducerOptions): ProducerSettings {
-  if (options.brokers.length === 0) {
-    throw new EscrowError('INVALID_CONFIGURATION', 'brokers needs at least one address');
-  }
   const limits = parseLimits(options);
   if (limits.transactionBytesMax > TRANSACTION_BYTES_MAX_MAX) {
     throw new EscrowError(
@@ -165,9 +201,9 @@ export function parseProducerOptions(options: ProducerOptions): ProducerSettings
   }
   return {
     ...limits,
-    brokerOrigins: options.brokers.map(originOf),
+    brokerOrigins: parseBrokers(options.brokers),
     producerGroup: parse(ProducerGroupName, options.producerGroup, 'producerGroup'),
-    apiKey: options.apiKey,
+    apiKey: parseApiKey(options.apiKey),
     isOutboxTopic: parseOutbox(options.outbox),
     tracing: parseTracing(options.tracing),
     logger: loggerOf(options.logger),
@@ -179,6 +215,7 @@ function parseOutbox(outbox: ProducerOptions['outbox'] = false): (topic: string)
   if (!Array.isArray(outbox?.topics)) {
     throw new EscrowError('INVALID_CONFIGURATION', 'outbox must be true, or { topics: [names] }');
   }
+  refuseUnknown(outbox, ['topics'], 'outbox');
   const topics = new Set(outbox.topics.map((topic) => parse(Topic, topic, 'outbox.topics')));
   return (topic) => topics.has(topic);
 }
@@ -207,17 +244,64 @@ export function parseLimit(name: string, value: number): number {
   if (Number.isInteger(value) && value >= 1 && value <= TIMER_MS_MAX) return value;
   throw new EscrowError(
     'INVALID_CONFIGURATION',
-    `${name} is ${value}; it must be a whole number from 1 to ${TIMER_MS_MAX}`,
+    `${name} is ${textOfError(value)}; it must be a whole number from 1 to ${TIMER_MS_MAX}`,
   );
 }
 
-function originOf(address: string): string {
-  const url = URL.canParse(address) ? new URL(address) : undefined;
-  const isPlain = url?.username === '' && url.password === '' && url.pathname === '/';
+function parseBrokers(brokers: unknown): string[] {
+  if (!Array.isArray(brokers)) {
+    throw new EscrowError(
+      'INVALID_CONFIGURATION',
+      `brokers must be a list of addresses, such as ['http://127.0.0.1:7171'], and is ${kindOf(brokers)}`,
+    );
+  }
+  if (brokers.length === 0) {
+    throw new EscrowError('INVALID_CONFIGURATION', 'brokers needs at least one address');
+  }
+  return brokers.map(originOf);
+}
+
+/** Visible ASCII: what a header may carry, and what a broker takes for a key. */
+const API_KEY = /^[\x21-\x7e]+$/;
+
+/** A key that no header can carry would look like a broker that does not answer. */
+function parseApiKey(apiKey: unknown): string | undefined {
+  if (apiKey === undefined) return undefined;
+  if (typeof apiKey === 'string' && API_KEY.test(apiKey)) return apiKey;
+  // What it is stays unsaid: it is a secret.
+  const said = typeof apiKey === 'string' ? oddCharacter(apiKey) : `is ${kindOf(apiKey)}`;
+  throw new EscrowError(
+    'INVALID_CONFIGURATION',
+    `apiKey ${said}: a key is visible ASCII characters only. One that was read from a file often ends with a line break`,
+  );
+}
+
+function oddCharacter(apiKey: string): string {
+  if (apiKey === '') return 'is empty';
+  const at = apiKey.search(/[^\x21-\x7e]/);
+  const code = (apiKey.codePointAt(at) ?? 0).toString(16).toUpperCase().padStart(4, '0');
+  const place = at === apiKey.length - 1 ? 'at its end' : `at place ${at + 1} of ${apiKey.length}`;
+  return `has the character U+${code} ${place}, which it can not have`;
+}
+
+function originOf(address: unknown): string {
+  if (typeof address === 'string' && address !== address.trim()) {
+    throw new EscrowError(
+      'INVALID_CONFIGURATION',
+      'brokers has an address with white space or a line break at its start or end',
+    );
+  }
+  const url = typeof address === 'string' && URL.canParse(address) ? new URL(address) : undefined;
+  const isPlain =
+    url?.username === '' &&
+    url.password === '' &&
+    url.pathname === '/' &&
+    url.search === '' &&
+    url.hash === '';
   if (isPlain && (url.protocol === 'http:' || url.protocol === 'https:')) return url.origin;
   // The address is not repeated here: a refused one may hold a password.
   throw new EscrowError(
     'INVALID_CONFIGURATION',
-    'brokers has an address that is not http(s)://host:port without user, password or path',
+    'brokers has an address that is not http(s)://host:port without user, password, path or query',
   );
 }

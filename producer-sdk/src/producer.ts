@@ -6,15 +6,21 @@ import {
   BusinessKeyAnswer,
   CancelAnswer,
   CancelRequest,
+  EscrowError,
+  kindOf,
   LIMITS,
   type MessageDataInput,
   type MessageInput,
   maySettle,
   mayStillSettle,
+  optionNames,
   ProducerGroupAnswer,
   ProducerGroupRequest,
   parse,
+  refuseUnknown,
+  requireFunction,
   TransactionView,
+  textOfError,
 } from '@escrowmq/protocol';
 import { uuidv7 } from 'uuidv7';
 import { writeCheckContext } from './checks/check-context.js';
@@ -26,6 +32,7 @@ import {
   type Operation,
   type PrepareOptions,
   prepareOperation,
+  type SendOptions,
   sendOperation,
   verdictOperation,
 } from './client/operation-json.js';
@@ -36,7 +43,7 @@ import { type EnlistedTransaction, enlistIn } from './local/enlist.js';
 import { escrow } from './local/escrow.js';
 import type { HeldMessages } from './local/held-messages.js';
 import { type LocalWork, runTransaction, type TransactionResult } from './local/transaction.js';
-import { type ProducerOptions, parseProducerOptions } from './options.js';
+import { PRODUCER_OPTIONS, type ProducerOptions, parseProducerOptions } from './options.js';
 import { outbox } from './outbox/outbox.js';
 import { linkOutbox } from './outbox/outbox-link.js';
 import { createOutboxSender } from './outbox/outbox-sender.js';
@@ -50,6 +57,7 @@ import type { Producer, TransactionOptions } from './producer-api.js';
  * const producer = createProducer({ brokers: ['http://127.0.0.1:7171'], producerGroup: 'accounts' });
  */
 export function createProducer(options: ProducerOptions): Producer {
+  refuseUnknown(options, PRODUCER_OPTIONS, 'createProducer');
   const settings = parseProducerOptions(options);
   const { producerGroup, prepareTimeoutMs, verdictTimeoutMs, requestTimeoutMs, logger } = settings;
   const http = createBrokerHttp(settings);
@@ -186,12 +194,21 @@ export function createProducer(options: ProducerOptions): Producer {
   }
 
   const producer: Producer = {
-    prepare: (request) => start(() => prepare(prepareOperation(settings, request), request)),
-    commit: (id, options = {}) => start(() => verdict(commitOperation(id, options.messageData))),
+    prepare: (request) =>
+      start(() => {
+        refuseUnknown(request, PREPARE_OPTIONS, 'prepare');
+        return prepare(prepareOperation(settings, request), request);
+      }),
+    commit: (id, options = {}) =>
+      start(async () => {
+        refuseUnknown(options, ['messageData'], 'commit');
+        return verdict(commitOperation(id, options.messageData));
+      }),
     rollback: (id) => start(() => verdict(verdictOperation('rollback', id))),
     cancel: (id, options) =>
-      start(async () =>
-        http.call(
+      start(async () => {
+        refuseUnknown(options, Object.keys(CancelRequest.shape), 'cancel');
+        return http.call(
           {
             method: 'POST',
             path: `/v1/transactions/${idOf(id)}/cancel`,
@@ -199,19 +216,23 @@ export function createProducer(options: ProducerOptions): Producer {
             read: (value) => CancelAnswer.parse(value),
           },
           requestTimeoutMs,
-        ),
-      ),
-    query: (id, { waitMs = 0 } = {}) => start(async () => query(id, waitMs)),
+        );
+      }),
+    query: (id, options = {}) => start(async () => query(id, waitMsOf(options, 'query') ?? 0)),
     send: (request) =>
       start(() => {
+        refuseUnknown(request, SEND_OPTIONS, 'send');
         const { messages, trace } = request;
         const operation = sendOperation(settings, request);
         return traced.run(operation, { timeoutMs: requestTimeoutMs, messages, trace });
       }),
-    waitForBusinessKey: (key, { waitMs = LIMITS.waitMsMax } = {}) =>
-      start(async () => waitForBusinessKey(key, waitMs)),
+    waitForBusinessKey: (key, options = {}) =>
+      start(async () =>
+        waitForBusinessKey(key, waitMsOf(options, 'waitForBusinessKey') ?? LIMITS.waitMsMax),
+      ),
     registerGroup: (request) =>
       start(async () => {
+        refuseUnknown(request, Object.keys(ProducerGroupRequest.shape), 'registerGroup');
         const parsed = parse(ProducerGroupRequest, request, 'the producer group');
         return http.call(
           {
@@ -231,11 +252,16 @@ export function createProducer(options: ProducerOptions): Producer {
       options: TransactionOptions = {},
     ) =>
       start(async () => {
+        refuseUnknown(options, TRANSACTION_OPTIONS, 'transaction');
+        requireFunction(callback, 'callback', 'transaction');
         const found = databaseOf(database) as LocalDatabase<Tx>;
         return transaction(found, prepareOptions(messages, options), callback, options);
       }),
     enlist: (given, messages, options = {}) =>
-      start(async () => enlist(transactionOf(given), prepareOptions(messages, options), options)),
+      start(async () => {
+        refuseUnknown(options, TRANSACTION_OPTIONS, 'enlist');
+        return enlist(transactionOf(given), prepareOptions(messages, options), options);
+      }),
     async close() {
       if (isClosed) return;
       isClosed = true;
@@ -255,10 +281,45 @@ export function createProducer(options: ProducerOptions): Producer {
   return producer;
 }
 
+const SEND_OPTIONS = optionNames<SendOptions>({
+  id: true,
+  businessKeys: true,
+  expects: true,
+  messages: true,
+  trace: true,
+});
+
+const PREPARE_OPTIONS = [...SEND_OPTIONS, 'checkAfterMs', 'checkContext'];
+
+const TRANSACTION_OPTIONS = optionNames<TransactionOptions>({
+  businessKeys: true,
+  expects: true,
+  checkAfterMs: true,
+  database: true,
+  trace: true,
+  commitInBackground: true,
+});
+
+function waitMsOf(options: { waitMs?: number }, where: string): number | undefined {
+  refuseUnknown(options, ['waitMs'], where);
+  const { waitMs } = options;
+  if (waitMs === undefined || (typeof waitMs === 'number' && waitMs >= 0)) return waitMs;
+  throw new EscrowError(
+    'INVALID_REQUEST',
+    `waitMs of ${where} is a number of milliseconds from 0 on, not ${textOfError(waitMs)}`,
+  );
+}
+
 function prepareOptions(
   messages: MessageInput | MessageInput[],
   { database, commitInBackground, ...rest }: TransactionOptions,
 ): PrepareOptions {
+  if (typeof messages !== 'object' || messages === null) {
+    throw new EscrowError(
+      'INVALID_REQUEST',
+      `a message, or a list of messages, stands before the callback; ${kindOf(messages)} is none`,
+    );
+  }
   return { ...rest, messages: [messages].flat() };
 }
 

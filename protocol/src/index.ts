@@ -12,6 +12,7 @@ export * from './messages.js';
 export * from './names.js';
 export * from './older-callers.js';
 export * from './open-words.js';
+export * from './options.js';
 export * from './ordering.js';
 export * from './plain-requests.js';
 export * from './problem.js';

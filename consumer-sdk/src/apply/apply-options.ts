@@ -1,6 +1,17 @@
 import type { TransactionLimits } from '@escrowmq/database';
-import { ConsumerGroupName, EscrowError, parse, parseMessageId } from '@escrowmq/protocol';
+import {
+  ConsumerGroupName,
+  EscrowError,
+  kindOf,
+  optionNames,
+  parse,
+  parseMessageId,
+  refuseUnknown,
+  requireFunction,
+  textOfError,
+} from '@escrowmq/protocol';
 import type { Message } from '../delivery/message.js';
+import type { WorkCall } from '../events.js';
 import type { DuplicateFront } from './duplicate-front.js';
 
 /** What `once` and `latest` need of a message, so that a test or a replay can call them without one. */
@@ -22,8 +33,23 @@ const COMMIT_TIMEOUT_MS_DEFAULT = 10_000;
 /** A timer of Node holds at most this much; more would fire at once. */
 const TIMEOUT_MS_MAX = 2 ** 31 - 1;
 
-/** @throws {EscrowError} INVALID_CONFIGURATION */
-export function limitsOf(options: ApplyOptions): TransactionLimits {
+const APPLY_OPTIONS = optionNames<ApplyOptions>({
+  front: true,
+  connectionTimeoutMs: true,
+  commitTimeoutMs: true,
+});
+
+/**
+ * @param where takes them, and what else it takes
+ * @throws {EscrowError} INVALID_CONFIGURATION or UNKNOWN_FIELD
+ */
+export function limitsOf(
+  options: ApplyOptions,
+  where: WorkCall,
+  others: readonly string[] = [],
+): TransactionLimits {
+  refuseUnknown(options, [...others, ...APPLY_OPTIONS], where);
+  checkFront(options.front, where);
   const {
     connectionTimeoutMs = CONNECTION_TIMEOUT_MS_DEFAULT,
     commitTimeoutMs = COMMIT_TIMEOUT_MS_DEFAULT,
@@ -33,16 +59,30 @@ export function limitsOf(options: ApplyOptions): TransactionLimits {
   return { connectionTimeoutMs, commitTimeoutMs };
 }
 
+function checkFront(front: DuplicateFront | undefined, where: WorkCall): void {
+  if (front === undefined) return;
+  for (const name of ['isApplied', 'noteApplied', 'newest', 'noteNewest'] as const) {
+    requireFunction(front?.[name], `front.${name}`, where);
+  }
+}
+
 function checkTimeout(name: string, value: number): void {
   if (Number.isInteger(value) && value >= 1 && value <= TIMEOUT_MS_MAX) return;
   throw new EscrowError(
     'INVALID_CONFIGURATION',
-    `${name} must be a whole number of ms from 1 to ${TIMEOUT_MS_MAX}, got ${value}`,
+    `${name} must be a whole number of ms from 1 to ${TIMEOUT_MS_MAX}, got ${textOfError(value)}`,
   );
 }
 
-/** @throws {EscrowError} INVALID_NAME or INVALID_ID, before anything is touched */
-export function checkMessage({ id, group }: OnceMessage): void {
+/** @throws {EscrowError} INVALID_REQUEST, INVALID_NAME or INVALID_ID, before anything is touched */
+export function checkMessage(message: OnceMessage, where: WorkCall): void {
+  if (typeof message !== 'object' || message === null) {
+    throw new EscrowError(
+      'INVALID_REQUEST',
+      `${where} takes the message that a handler got, or { id, group }, and was given ${kindOf(message)}`,
+    );
+  }
+  const { id, group } = message;
   parse(ConsumerGroupName, group, 'message.group');
   if (parseMessageId(id) === undefined) {
     throw new EscrowError('INVALID_ID', 'message.id is not <transaction id>-<number>');

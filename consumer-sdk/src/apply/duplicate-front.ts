@@ -1,4 +1,4 @@
-import { EscrowError } from '@escrowmq/protocol';
+import { attempt, EscrowError, optionNames, refuseUnknown } from '@escrowmq/protocol';
 import type { OnceMessage } from './apply-options.js';
 
 /**
@@ -18,6 +18,23 @@ export interface DuplicateFront {
   newest(database: object, object: ObjectOfGroup): Stored | undefined;
   noteNewest(database: object, object: ObjectOfGroup, stored: Stored): void;
 }
+
+/*
+ * A front may be a user's own. One that fails knows nothing and is asked about nothing more: after COMMIT
+ * its error would make a failure of work that is durable.
+ */
+
+export const isKnown = (
+  front: DuplicateFront | undefined,
+  database: object,
+  message: OnceMessage,
+): boolean => attempt(() => front?.isApplied(database, message) === true, false);
+
+export const note = (
+  front: DuplicateFront | undefined,
+  database: object,
+  message: OnceMessage,
+): void => attempt(() => front?.noteApplied(database, message), undefined);
 
 export interface ObjectOfGroup {
   group: string;
@@ -39,6 +56,8 @@ const SIZE_DEFAULT = 10_000;
 /** About 200 MB; a Map holds sixteen times as many. */
 const SIZE_MAX = 1_000_000;
 
+const FRONT_OPTIONS = optionNames<DuplicateFrontOptions>({ sizeMax: true });
+
 /**
  * Makes a front for `once` and `latest`, to be passed to every call of a process. It forgets what was
  * asked for longest ago. Messages applied in one database say nothing about another.
@@ -49,6 +68,7 @@ const SIZE_MAX = 1_000_000;
  * await once(database, message, work, { front });
  */
 export function createDuplicateFront(options: DuplicateFrontOptions = {}): DuplicateFront {
+  refuseUnknown(options, FRONT_OPTIONS, 'createDuplicateFront');
   const { sizeMax = SIZE_DEFAULT } = options;
   if (!Number.isInteger(sizeMax) || sizeMax < 1 || sizeMax > SIZE_MAX) {
     throw new EscrowError(

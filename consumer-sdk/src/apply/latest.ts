@@ -7,7 +7,7 @@ import type {
   Mysql2Transaction,
 } from '@escrowmq/database';
 import { databaseOf, LostRace, runClaimed } from '@escrowmq/database';
-import { EscrowError } from '@escrowmq/protocol';
+import { attempt, EscrowError, requireFunction, textOfError } from '@escrowmq/protocol';
 import { type ApplyOptions, checkMessage, limitsOf, type OnceMessage } from './apply-options.js';
 import { begin } from './begin.js';
 import { endedInside } from './ended-inside.js';
@@ -87,15 +87,16 @@ async function apply<Tx>(
   work: (tx: Tx) => Promise<unknown>,
   { options, signal: ofHandler }: { options: LatestOptions; signal: AbortSignal | undefined },
 ): Promise<LatestResult> {
-  const limits = limitsOf(options);
-  checkMessage(message);
+  const limits = limitsOf(options, 'latest', ['key', 'at']);
+  checkMessage(message, 'latest');
+  requireFunction(work, 'work', 'latest');
   const { key, at, front } = options;
   checkKey(key);
   checkTime(at);
   const database = databaseOf(given) as LocalDatabase<Tx>;
   const { id, group, signal = ofHandler } = message;
   const object = { group, key };
-  const known = front?.newest(database, object);
+  const known = attempt(() => front?.newest(database, object), undefined);
   // What is stored only ever grows.
   if (known !== undefined && known.at >= at) {
     return known.messageId === id ? 'duplicate' : 'outdated';
@@ -113,7 +114,9 @@ async function apply<Tx>(
     missingTable: missingLatestTable,
     work,
   });
-  if (skipped === undefined) front?.noteNewest(database, object, { at, messageId: id });
+  if (skipped === undefined) {
+    attempt(() => front?.noteNewest(database, object, { at, messageId: id }), undefined);
+  }
   return skipped ?? 'applied';
 }
 
@@ -159,7 +162,7 @@ function checkKey(key: unknown): void {
 /** @throws {EscrowError} INVALID_REQUEST */
 function checkTime(at: unknown): void {
   if (!Number.isSafeInteger(at)) {
-    throw invalid(`at must be a whole number up to 2^53-1, got ${String(at)}`);
+    throw invalid(`at must be a whole number up to 2^53-1, got ${textOfError(at)}`);
   }
 }
 

@@ -6,7 +6,7 @@ import type {
   Mysql2Transaction,
 } from '@escrowmq/database';
 import { databaseOf, LostRace, meaningOf, runClaimed } from '@escrowmq/database';
-import { EscrowError } from '@escrowmq/protocol';
+import { EscrowError, kindOf, requireFunction } from '@escrowmq/protocol';
 import { type ApplyOptions, checkMessage, limitsOf, type OnceMessage } from './apply-options.js';
 import { begin } from './begin.js';
 import {
@@ -16,6 +16,7 @@ import {
   missingConsumedTable,
   selectConsumedSql,
 } from './consumed-table.js';
+import { isKnown, note } from './duplicate-front.js';
 import { endedInside } from './ended-inside.js';
 import { isConsumed } from './once.js';
 
@@ -71,13 +72,14 @@ async function apply<Tx, M extends OnceMessage>(
   work: (tx: Tx, fresh: M[]) => Promise<unknown>,
   { options, signal: ofHandler }: { options: ApplyOptions; signal: AbortSignal | undefined },
 ): Promise<BatchResult> {
-  const limits = limitsOf(options);
+  const limits = limitsOf(options, 'onceBatch');
+  requireFunction(work, 'work', 'onceBatch');
   const group = checkBatch(messages);
   const database = databaseOf(given) as LocalDatabase<Tx>;
   const { front } = options;
   const candidates = new Map<string, M>();
   for (const message of messages) {
-    if (front?.isApplied(database, message) || candidates.has(message.id)) continue;
+    if (isKnown(front, database, message) || candidates.has(message.id)) continue;
     candidates.set(message.id, message);
   }
   const batch: Batch<M> = {
@@ -101,7 +103,7 @@ async function apply<Tx, M extends OnceMessage>(
     });
     if (skipped !== undefined) batch.fresh = [];
   }
-  for (const message of messages) front?.noteApplied(database, message);
+  for (const message of messages) note(front, database, message);
   return resultOf(messages, batch.fresh);
 }
 
@@ -169,23 +171,27 @@ async function idsThere(
 
 /** @throws {EscrowError} INVALID_REQUEST, INVALID_ID or INVALID_NAME */
 function checkBatch(messages: readonly OnceMessage[]): string {
-  const [first] = messages;
-  if (first === undefined) return '';
+  if (!Array.isArray(messages)) {
+    const given = kindOf(messages);
+    throw new EscrowError('INVALID_REQUEST', `onceBatch takes a list of messages, not ${given}`);
+  }
   if (messages.length > BATCH_MAX) {
     throw new EscrowError(
       'INVALID_REQUEST',
       `a batch holds up to ${BATCH_MAX} messages, got ${messages.length}`,
     );
   }
-  for (const message of messages) {
-    checkMessage(message);
-    if (message.group === first.group) continue;
+  let group: string | undefined;
+  for (const message of messages as readonly OnceMessage[]) {
+    checkMessage(message, 'onceBatch');
+    group ??= message.group;
+    if (message.group === group) continue;
     throw new EscrowError(
       'INVALID_REQUEST',
-      `a batch is of one consumer group: message ${message.id} is of ${message.group}, and the first of ${first.group}`,
+      `a batch is of one consumer group: message ${message.id} is of ${message.group}, and the first of ${group}`,
     );
   }
-  return first.group;
+  return group ?? '';
 }
 
 function signalOf(messages: readonly OnceMessage[]): AbortSignal | undefined {

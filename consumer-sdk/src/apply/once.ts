@@ -6,6 +6,7 @@ import type {
   Mysql2Transaction,
 } from '@escrowmq/database';
 import { databaseOf, meaningOf, runClaimed } from '@escrowmq/database';
+import { requireFunction } from '@escrowmq/protocol';
 import { type ApplyOptions, checkMessage, limitsOf, type OnceMessage } from './apply-options.js';
 import { begin } from './begin.js';
 import {
@@ -14,6 +15,7 @@ import {
   lockConsumedSql,
   missingConsumedTable,
 } from './consumed-table.js';
+import { isKnown, note } from './duplicate-front.js';
 import { endedInside } from './ended-inside.js';
 
 /**
@@ -69,11 +71,12 @@ async function apply<Tx>(
   work: (tx: Tx) => Promise<unknown>,
   { options, signal: ofHandler }: { options: ApplyOptions; signal: AbortSignal | undefined },
 ): Promise<'applied' | 'duplicate'> {
-  const limits = limitsOf(options);
-  checkMessage(message);
+  const limits = limitsOf(options, 'once');
+  checkMessage(message, 'once');
+  requireFunction(work, 'work', 'once');
   const database = databaseOf(given) as LocalDatabase<Tx>;
   const { front } = options;
-  if (front?.isApplied(database, message)) return 'duplicate';
+  if (isKnown(front, database, message)) return 'duplicate';
   const { id, group, signal = ofHandler } = message;
   const what = `message ${id}`;
   const skipped = await runClaimed<Tx, 'duplicate'>({
@@ -88,7 +91,7 @@ async function apply<Tx>(
     work,
   });
   // Either this COMMIT was answered, or that of the row that refused ours.
-  front?.noteApplied(database, message);
+  note(front, database, message);
   return skipped ?? 'applied';
 }
 

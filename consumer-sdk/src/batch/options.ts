@@ -1,3 +1,4 @@
+import { optionNames, refuseUnknown } from '@escrowmq/protocol';
 import type { Message } from '../delivery/message.js';
 import {
   HANDLER_TIMEOUT_MS_MAX,
@@ -54,8 +55,22 @@ const BATCH_MAX_MAX = 1_000;
 /** Whoever waits longer for company wants a scheduled job. */
 const BATCH_WAIT_MS_MAX = 60_000;
 
+const BATCH_SUBSCRIBE_OPTIONS = optionNames<BatchOptions>({
+  topic: true,
+  group: true,
+  routingKeys: true,
+  concurrency: true,
+  retryDelaysMs: true,
+  retryJitter: true,
+  handlerTimeoutMs: true,
+  drainTimeoutMs: true,
+  batchMax: true,
+  batchWaitMs: true,
+});
+
 /** @throws EscrowError INVALID_NAME, INVALID_CONFIGURATION or UNKNOWN_FIELD */
 export function parseBatchOptions(options: BatchOptions): BatchSettings {
+  refuseUnknown(options, BATCH_SUBSCRIBE_OPTIONS, 'subscribeBatch');
   const { batchMax = BATCH_MAX_DEFAULT, batchWaitMs = 0, ...others } = options;
   refuse(
     [

@@ -1,4 +1,11 @@
-import { type FieldError, parse, RoutingKey, Topic } from '@escrowmq/protocol';
+import {
+  type FieldError,
+  optionNames,
+  parse,
+  RoutingKey,
+  refuseUnknown,
+  Topic,
+} from '@escrowmq/protocol';
 import type { Message } from '../delivery/message.js';
 import {
   DRAIN_TIMEOUT_MS_DEFAULT,
@@ -6,7 +13,6 @@ import {
   HANDLER_TIMEOUT_MS_MAX,
   integer,
   refuse,
-  refuseUnknown,
   routingKeyProblems,
   WAIT_MS_MAX,
 } from '../options.js';
@@ -59,19 +65,19 @@ const QUEUE_BYTES_MAX_DEFAULT = 64 * 1024 * 1024;
 const QUEUE_BYTES_MAX_MIN = 1024 * 1024;
 const QUEUE_BYTES_MAX_MAX = 4 * 1024 * 1024 * 1024;
 
-const FIELDS = [
-  'topic',
-  'routingKeys',
-  'onGap',
-  'queueMessagesMax',
-  'queueBytesMax',
-  'handlerTimeoutMs',
-  'drainTimeoutMs',
-];
+const EPHEMERAL_OPTIONS = optionNames<EphemeralOptions>({
+  topic: true,
+  routingKeys: true,
+  onGap: true,
+  queueMessagesMax: true,
+  queueBytesMax: true,
+  handlerTimeoutMs: true,
+  drainTimeoutMs: true,
+});
 
 /** @throws EscrowError INVALID_NAME, INVALID_CONFIGURATION or UNKNOWN_FIELD */
 export function parseEphemeralOptions(options: EphemeralOptions): EphemeralSettings {
-  refuseUnknown(options, FIELDS, 'subscribeEphemeral');
+  refuseUnknown(options, EPHEMERAL_OPTIONS, 'subscribeEphemeral');
   const {
     onGap,
     routingKeys = ['#'],

@@ -3,6 +3,7 @@ import type { LocalDatabase, LocalTransaction, TransactionLimits } from '../data
 import { within } from '../deadline.js';
 import { isAnswered, servesNobody } from '../server-errors.js';
 import { noConnection, unavailable } from '../unavailable.js';
+import { foreign } from './layer-misuse.js';
 import { mysql2Executor, run, statusOf } from './mysql2-executor.js';
 import { acquire, type Lease } from './mysql2-lease.js';
 import type {
@@ -33,6 +34,9 @@ export function fromMysql2(connection: Mysql2Queryable): LocalTransaction;
 export function fromMysql2<C extends Mysql2Connection>(
   given: Mysql2Pool<C> | Mysql2Queryable,
 ): LocalDatabase<Mysql2Transaction<C>> | LocalTransaction {
+  if ((typeof given !== 'object' && typeof given !== 'function') || given === null) {
+    throw foreign('fromMysql2', 'a pool or a connection of mysql2/promise', given);
+  }
   // Only the callback API has a `promise` to get to the other.
   if ('promise' in given) {
     throw new EscrowError(

@@ -3,6 +3,7 @@ import {
   type ErrorCode,
   EscrowError,
   isEscrowError,
+  optionNames,
   PROBLEM_CONTENT_TYPE,
   ProducerGroupName,
   parse,
@@ -48,6 +49,11 @@ export interface CallbackOptions {
   /** Refuses calls for any other group. @default any group whose secret it is */
   producerGroup?: string;
 }
+
+export const CALLBACK_OPTIONS = optionNames<CallbackOptions>({
+  signingSecret: true,
+  producerGroup: true,
+});
 
 export interface CallbackResponse {
   status: number;

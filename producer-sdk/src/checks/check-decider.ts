@@ -1,6 +1,6 @@
 import type { LocalDatabase } from '@escrowmq/database';
 import { type DatabaseInput, Deadline, databaseOf, within } from '@escrowmq/database';
-import { type CheckAnswer, type CheckRequest, EscrowError } from '@escrowmq/protocol';
+import { type CheckAnswer, type CheckRequest, EscrowError, optionNames } from '@escrowmq/protocol';
 import {
   BARRIER_RETENTION_MS,
   BARRIER_RETENTION_SLACK_MS,
@@ -53,6 +53,15 @@ export type Prepared = Pick<CheckRequest, 'id' | 'checkContext' | 'preparedAt'>;
 export type Located =
   | { kind: 'here'; database: LocalDatabase<unknown> }
   | { kind: 'nowhere'; reason: string; cause?: unknown };
+
+/** Wherever checks are decided. */
+export const DECISION_OPTIONS = optionNames<CheckDecisionOptions>({
+  database: true,
+  databases: true,
+  barrierRetentionMs: true,
+  answerTimeoutMs: true,
+  logger: true,
+});
 
 const ANSWER_TIMEOUT_MS = 2_500;
 

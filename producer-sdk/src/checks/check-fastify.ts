@@ -5,6 +5,7 @@ import {
   answerMounted,
   type CallbackMount,
   type CheckMountOptions,
+  OF_FASTIFY,
   parseMount,
   readStream,
 } from './check-mount.js';
@@ -59,7 +60,11 @@ export async function fastifyCheckPlugin(
   scope: FastifyScope,
   options: FastifyCheckOptions,
 ): Promise<void> {
-  servePath(scope, parseMount(CHECK, options.check, options), options.path ?? PATH);
+  const mount = parseMount(CHECK, options?.check, options, {
+    where: 'fastifyCheckPlugin',
+    others: ['check', 'path', ...OF_FASTIFY],
+  });
+  servePath(scope, mount, options.path ?? PATH);
 }
 
 export function servePath(scope: FastifyScope, mount: CallbackMount, path: string): void {

@@ -28,7 +28,7 @@ export function fetchCheckHandler(
   check: CheckHandler,
   options: CheckMountOptions = {},
 ): (request: Request) => Promise<Response> {
-  return fetchListener(parseMount(CHECK, check, options));
+  return fetchListener(parseMount(CHECK, check, options, { where: 'fetchCheckHandler' }));
 }
 
 export function fetchListener(mount: CallbackMount): (request: Request) => Promise<Response> {

@@ -1,12 +1,17 @@
-import { CheckRequest } from '@escrowmq/protocol';
+import { CheckRequest, refuseUnknown } from '@escrowmq/protocol';
 import {
+  CALLBACK_OPTIONS,
   type CallbackHandler,
   type CallbackOptions,
   type CallbackResponse,
   CHECK,
   createCallbackHandler,
 } from './callback-handler.js';
-import { type CheckDecisionOptions, createCheckDecider } from './check-decider.js';
+import {
+  type CheckDecisionOptions,
+  createCheckDecider,
+  DECISION_OPTIONS,
+} from './check-decider.js';
 
 /**
  * Answers the broker's checks: verifies the signature and decides. It answers 200 only with a
@@ -25,6 +30,7 @@ export type CheckHandler = CallbackHandler;
  * http.createServer(nodeCheckListener(check)).listen(8080);
  */
 export function createCheckHandler(options: CheckHandlerOptions): CheckHandler {
+  refuseUnknown(options, [...CALLBACK_OPTIONS, ...DECISION_OPTIONS], 'createCheckHandler');
   const { decide, answerTimeoutMs, logger } = createCheckDecider(options);
   return createCallbackHandler(options, {
     kind: CHECK,

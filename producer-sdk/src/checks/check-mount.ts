@@ -1,6 +1,12 @@
 import type { IncomingMessage } from 'node:http';
 import { within } from '@escrowmq/database';
-import { EscrowError, isEscrowError } from '@escrowmq/protocol';
+import {
+  EscrowError,
+  isEscrowError,
+  optionNames,
+  refuseUnknown,
+  requireFunction,
+} from '@escrowmq/protocol';
 import { type Logger, loggerOf } from '../logger.js';
 import { parseLimit } from '../options.js';
 import {
@@ -33,14 +39,25 @@ export interface CallbackMount {
   logger: Logger;
 }
 
+const MOUNT_OPTIONS = optionNames<CheckMountOptions>({ bodyTimeoutMs: true, logger: true });
+
+/** What Fastify itself is told with `register`, and passes on. */
+export const OF_FASTIFY = ['prefix', 'logLevel', 'logSerializers'] as const;
+
 const BODY_TIMEOUT_MS = 2_000;
 
-/** @throws {EscrowError} INVALID_CONFIGURATION */
+/**
+ * @param where takes the options, for the error, and what else it takes
+ * @throws {EscrowError} INVALID_CONFIGURATION, UNKNOWN_FIELD
+ */
 export function parseMount(
   kind: CallbackKind,
   handler: CallbackHandler,
   options: CheckMountOptions,
+  { where, others = [] }: { where: string; others?: readonly string[] },
 ): CallbackMount {
+  requireFunction(handler, `${kind.name} handler`, where);
+  refuseUnknown(options, [...MOUNT_OPTIONS, ...others], where);
   return {
     kind,
     handler,

@@ -28,7 +28,7 @@ export function nodeCheckListener(
   check: CheckHandler,
   options: CheckMountOptions = {},
 ): NodeCheckListener {
-  return nodeListener(parseMount(CHECK, check, options));
+  return nodeListener(parseMount(CHECK, check, options, { where: 'nodeCheckListener' }));
 }
 
 /**
@@ -45,7 +45,7 @@ export function expressCheckHandler(
   check: CheckHandler,
   options: CheckMountOptions = {},
 ): NodeCheckListener {
-  return nodeListener(parseMount(CHECK, check, options));
+  return nodeListener(parseMount(CHECK, check, options, { where: 'expressCheckHandler' }));
 }
 
 /**
@@ -64,7 +64,7 @@ export function nestCheckMiddleware(
   check: CheckHandler,
   options: CheckMountOptions = {},
 ): NodeCheckListener {
-  return nodeListener(parseMount(CHECK, check, options));
+  return nodeListener(parseMount(CHECK, check, options, { where: 'nestCheckMiddleware' }));
 }
 
 export function nodeListener(mount: CallbackMount): NodeCheckListener {

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { EscrowError, LIMITS } from '@escrowmq/protocol';
+import { EscrowError, LIMITS, optionNames, refuseUnknown } from '@escrowmq/protocol';
 import { parseProducerOptions } from '../options.js';
 import {
   type CheckDecider,
   type CheckDecisionOptions,
   createCheckDecider,
+  DECISION_OPTIONS,
 } from './check-decider.js';
 import { createPolledBroker, type PolledBroker } from './check-polled-broker.js';
 
@@ -56,6 +57,14 @@ export interface CheckPoller {
   close(): Promise<void>;
 }
 
+const POLLER_OPTIONS = optionNames<Omit<CheckPollerOptions, keyof CheckDecisionOptions>>({
+  brokers: true,
+  producerGroup: true,
+  apiKey: true,
+  concurrencyMax: true,
+  waitMs: true,
+});
+
 const CONCURRENCY_DEFAULT = 8;
 
 /**
@@ -66,6 +75,7 @@ const CONCURRENCY_DEFAULT = 8;
  * process.once('SIGTERM', () => void poller.close());
  */
 export function createCheckPoller(options: CheckPollerOptions): CheckPoller {
+  refuseUnknown(options, [...POLLER_OPTIONS, ...DECISION_OPTIONS], 'createCheckPoller');
   return createPollerOf(createCheckDecider(options), options);
 }
 
@@ -99,7 +109,9 @@ export function createPollerOf(
       state = 'started';
       for (const broker of brokers) broker.keepPolling(waitMs);
     },
-    async runOnce({ waitMs: onceWaitMs = 0 } = {}) {
+    async runOnce(options = {}) {
+      refuseUnknown(options, ['waitMs'], 'runOnce');
+      const { waitMs: onceWaitMs = 0 } = options;
       assert(state === 'new', `runOnce is for a poller that is not started; this one is ${state}`);
       return pollEach(brokers, parseWithin('waitMs', onceWaitMs, [0, LIMITS.waitMsMax]));
     },

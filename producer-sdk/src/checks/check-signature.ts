@@ -57,6 +57,12 @@ async function fetchSecrets(source: () => SigningSecret | Promise<SigningSecret>
   return parseSecrets(await source());
 }
 
+/**
+ * Decoders of base64 drop what they don't know at the end, and would verify with another secret than was
+ * meant. A line break there, as files have it, changes nothing.
+ */
+const SECRET = /^(whsec_)?[A-Za-z0-9+/]+={0,2}(\r?\n)?$/;
+
 function parseSecrets(signingSecret: SigningSecret): Webhook[] {
   const secrets = [signingSecret].flat();
   if (secrets.length === 0) {
@@ -64,6 +70,7 @@ function parseSecrets(signingSecret: SigningSecret): Webhook[] {
   }
   return secrets.map((secret, index) => {
     try {
+      if (!SECRET.test(secret)) throw new Error('it has characters that base64 does not have');
       return new Webhook(secret);
     } catch (cause) {
       throw new EscrowError(

@@ -5,14 +5,25 @@ import type {
   Mysql2Transaction,
 } from '@escrowmq/database';
 import { within } from '@escrowmq/database';
-import { type CompensationAnswer, CompensationRequest, EscrowError } from '@escrowmq/protocol';
 import {
+  type CompensationAnswer,
+  CompensationRequest,
+  EscrowError,
+  refuseUnknown,
+  requireFunction,
+} from '@escrowmq/protocol';
+import {
+  CALLBACK_OPTIONS,
   type CallbackHandler,
   type CallbackOptions,
   COMPENSATION,
   createCallbackHandler,
 } from '../checks/callback-handler.js';
-import { type CheckDecisionOptions, createCheckDecider } from '../checks/check-decider.js';
+import {
+  type CheckDecisionOptions,
+  createCheckDecider,
+  DECISION_OPTIONS,
+} from '../checks/check-decider.js';
 import { decideOutcome } from '../local/decide-outcome.js';
 import { type Compensating, compensateOnce } from './compensate-once.js';
 
@@ -76,8 +87,17 @@ type Call = Pick<Compensating<unknown>, 'request' | 'deadline' | 'signal'>;
 export function createCompensationHandler<Database extends DatabaseInput>(
   options: CompensationHandlerOptions<Database>,
 ): CompensationHandler {
+  refuseUnknown(
+    options,
+    [...CALLBACK_OPTIONS, ...DECISION_OPTIONS, 'databaseOfSent', 'compensate'],
+    'createCompensationHandler',
+  );
+  requireFunction(options.compensate, 'compensate', 'createCompensationHandler');
   const { locate, answerTimeoutMs, logger } = createCheckDecider(options);
   const { databaseOfSent } = options;
+  if (databaseOfSent !== undefined) {
+    requireFunction(databaseOfSent, 'databaseOfSent', 'createCompensationHandler');
+  }
   const compensate = options.compensate as (
     tx: unknown,
     request: CompensationRequest,

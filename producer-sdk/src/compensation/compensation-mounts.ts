@@ -1,7 +1,7 @@
 import { COMPENSATION } from '../checks/callback-handler.js';
 import { type FastifyScope, servePath } from '../checks/check-fastify.js';
 import { fetchListener } from '../checks/check-fetch.js';
-import { type CheckMountOptions, parseMount } from '../checks/check-mount.js';
+import { type CheckMountOptions, OF_FASTIFY, parseMount } from '../checks/check-mount.js';
 import { type NodeCheckListener, nodeListener } from '../checks/check-node.js';
 import type { CompensationHandler } from './compensation-handler.js';
 
@@ -10,8 +10,11 @@ import type { CompensationHandler } from './compensation-handler.js';
  * and under the same conditions.
  */
 
-const mounted = (compensation: CompensationHandler, options: CheckMountOptions = {}) =>
-  parseMount(COMPENSATION, compensation, options);
+const mounted = (
+  compensation: CompensationHandler,
+  options: CheckMountOptions = {},
+  about: { where: string; others?: readonly string[] },
+) => parseMount(COMPENSATION, compensation, options, about);
 
 /**
  * Serves a compensation handler with node:http, as `nodeCheckListener` does a check handler.
@@ -24,7 +27,7 @@ export function nodeCompensationListener(
   compensation: CompensationHandler,
   options?: CheckMountOptions,
 ): NodeCheckListener {
-  return nodeListener(mounted(compensation, options));
+  return nodeListener(mounted(compensation, options, { where: 'nodeCompensationListener' }));
 }
 
 /**
@@ -39,7 +42,7 @@ export function expressCompensationHandler(
   compensation: CompensationHandler,
   options?: CheckMountOptions,
 ): NodeCheckListener {
-  return nodeListener(mounted(compensation, options));
+  return nodeListener(mounted(compensation, options, { where: 'expressCompensationHandler' }));
 }
 
 /**
@@ -53,7 +56,7 @@ export function nestCompensationMiddleware(
   compensation: CompensationHandler,
   options?: CheckMountOptions,
 ): NodeCheckListener {
-  return nodeListener(mounted(compensation, options));
+  return nodeListener(mounted(compensation, options, { where: 'nestCompensationMiddleware' }));
 }
 
 /**
@@ -68,7 +71,7 @@ export function fetchCompensationHandler(
   compensation: CompensationHandler,
   options?: CheckMountOptions,
 ): (request: Request) => Promise<Response> {
-  return fetchListener(mounted(compensation, options));
+  return fetchListener(mounted(compensation, options, { where: 'fetchCompensationHandler' }));
 }
 
 export interface FastifyCompensationOptions extends CheckMountOptions {
@@ -90,5 +93,9 @@ export async function fastifyCompensationPlugin(
   scope: FastifyScope,
   options: FastifyCompensationOptions,
 ): Promise<void> {
-  servePath(scope, mounted(options.compensation, options), options.path ?? PATH);
+  const mount = mounted(options?.compensation, options, {
+    where: 'fastifyCompensationPlugin',
+    others: ['compensation', 'path', ...OF_FASTIFY],
+  });
+  servePath(scope, mount, options.path ?? PATH);
 }

@@ -1,5 +1,12 @@
 import { randomInt } from 'node:crypto';
-import { EscrowError, ProducerGroupName, parse } from '@escrowmq/protocol';
+import {
+  EscrowError,
+  optionNames,
+  ProducerGroupName,
+  parse,
+  refuseUnknown,
+  requireFunction,
+} from '@escrowmq/protocol';
 import { Webhook } from 'standardwebhooks';
 import { parseLimit } from '../options.js';
 import { type CheckFunction, createAsker } from './asker.js';
@@ -43,6 +50,16 @@ export interface FaultKitOptions {
   /** For the checks after it, until one of them decides. @default 10000 */
   settleTimeoutMs?: number;
 }
+
+const FAULT_KIT_OPTIONS = optionNames<FaultKitOptions>({
+  producerGroup: true,
+  signingSecret: true,
+  check: true,
+  transaction: true,
+  committed: true,
+  transactionTimeoutMs: true,
+  settleTimeoutMs: true,
+});
 
 /** What came of one scenario. */
 export interface FaultVerdict {
@@ -118,6 +135,9 @@ const NUMBER_MAX = 2 ** 31 - 1;
  * assert(verdicts.every(({ passed }) => passed), kit.report());
  */
 export async function createFaultKit(options: FaultKitOptions): Promise<FaultKit> {
+  refuseUnknown(options, FAULT_KIT_OPTIONS, 'createFaultKit');
+  requireFunction(options.transaction, 'transaction', 'createFaultKit');
+  requireFunction(options.committed, 'committed', 'createFaultKit');
   const group = {
     producerGroup: parse(ProducerGroupName, options.producerGroup, 'producerGroup'),
     signingSecret: parseSecret(options.signingSecret),

@@ -1,10 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LocalDatabase } from '@escrowmq/database';
 import { type DatabaseInput, databaseOf, within } from '@escrowmq/database';
-import { EscrowError, textOfError } from '@escrowmq/protocol';
+import { EscrowError, optionNames, refuseUnknown, textOfError } from '@escrowmq/protocol';
 import { createBrokerHttp } from '../client/broker-http.js';
 import { type Logger, loggerOf } from '../logger.js';
-import { type ProducerOptions, parseLimit, parseProducerOptions } from '../options.js';
+import {
+  CONNECTION_OPTIONS,
+  type ProducerOptions,
+  parseLimit,
+  parseProducerOptions,
+} from '../options.js';
 import type { Producer } from '../producer-api.js';
 import { type OutboxLink, outboxLinkOf } from './outbox-link.js';
 import { type PassCounts, type PassDeps, type PassResult, relayOnce } from './outbox-pass.js';
@@ -77,6 +82,17 @@ export interface OutboxRelay {
   close(): Promise<void>;
 }
 
+const RELAY_OPTIONS = [
+  ...optionNames<RelayOptions>({
+    database: true,
+    databases: true,
+    pollMs: true,
+    leaseMs: true,
+    logger: true,
+  }),
+  ...['producer', ...CONNECTION_OPTIONS, 'requestTimeoutMs', 'closeTimeoutMs'],
+];
+
 const POLL_MS = 200;
 const LEASE_MS = 30_000;
 /** An idle outbox is looked at once in so many times `pollMs`. */
@@ -107,6 +123,7 @@ const REPEAT_LOG_MS = 60_000;
  * });
  */
 export function createOutboxRelay(options: OutboxRelayOptions): OutboxRelay {
+  refuseUnknown(options, RELAY_OPTIONS, 'createOutboxRelay');
   const databases = parseDatabases(options);
   const pollMs = parseLimit('pollMs', options.pollMs ?? POLL_MS);
   const leaseMs = parseLimit('leaseMs', options.leaseMs ?? LEASE_MS);
