@@ -18,6 +18,7 @@ import { createResolve } from './engine/operator.js';
 import { createProducerGroups } from './engine/producer-groups.js';
 import { createSettlementWaits } from './engine/settlement-waits.js';
 import { createStoreClock } from './engine/store-clock.js';
+import { startHeartbeat } from './heartbeat.js';
 import { startHousekeeping } from './housekeeping.js';
 import { createHttpServer } from './http/server.js';
 import type { Log } from './observe/log.js';
@@ -150,6 +151,7 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     await compensator.takeReceipts(receipts);
     observer.count('receipts', {}, receipts.length);
   });
+  const heartbeat = startHeartbeat({ store, observer });
   const housekeeping = startHousekeeping({ config, store, observer });
   const webhooks = startWebhooks({
     store,
@@ -224,6 +226,7 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
       forwarder.stop();
       await forwarder.idle();
       await rabbit.close();
+      await heartbeat.stop();
       await store.close();
     },
   };

@@ -15,6 +15,7 @@ import type { Alert, BrokerAlert } from './alert.js';
 import type { Cancel, CancelResult } from './cancelling.js';
 import type { CompensationKey, CompensationToSave, DueCompensation } from './compensations.js';
 import type { ReceiptsSaved, Unsettled } from './group-standing.js';
+import type { InstanceStore } from './instances.js';
 import type { DataRefusal, Supplied } from './open-messages.js';
 import type { Place } from './ordering.js';
 import type { Outgoing } from './outgoing.js';
@@ -190,7 +191,7 @@ export interface StoreCounts {
  * guarded update, so any number of instances may share one store. Results come in the order of
  * the input. Rejects with `STORE_UNAVAILABLE` when the database can't be reached.
  */
-export interface Store extends WebhookStore {
+export interface Store extends WebhookStore, InstanceStore {
   /** Random, made with the schema: tells this store from any other on the same RabbitMQ. */
   readonly id: string;
   /** The store's clock. */

@@ -1,4 +1,6 @@
 import { EscrowError } from '@escrowmq/protocol';
+import { tooOldFor } from '../domain/instances.js';
+import { livingInstances } from './instance-operations.js';
 import { type Database, type Dialect, type Sql, StoreRefused } from './sql.js';
 
 /** One step of the schema. Numbered, never edited once released; a change is a new file. */
@@ -6,6 +8,11 @@ export interface Migration {
   version: number;
   name: string;
   statements: readonly string[];
+  /**
+   * The oldest broker that can go on with the schema afterwards. While an older one lives, the
+   * migration is not run. @default any that knows the schema before it
+   */
+  needs?: string;
 }
 
 const SCHEMA_TABLE = `create table if not exists escrow_schema (
@@ -62,6 +69,18 @@ export async function migrate(database: Database, migrations: readonly Migration
   }
 }
 
+/** Retryable, so that a start waits a while for an older instance that is just being stopped. */
+async function refuseBesideOlder(
+  sql: Sql,
+  dialect: Dialect,
+  { name, needs }: { name: string; needs: string },
+): Promise<void> {
+  const tables = await sql.all(dialect.tableNamed, ['escrow_instance']);
+  if (tables.length === 0) return;
+  const problem = tooOldFor(`the migration ${name}`, needs, await livingInstances(sql, dialect));
+  if (problem !== undefined) throw new EscrowError('STORE_UNAVAILABLE', problem);
+}
+
 async function migrateOn(
   sql: Sql,
   dialect: Dialect,
@@ -71,7 +90,12 @@ async function migrateOn(
   // Another instance may have come first.
   const applied = (await appliedVersions(sql, dialect)) ?? [];
   refuseNewer(applied, migrations);
-  for (const { version, name, statements } of pendingAfter(applied, migrations)) {
+  const pending = pendingAfter(applied, migrations);
+  // Before the first statement: half of an upgrade is no place to wait in.
+  for (const { name, needs } of pending) {
+    if (needs !== undefined) await refuseBesideOlder(sql, dialect, { name, needs });
+  }
+  for (const { version, name, statements } of pending) {
     for (const statement of statements) await sql.run(statement);
     await sql.insertRows({
       table: 'escrow_schema',

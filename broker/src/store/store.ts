@@ -16,6 +16,7 @@ import {
 } from './forward-operations.js';
 import { findGroup, saveGroup } from './group-operations.js';
 import { historyRows } from './history.js';
+import { heartbeat, livingInstances, removeInstance } from './instance-operations.js';
 import { find, insert } from './intake-operations.js';
 import { counts, search, view } from './reading-operations.js';
 import { saveReceipts, unsettled, unsettledOn } from './receipt-operations.js';
@@ -79,6 +80,9 @@ export function createStore(database: Database, id: string): Store {
     deleteWebhook: (name) => deleteWebhook(database, name),
     purgeFinished: createPurge(database),
     purgeTombstones: (purge) => purgeTombstones(database, purge),
+    heartbeat: (instance) => heartbeat(database, instance),
+    livingInstances: () => livingInstances(database, database.dialect),
+    removeInstance: (id) => removeInstance(database, id),
     counts: () => counts(database),
     close: () => database.close(),
   };

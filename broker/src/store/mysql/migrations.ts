@@ -5,6 +5,7 @@ import { cancelledMessages } from './migrations/0003-cancelled-messages.js';
 import { ordering } from './migrations/0004-ordering.js';
 import { compensations } from './migrations/0005-compensations.js';
 import { webhooks } from './migrations/0006-webhooks.js';
+import { instances } from './migrations/0007-instances.js';
 
 /** In order of their version. */
 export const migrations: readonly Migration[] = [
@@ -14,4 +15,5 @@ export const migrations: readonly Migration[] = [
   ordering,
   compensations,
   webhooks,
+  instances,
 ];
