@@ -66,6 +66,7 @@ export function brokerHttp(
     new EscrowError('BROKER_UNREACHABLE', `no broker gave an answer within ${timeoutMs} ms`);
   return {
     unreachable,
+    mayAskElsewhere: () => false,
     close: () => Promise.resolve(),
     async call({ body = '', read }, timeoutMs) {
       const deadline = new Deadline(timeoutMs);

@@ -16,6 +16,8 @@ export interface FakeBroker {
   refuse(operation: SeenOperation): EscrowError | undefined;
   /** Replaced by a test that wants whole requests refused. */
   refuseBody(body: string): EscrowError | undefined;
+  /** Larger bodies are refused by a proxy in front of it. @default none is */
+  bodyBytesMax: number;
   /** Operations of all batches, in the order they came. */
   operations(): SeenOperation[];
   /** Stops listening and cuts every connection; the address is dead afterwards. */
@@ -73,6 +75,7 @@ export async function startFakeBroker(script: Scripted[] = [], port = 0): Promis
     script,
     refuse: () => undefined,
     refuseBody: () => undefined,
+    bodyBytesMax: Number.POSITIVE_INFINITY,
     operations: () =>
       requests
         .filter(({ path }) => path === '/v1/batch')
@@ -109,6 +112,9 @@ async function play(scripted: Scripted, act: () => Answer, response: http.Server
 
 function behave(broker: FakeBroker, request: SeenRequest): Answer {
   if (request.path !== '/v1/batch') return { status: 404, body: 'not in this fake' };
+  if (Buffer.byteLength(request.body) > broker.bodyBytesMax) {
+    return { status: 413, body: '<h1>413 Request Entity Too Large</h1>' };
+  }
   const refused = broker.refuseBody(request.body);
   if (refused !== undefined) return problemAnswer(refused);
   const { transactions } = broker;

@@ -29,16 +29,32 @@ interface BrokerRequest<T> {
   longPollMs?: number;
   /** @default true; false where a repeat would do something twice */
   repeatable?: boolean;
+  /**
+   * Says of an answer that its broker can't serve now. It is returned all the same, and the address
+   * is left: calls begin at the others until it has rested. @default every answer serves
+   */
+  unserved?(answer: T): { retryAfterMs: number } | undefined;
+  /**
+   * The request stands for several, one of which may be what an address fails over. When each has
+   * answered as one does that may not like what it got, the call ends, and is not repeated whole.
+   * @default false
+   */
+  isShared?: boolean;
 }
 
 export interface BrokerHttp {
-  /** @throws {EscrowError} the broker's own refusal, or BROKER_UNREACHABLE with the last failure as its cause */
+  /**
+   * @throws {EscrowError} the broker's own refusal, or BROKER_UNREACHABLE with the last failure as its
+   *   cause; of a shared request also INTERNAL_ERROR
+   */
   call<T>(request: BrokerRequest<T>, timeoutMs: number): Promise<T>;
   /**
    * The error for a call whose time is over, with the last failed attempt as its cause, and the
    * `retryAfterSeconds` that it was answered in `details`.
    */
   unreachable(timeoutMs: number): EscrowError;
+  /** Whether there is an address that has not just failed, so that a repeat need not wait. */
+  mayAskElsewhere(): boolean;
   close(): Promise<void>;
 }
 
@@ -46,6 +62,8 @@ export interface BrokerHttp {
 interface Failure {
   error: unknown;
   retryAfterMs: number;
+  /** Answered in a way that may be due to what was sent. */
+  mayBeOfContent?: boolean;
 }
 
 type Attempt<T> = { answer: T } | { refusal: EscrowError } | { failure: Failure };
@@ -73,6 +91,8 @@ export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
   };
   if (settings.apiKey !== undefined) headers.authorization = `Bearer ${settings.apiKey}`;
   const bodyHeaders = { ...headers, 'content-type': 'application/json' };
+  /** What all calls know of the addresses; a call's own repeats are counted in the call. */
+  const standing: Resting[] = addresses.map(() => ({ failures: 0, until: 0 }));
   let preferred = 0;
   let lastFailure: Failure | undefined;
   let isClosed = false;
@@ -107,26 +127,60 @@ export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
     }
   }
 
+  const isResting = ({ until }: Resting) => until > performance.now();
+
+  /** Calls that begin now, and repeats that need not wait, go elsewhere where there is an elsewhere. */
+  function leave(index: number, retryAfterMs: number): void {
+    const stands = standing[index] as Resting;
+    // What was under way together fails together, and counts once.
+    if (isResting(stands)) return;
+    rest(stands, retryAfterMs);
+    if (preferred === index) preferred = soonest(standing, index);
+  }
+
+  /** An answer that was on its way brings nobody back to an address that was left meanwhile. */
+  function prefer(index: number): void {
+    const stands = standing[index] as Resting;
+    if (isResting(stands)) return;
+    stands.failures = 0;
+    preferred = index;
+  }
+
+  function begin(): number {
+    const stands = standing[preferred] as Resting;
+    return isResting(stands) ? soonest(standing, preferred) : preferred;
+  }
+
   async function call<T>(request: BrokerRequest<T>, timeoutMs: number): Promise<T> {
     const deadline = new Deadline(timeoutMs);
     const limitMs = request.longPollMs ?? settings.attemptTimeoutMs;
     const resting = addresses.map(() => ({ failures: 0, until: 0 }));
-    for (let index = preferred; ; index = soonest(resting, index)) {
+    const disliked = new Set<number>();
+    for (let index = begin(); ; index = soonest(resting, index)) {
       const { calls, longPolls } = addresses[index] as (typeof addresses)[number];
       const pool = request.longPollMs === undefined ? calls : longPolls;
-      const rest = resting[index] as Resting;
-      if (!(await deadline.pause(Math.max(0, rest.until - performance.now())))) break;
+      const rests = resting[index] as Resting;
+      if (!(await deadline.pause(Math.max(0, rests.until - performance.now())))) break;
       const attempted = await attempt(pool, request, Math.min(limitMs, deadline.leftMs));
       if ('answer' in attempted) {
-        preferred = index;
+        const unserved = request.unserved?.(attempted.answer);
+        if (unserved === undefined) prefer(index);
+        else leave(index, unserved.retryAfterMs);
         return attempted.answer;
       }
       if ('refusal' in attempted) throw attempted.refusal;
-      lastFailure = attempted.failure;
+      const { failure } = attempted;
+      lastFailure = failure;
+      // A proxy that cuts long polls says nothing about other calls.
+      if (request.longPollMs === undefined && !failure.mayBeOfContent) {
+        leave(index, failure.retryAfterMs);
+      }
+      if (request.isShared === true && failure.mayBeOfContent) {
+        disliked.add(index);
+        if (disliked.size === addresses.length) throw dislikedWhole(failure);
+      }
       if (request.repeatable === false || isClosed) break;
-      rest.failures += 1;
-      rest.until =
-        performance.now() + pauseBeforeRepeatMs(rest.failures, attempted.failure.retryAfterMs);
+      rest(rests, failure.retryAfterMs);
     }
     throw unreachable(timeoutMs);
   }
@@ -134,6 +188,7 @@ export function createBrokerHttp(settings: ProducerSettings): BrokerHttp {
   return {
     call,
     unreachable,
+    mayAskElsewhere: () => addresses.length > 1 && !standing.every(isResting),
     async close() {
       isClosed = true;
       await Promise.all(
@@ -147,6 +202,21 @@ interface Resting {
   failures: number;
   /** Monotonic milliseconds before which the address is not asked again. */
   until: number;
+}
+
+function rest(resting: Resting, retryAfterMs: number): void {
+  resting.failures += 1;
+  resting.until = performance.now() + pauseBeforeRepeatMs(resting.failures, retryAfterMs);
+}
+
+/** Of whoever stands on the way as well: a proxy has limits and rules of its own. */
+const STATUS_OF_CONTENT: ReadonlySet<number> = new Set([400, 403, 413, 422, 500]);
+
+function dislikedWhole({ error }: Failure): EscrowError {
+  const said = error instanceof Error ? error.message : String(error);
+  return new EscrowError('INTERNAL_ERROR', `no broker address took the whole of it: ${said}`, {
+    cause: error,
+  });
 }
 
 /** The address that may be asked first; of several, the next one after `last`. */
@@ -169,12 +239,18 @@ function interpret<T>(
   const problem = Problem.safeParse(value);
   if (!problem.success) {
     // A proxy, a wrong port, a page of HTML: whatever its status says, no broker refused anything.
-    const error = new Error(`not a broker's answer: ${status} ${text.slice(0, EXCERPT_CHARS)}`);
-    return { failure: { error, retryAfterMs } };
+    const said = `not a broker's answer: ${status} ${text.slice(0, EXCERPT_CHARS)}`;
+    if (status === 413 && request.isShared !== true) {
+      const bytes = Buffer.byteLength(request.body ?? '');
+      const message = `something on the way to the broker takes no ${bytes} bytes; ${said}`;
+      return { refusal: new EscrowError('BODY_TOO_LARGE', message) };
+    }
+    const mayBeOfContent = STATUS_OF_CONTENT.has(status);
+    return { failure: { error: new Error(said), retryAfterMs, mayBeOfContent } };
   }
   const error = refusalFrom(problem.data);
   if (!problem.data.retryable && status < 500) return { refusal: error };
-  return { failure: { error, retryAfterMs } };
+  return { failure: { error, retryAfterMs, mayBeOfContent: STATUS_OF_CONTENT.has(status) } };
 }
 
 function parseJson(text: string): unknown {

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import type { Executor, LocalDatabase } from '@escrowmq/database';
 import { meaningOf } from '@escrowmq/database';
-import { EscrowError, isEscrowError, LIMITS } from '@escrowmq/protocol';
-import { readResults, refusalOf, retryAfterMsOf } from '../client/batch-results.js';
+import { EscrowError, LIMITS } from '@escrowmq/protocol';
+import { isForGood, isUnavailable, mayBeOfOne, sendBatch } from '../client/batch.js';
+import { refusalOf, retryAfterMsOf } from '../client/batch-results.js';
 import type { BrokerHttp } from '../client/broker-http.js';
 import { idValue, storedText } from '../local/barrier-sql.js';
 import type { Logger } from '../logger.js';
@@ -62,6 +63,8 @@ interface Verdicts {
 
 /** What was put off waits as long as the slowest back-off of a client. */
 const PUT_OFF_MS_MIN = 1_000;
+/** Enough to find every culprit where a batch is refused whole; the rest waits for the next pass. */
+const PASS_REQUESTS_MAX = 2 * LIMITS.operationsPerBatchMax;
 /** Envelope of a batch, and a comma for each operation. */
 const ENVELOPE_BYTES = 20 + LIMITS.operationsPerBatchMax;
 /** Enough to see what was wrong; a broker names every wrong field. */
@@ -73,7 +76,7 @@ export async function relayOnce(deps: PassDeps): Promise<PassResult> {
   const readable = rows.filter((row) => isReadable(row, verdicts));
   if (readable.length > 0) {
     try {
-      await sendInto(verdicts, deps, readable);
+      await sendInto(verdicts, deps, { rows: readable, requests: { left: PASS_REQUESTS_MAX } });
     } catch (error) {
       verdicts.failure = error;
     }
@@ -86,7 +89,8 @@ export async function relayOnce(deps: PassDeps): Promise<PassResult> {
     sent: verdicts.sent.length,
     parked: verdicts.refused.length,
     putOff,
-    ...(verdicts.failure === undefined ? {} : { failure: verdicts.failure }),
+    // What one address could not take, another one may have taken.
+    ...(verdicts.failure === undefined || putOff === 0 ? {} : { failure: verdicts.failure }),
   };
 }
 
@@ -168,65 +172,65 @@ function parsed(json: string): { op?: unknown; id?: unknown } | undefined {
   }
 }
 
-/** What is wrong with whoever sends, and not with what is sent: to be tried again, never parked. */
-const SENDER_IS_WRONG = new Set<string>([
-  'UNAUTHENTICATED',
-  'FORBIDDEN',
-  'ROUTE_NOT_FOUND',
-  'UNSUPPORTED_MEDIA_TYPE',
-  'UNKNOWN_PRODUCER_GROUP',
-]);
-
-const isForGood = (error: EscrowError) => !error.retryable && !SENDER_IS_WRONG.has(error.code);
-
 /**
- * Sends rows as one batch and notes what the broker said to each.
+ * Sends rows as one batch and notes what the broker said to each. No row harms another: a body that
+ * is refused whole is sent in halves, which find out for the sake of which row.
  *
+ * @param requests that may still be spent on that
  * @throws when the broker did not answer, or refuses this relay
  */
-async function sendInto(verdicts: Verdicts, deps: PassDeps, rows: Row[]): Promise<void> {
+async function sendInto(
+  verdicts: Verdicts,
+  deps: PassDeps,
+  { rows, requests }: { rows: Row[]; requests: { left: number } },
+): Promise<void> {
   try {
-    await sendBatch(verdicts, deps, rows);
+    const again = await sendRows(verdicts, deps, rows);
+    requests.left -= 1;
+    // That address can't serve, and another one may.
+    if (again.length === 0 || requests.left <= 0 || !deps.http.mayAskElsewhere()) return;
+    await sendInto(verdicts, deps, { rows: again, requests });
   } catch (error) {
-    if (!isEscrowError(error) || !isForGood(error)) throw error;
-    // The body as a whole was refused, for the sake of at least one row: halves find out which.
+    if (!mayBeOfOne(error)) throw error;
+    requests.left -= 1;
     const [first] = rows;
-    if (rows.length === 1 && first !== undefined) {
+    if (rows.length === 1 && first !== undefined && isForGood(error)) {
       verdicts.refused.push({ id: first.id, error });
       return;
     }
+    if (rows.length === 1 || requests.left <= 0) {
+      verdicts.failure = error;
+      return;
+    }
     const middle = Math.ceil(rows.length / 2);
-    await sendInto(verdicts, deps, rows.slice(0, middle));
-    await sendInto(verdicts, deps, rows.slice(middle));
+    await sendInto(verdicts, deps, { rows: rows.slice(0, middle), requests });
+    await sendInto(verdicts, deps, { rows: rows.slice(middle), requests });
   }
 }
 
-async function sendBatch(
+/** @returns the rows that another address may take */
+async function sendRows(
   verdicts: Verdicts,
   { http, requestTimeoutMs }: PassDeps,
   rows: Row[],
-): Promise<void> {
-  const ids = rows.map(({ id }) => id);
-  const body = `{"operations":[${rows.map(({ operation }) => operation).join(',')}]}`;
-  const read = (value: unknown) => readResults(value, ids);
-  const results = await http.call(
-    { method: 'POST', path: '/v1/batch', body, read },
-    requestTimeoutMs,
-  );
-  ids.forEach((id, index) => {
+): Promise<Row[]> {
+  const operations = rows.map(({ id, operation }) => ({ id, json: operation }));
+  const results = await sendBatch(http, operations, requestTimeoutMs);
+  return rows.filter(({ id }, index) => {
     const result = results[index];
-    if (result === undefined) return;
+    if (result === undefined) return false;
     if (result.answer !== undefined) {
       verdicts.sent.push(id);
-      return;
+      return false;
     }
     const error = refusalOf(id, result);
     if (isForGood(error)) {
       verdicts.refused.push({ id, error });
-      return;
+      return false;
     }
     verdicts.failure = error;
     verdicts.retryAfterMs = Math.max(verdicts.retryAfterMs, retryAfterMsOf(error));
+    return isUnavailable(result);
   });
 }
 
