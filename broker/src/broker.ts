@@ -1,11 +1,12 @@
-import { receiptsQueueName } from '@escrowmq/protocol';
+import { EscrowError, receiptsQueueName } from '@escrowmq/protocol';
 import { V7Generator } from 'uuidv7';
 import { createAsker } from './callback/asker.js';
 import { createCallbackPolicy } from './callback/callback-policy.js';
 import { createCompensationCaller } from './callback/compensation-caller.js';
 import { newSigningSecret } from './callback/signature.js';
 import type { Config } from './config.js';
-import { byProducer } from './domain/transaction.js';
+import type { Observer, Store, StoreCounts } from './domain/ports.js';
+import { byProducer, type StoreTime } from './domain/transaction.js';
 import { createCancel } from './engine/cancel.js';
 import { createCheckPolls } from './engine/check-polls.js';
 import { createChecker } from './engine/checker.js';
@@ -18,15 +19,16 @@ import { createResolve } from './engine/operator.js';
 import { createProducerGroups } from './engine/producer-groups.js';
 import { createSettlementWaits } from './engine/settlement-waits.js';
 import { createStoreClock } from './engine/store-clock.js';
+import { type Api, openFrontDoor } from './front-door.js';
 import { startHeartbeat } from './heartbeat.js';
 import { startHousekeeping } from './housekeeping.js';
-import { createHttpServer } from './http/server.js';
 import type { Log } from './observe/log.js';
 import { createMetrics } from './observe/metrics.js';
 import { createObserver } from './observe/observer.js';
-import { openRabbit } from './rabbit/open-rabbit.js';
+import { openRabbit, type Rabbit } from './rabbit/open-rabbit.js';
 import { createReadiness } from './readiness.js';
 import { openStoreWhenThere } from './store-at-start.js';
+import { createStoreStanding, type StoreStanding } from './store-standing.js';
 import { startWebhooks } from './webhooks.js';
 
 /** How soon what became due is seen; a commit is forwarded at once and waits for no loop. */
@@ -41,20 +43,68 @@ export interface Broker {
   stop(): Promise<void>;
 }
 
-/** The wiring, top to bottom: the only place that knows every part. */
+/**
+ * In three steps: the probes, which answer from the first moment on; the store, which may be long in
+ * coming; and everything that works on it.
+ */
 export async function startBroker(config: Config, log: Log): Promise<Broker> {
-  const store = await openStoreWhenThere(config.storeUrl, log);
-  const clock = await createStoreClock(store);
-
+  const standing = createStoreStanding(() => observer);
+  let engine: Engine | undefined;
+  const rabbit = () => engine?.rabbit ?? NO_RABBIT_YET;
   const metrics = createMetrics({
-    readStore: async () => ({ counts: await store.counts(), now: clock.now() }),
-    readRabbit: () => ({
-      status: rabbit.status,
-      room: rabbit.room,
-      receiptsConsumed: rabbit.problems.receipts === undefined,
-    }),
+    readStore: async () => engine?.readStore(),
+    storeUsable: async () => (await standing.trouble()) === undefined,
+    readRabbit: () => {
+      const { status, room, problems } = rabbit();
+      return { status, room, receiptsConsumed: problems.receipts === undefined };
+    },
   });
   const observer = createObserver(log, metrics);
+  const readiness = createReadiness({
+    store: standing,
+    rabbit,
+  });
+  const probes = { readiness: readiness.read, metrics: metrics.scrape, observer };
+  const door = await openFrontDoor(config, { ...probes, standing });
+  try {
+    const store = await openStoreWhenThere(config.storeUrl, { standing, observer });
+    for (const caveat of await store.caveats(config)) observer.warn(caveat, {}, caveat);
+    engine = await startEngine(config, { store, standing, observer });
+  } catch (error) {
+    await door.close();
+    throw error;
+  }
+  const { api, stop } = engine;
+  door.serve(api);
+  return {
+    address: door.address,
+    async stop() {
+      // Load balancers see it first; then no request comes in.
+      readiness.stopping();
+      await door.close();
+      await stop();
+    },
+  };
+}
+
+/** Its connection is opened behind the store, whose id names the queue of receipts. */
+const NO_RABBIT_YET: Engine['rabbit'] = { status: 'disconnected', room: 0, problems: {} };
+
+/** Everything that works on an open store. */
+interface Engine {
+  api: Api;
+  readStore(): Promise<{ counts: StoreCounts; now: StoreTime }>;
+  rabbit: Pick<Rabbit, 'status' | 'room' | 'problems'>;
+  /** Ends in order: passes, what is in hand, connections. */
+  stop(): Promise<void>;
+}
+
+/** The wiring, top to bottom: the only place that knows every part. */
+async function startEngine(
+  config: Config,
+  { store, standing, observer }: { store: Store; standing: StoreStanding; observer: Observer },
+): Promise<Engine> {
+  const clock = await createStoreClock(store);
   const receiptsQueue = receiptsQueueName(store.id);
   const rabbit = openRabbit({ url: config.rabbitmqUrl, observer });
 
@@ -142,7 +192,13 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
   });
   const clockLoop = startLoop({
     name: 'read the clock of the store',
-    pass: async () => clock.sync().then(() => false),
+    // Seen by the log as well when nobody asks for it: a store that can be read and not written.
+    pass: async () => {
+      await clock.sync();
+      const trouble = await standing.trouble();
+      if (trouble !== undefined) throw new EscrowError('STORE_UNAVAILABLE', trouble);
+      return false;
+    },
     idleMs: CLOCK_SYNC_MS,
     observer,
   });
@@ -162,9 +218,8 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
     observer,
   });
 
-  const readiness = createReadiness({ store, rabbit });
-  const http = createHttpServer(
-    {
+  return {
+    api: {
       prepare: intake.prepare,
       send: intake.send,
       decide: ({ id, decision, producerGroup, messageData }) => {
@@ -194,21 +249,11 @@ export async function startBroker(config: Config, log: Log): Promise<Broker> {
         settlements.forTransaction({ id, waitMs, signal }),
       pollChecks: checkPolls.poll,
       ...webhooks.api,
-      readiness: readiness.read,
-      metrics: metrics.scrape,
-      observer,
     },
-    { apiKeys: config.apiKeys, transactionBytesMax: config.transactionBytesMax },
-  );
-  const address = await http.listen(config.listen);
-
-  return {
-    address,
+    readStore: async () => ({ counts: await store.counts(), now: clock.now() }),
+    rabbit,
     async stop() {
-      // Load balancers see it first; then no request comes in, no pass begins, and what is in hand
-      // ends before the connections that it needs.
-      readiness.stopping();
-      await http.close();
+      // No pass begins, and what is in hand ends before the connections that it needs.
       await Promise.all([
         housekeeping.stop(),
         webhooks.stop(),

@@ -1,5 +1,6 @@
-import type { Publisher, Store } from './domain/ports.js';
+import type { RabbitStatus } from './domain/ports.js';
 import type { RabbitProblems } from './rabbit/open-rabbit.js';
+import type { StoreStanding } from './store-standing.js';
 
 export interface Readiness {
   read(): Promise<{ ready: boolean; degraded: boolean; checks: Record<string, string> }>;
@@ -7,38 +8,22 @@ export interface Readiness {
   stopping(): void;
 }
 
-/** A probe gives up after a second or two; a store that needs longer serves nobody. */
-const STORE_ANSWER_MS_MAX = 2_000;
-
 /** RabbitMQ being away, or refusing the broker its queue, leaves the broker ready: it goes on accepting, and forwards later. */
 export function createReadiness(deps: {
-  store: Pick<Store, 'now'>;
-  rabbit: Pick<Publisher, 'status'> & { readonly problems: RabbitProblems };
+  store: Pick<StoreStanding, 'trouble'>;
+  rabbit(): { readonly status: RabbitStatus; readonly problems: RabbitProblems };
 }): Readiness {
   let isStopping = false;
-
-  async function storeAnswers(): Promise<boolean> {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<boolean>((resolve) => {
-      timer = setTimeout(() => resolve(false), STORE_ANSWER_MS_MAX);
-    });
-    const answer = deps.store.now().then(
-      () => true,
-      () => false,
-    );
-    return Promise.race([answer, late]).finally(() => clearTimeout(timer));
-  }
-
   return {
     async read() {
-      const store = await storeAnswers();
-      const { status, problems } = deps.rabbit;
+      const trouble = await deps.store.trouble();
+      const { status, problems } = deps.rabbit();
       const { connection, receipts } = problems;
       return {
-        ready: store && !isStopping,
+        ready: trouble === undefined && !isStopping,
         degraded: status !== 'connected' || receipts !== undefined,
         checks: {
-          store: store ? 'ok' : 'does not answer',
+          store: trouble ?? 'ok',
           rabbitmq: status,
           ...(connection === undefined ? {} : { rabbitmqProblem: connection }),
           receipts: receipts ?? 'ok',

@@ -6,6 +6,7 @@ import {
 } from '@escrowmq/local-servers';
 import { CheckPolicy } from '@escrowmq/protocol';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { createConnection } from 'mysql2/promise';
 import { byProducer } from '../../broker/src/domain/transaction.js';
 import { openMysqlDatabase } from '../../broker/src/store/mysql/database.js';
 import { createStore } from '../../broker/src/store/store.js';
@@ -191,6 +192,63 @@ describe('a MySQL that goes away', () => {
     await Promise.all(workers);
     const found = await store.find(acknowledged);
     expect(found.size).toBe(acknowledged.length);
+    await store.close();
+  });
+});
+
+describe('U19: a MySQL that takes 1 MiB at once', () => {
+  let mysql: PrivateMysql;
+
+  beforeAll(async () => {
+    mysql = await startPrivateMysql();
+  });
+  afterAll(() => mysql.remove());
+
+  const MIB = 1024 * 1024;
+  const allow = async (url: string, bytes: number) => {
+    const connection = await createConnection(url);
+    await connection.query(`set global max_allowed_packet = ${bytes}`);
+    await connection.end();
+  };
+  const sized = (bytes: number) =>
+    newTransaction({ messages: [{ ...message(), data: 'x'.repeat(bytes) }] });
+
+  test('gets batches that fit, refuses alone what does not, and takes it once it is allowed', async () => {
+    const url = await mysql.createDatabase();
+    await allow(url, MIB);
+    const { store, database } = await openMysqlForTest(url);
+    const [warning] = await store.caveats({ transactionBytesMax: MIB });
+    expect(warning).toMatch(/1048576 bytes at once.*ESCROW_TRANSACTION_BYTES_MAX/);
+    expect(database.insertBytesMax()).toBe(MIB / 4);
+
+    // Together three times what the server takes.
+    const fitting = Array.from({ length: 15 }, () => sized(200_000));
+    const large = sized(1_500_000);
+    const batch = [...fitting.slice(0, 7), large, ...fitting.slice(7)];
+    const results = await store.insert(batch);
+    expect(results.map(({ kind }) => kind)).toEqual(
+      batch.map((one) => (one === large ? 'refused' : 'created')),
+    );
+    expect(results[7]).toMatchObject({
+      error: { code: 'BODY_TOO_LARGE', message: expect.stringContaining('max_allowed_packet') },
+    });
+
+    const { data, ...bare } = message();
+    const open = await prepare(store, { messages: [{ ...bare, dataAtCommit: true }] });
+    const plain = await prepare(store);
+    const supplied = { data: [{ number: 0, data: 'x'.repeat(1_500_000) }], bytesMax: 8 * MIB };
+    const verdicts = [open, plain].map(
+      (id) => ({ id, decision: 'commit', decidedBy: byProducer }) as const,
+    );
+    const decided = await store.decide([{ ...verdicts[0]!, supplied }, verdicts[1]!], 0);
+    expect(decided).toMatchObject([
+      { kind: 'refused', refusal: { kind: 'notStorable', why: 'tooLarge' } },
+      { kind: 'moved' },
+    ]);
+
+    await allow(url, 8 * MIB);
+    expect(await store.insert([large])).toEqual([{ kind: 'created' }]);
+    expect(await store.caveats({ transactionBytesMax: MIB })).toEqual([]);
     await store.close();
   });
 });

@@ -156,7 +156,7 @@ test('U19: what the server does not take of one transaction does not harm the ot
   const batch = Array.from({ length: 10 }, () => newTransaction());
   const bad = batch[6]!;
   const bytes = Buffer.from(bad.id.replaceAll('-', ''), 'hex').toString('hex');
-  proxy.fail(new RegExp(`insert into escrow_transaction[^]*${bytes}`), 1153);
+  proxy.fail(new RegExp(`insert into escrow_transaction[\\s\\S]*${bytes}`), 1153);
   const results = await behind.store.insert(batch);
   expect(results.map(({ kind }) => kind)).toEqual(
     batch.map((one) => (one === bad ? 'refused' : 'created')),

@@ -123,7 +123,7 @@ describe('start and end of the process', () => {
       store: 'mysql://escrow:escrow@127.0.0.1:1/escrow',
       rabbitmq: rabbitmqUrl(),
       onLog: (entry, child) => {
-        if (entry.event === 'waiting for the store') child.kill('SIGTERM');
+        if (entry.detail === 'waiting for the store') child.kill('SIGTERM');
       },
     });
     await expect(starting).rejects.toThrow(/the broker ended with 0/);

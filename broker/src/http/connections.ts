@@ -45,11 +45,16 @@ export interface OpenConnections {
   closed(): void;
 }
 
-export function trackConnections(server: Server): OpenConnections {
+/** @param connectionsMax of all addresses that it listens on; one more is cut off at once */
+export function trackConnections(server: Server, connectionsMax: number): OpenConnections {
   /** The request that a connection is busy with. */
   const current = new Map<Socket, IncomingMessage | undefined>();
   let grace: NodeJS.Timeout | undefined;
   server.on('connection', (socket) => {
+    if (current.size >= connectionsMax) {
+      socket.destroy();
+      return;
+    }
     current.set(socket, undefined);
     socket.once('close', () => current.delete(socket));
   });

@@ -21,6 +21,8 @@ interface Registration {
   routes: readonly Route[];
   apiKeys: readonly ApiKey[];
   shutdown: Shutdown;
+  /** Why nothing but the open routes is served now, if so. */
+  closedBecause(): EscrowError | undefined;
 }
 
 /** Who calls an open route: somebody without any rights. */
@@ -50,7 +52,7 @@ export function notFound(request: FastifyRequest, routes: readonly Route[]): Esc
 }
 
 export function addRoutes(server: FastifyInstance, registration: Registration): void {
-  const { routes, apiKeys, shutdown } = registration;
+  const { routes, apiKeys, shutdown, closedBecause } = registration;
   server.decorateRequest('caller', undefined);
   server.addHook('onRoute', (route) => {
     if (route.config?.access !== undefined) return;
@@ -68,6 +70,8 @@ export function addRoutes(server: FastifyInstance, registration: Registration): 
       // Before the body is read: whether it is JSON does not matter where nobody takes it.
       if (request.is404) throw notFound(request, routes);
       authorise(request, apiKeys);
+      const closed = closedBecause();
+      if (closed !== undefined && request.routeOptions.config.access !== 'open') throw closed;
       done();
     } catch (error) {
       done(error as Error);

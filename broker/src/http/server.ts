@@ -30,18 +30,20 @@ export interface HttpOptions {
   transactionBytesMax?: number;
   /** One batch as a request body. @default LIMITS.batchBytesMax */
   batchBytesMax?: number;
+  /** Why nothing but the open routes is served now, if so. @default all are served */
+  closedBecause?: () => EscrowError | undefined;
   /** @default CONNECTION_LIMITS */
   connections?: Partial<ConnectionLimits>;
 }
 
 /**
- * The HTTP side of the broker, ready to `listen`. It translates and authorises and decides
+ * The HTTP side of the broker, for `listenOn`. It translates and authorises and decides
  * nothing. `close()` stops accepting, refuses new requests on old connections with
  * `SHUTTING_DOWN`, ends waits, answers what is in flight, and resolves when all is answered.
  *
  * @example
  * const server = createHttpServer(deps, { apiKeys: [] });
- * await server.listen({ host: '127.0.0.1', port: 7171 });
+ * await listenOn(server, { host: '127.0.0.1', port: 7171 });
  */
 export function createHttpServer(deps: HttpDeps, options: HttpOptions): FastifyInstance {
   const transactionBytesMax = options.transactionBytesMax ?? LIMITS.transactionBytesMax;
@@ -60,7 +62,7 @@ export function createHttpServer(deps: HttpDeps, options: HttpOptions): FastifyI
     openApiRoute(server),
   ];
   const shutdown = createShutdown();
-  const open = trackConnections(server.server);
+  const open = trackConnections(server.server, connections.connectionsMax);
   server.addHook('preClose', (done) => {
     shutdown.begin();
     open.endUnanswerable(connections.shutdownGraceMs);
@@ -78,7 +80,8 @@ export function createHttpServer(deps: HttpDeps, options: HttpOptions): FastifyI
     throw notFound(request, routes);
   });
   describeApi(server, routes);
-  addRoutes(server, { routes, apiKeys: options.apiKeys, shutdown });
+  const { apiKeys, closedBecause = () => undefined } = options;
+  addRoutes(server, { routes, apiKeys, shutdown, closedBecause });
   return server;
 }
 

@@ -21,7 +21,9 @@ export interface Metrics {
 
 export interface MetricsSources {
   /** Reads the store; may reject. */
-  readStore?(): Promise<{ counts: StoreCounts; now: StoreTime }>;
+  readStore?(): Promise<{ counts: StoreCounts; now: StoreTime } | undefined>;
+  /** Bounded in time. @default whether `readStore` has answered */
+  storeUsable?(): Promise<boolean>;
   readRabbit?(): { status: RabbitStatus; room: number; receiptsConsumed?: boolean };
   /** Monotonic milliseconds. @default performance.now */
   now?(): number;
@@ -184,7 +186,7 @@ function createRabbitGauges(registry: Registry, { readRabbit }: MetricsSources):
 }
 
 function createStoreGauges(registry: Registry, sources: MetricsSources): () => Promise<void> {
-  const { readStore, now = () => performance.now() } = sources;
+  const { readStore, storeUsable, now = () => performance.now() } = sources;
   if (readStore === undefined) return async () => undefined;
   const registers = [registry];
   const transactions = new Gauge({
@@ -205,7 +207,7 @@ function createStoreGauges(registry: Registry, sources: MetricsSources): () => P
   });
   const reachable = new Gauge({
     name: 'escrow_store_reachable',
-    help: '1 when the store answered the last reading',
+    help: '1 when the store can be read and written',
     registers,
   });
   // Async, so that a reader that throws is one that rejects.
@@ -218,7 +220,7 @@ function createStoreGauges(registry: Registry, sources: MetricsSources): () => P
     transactions.reset();
     oldestOpen.remove();
     compensationsOwed.remove();
-    reachable.set(found === undefined ? 0 : 1);
+    if (storeUsable === undefined) reachable.set(found === undefined ? 0 : 1);
     if (found === undefined) return;
     const { counts, now: storeNow } = found;
     for (const [state, count] of Object.entries(counts.byState)) transactions.set({ state }, count);
@@ -228,6 +230,7 @@ function createStoreGauges(registry: Registry, sources: MetricsSources): () => P
   }
 
   return async () => {
+    if (storeUsable !== undefined) reachable.set((await storeUsable()) ? 1 : 0);
     if (readAt !== undefined && now() - readAt < STORE_CACHE_MS) return;
     reading ??= read().finally(() => {
       readAt = now();

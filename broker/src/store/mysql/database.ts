@@ -65,6 +65,12 @@ interface Session {
   packetBytesMax: number;
 }
 
+interface Opened {
+  connection: mysql.PoolConnection;
+  session: Session;
+  sql: Sql;
+}
+
 /** Its statements wait for each other in the driver, so they are sent in one go. */
 async function setUp(connection: mysql.PoolConnection): Promise<Session> {
   const [answer] = await Promise.all([
@@ -148,17 +154,41 @@ export function openMysqlDatabase(
     );
   });
 
-  /** A connection with its session set up as above; one that is not must not be used. */
-  async function open(
-    limitMs: number | undefined,
-  ): Promise<{ connection: mysql.PoolConnection; sql: Sql }> {
-    const connection = await connectionOf(pool);
-    try {
-      const session = await within(limitMs, sessions.get(connection) ?? setUp(connection));
-      return { connection, sql: sqlOn(connection, { ...session, limitMs }) };
-    } catch (error) {
+  /**
+   * A connection with its session set up as above; one that is not must not be used, and neither one
+   * from before the server's setting changed.
+   */
+  async function open(limitMs: number | undefined): Promise<Opened> {
+    for (;;) {
+      const connection = await connectionOf(pool);
+      try {
+        const session = await within(limitMs, sessions.get(connection) ?? setUp(connection));
+        if (session.packetBytesMax >= packetBytesMax) {
+          return { connection, session, sql: sqlOn(connection, { ...session, limitMs }) };
+        }
+      } catch (error) {
+        connection.destroy();
+        throw error;
+      }
       connection.destroy();
-      throw error;
+    }
+  }
+
+  /**
+   * What is too large for a session may fit by now: somebody has raised the limit, which a session
+   * never learns. Then its kind is replaced, and the work run again.
+   */
+  async function orOutdated(error: unknown, { session, sql }: Opened): Promise<unknown> {
+    if (!(error instanceof RowRefused)) return error;
+    try {
+      const [row] = await sql.all<{ bytes: number }>('select @@global.max_allowed_packet as bytes');
+      const bytes = Number(row?.bytes ?? 0);
+      if (bytes <= session.packetBytesMax) return error;
+      packetBytesMax = bytes;
+      const message = 'max_allowed_packet has been raised';
+      return Object.assign(new Error(message), { code: 'PROTOCOL_SESSION_OUTDATED' });
+    } catch {
+      return error;
     }
   }
 
@@ -170,18 +200,20 @@ export function openMysqlDatabase(
     work: (sql: Sql) => Promise<T>,
     limitMs: number | undefined,
   ): Promise<T> {
-    const { connection, sql } = await open(limitMs);
+    const opened = await open(limitMs);
+    const { connection, sql } = opened;
     try {
       const result = await work(sql);
       connection.release();
       return result;
-    } catch (error) {
-      if (leavesConnectionUsable(error))
+    } catch (cause) {
+      const error = await orOutdated(cause, opened);
+      if (leavesConnectionUsable(error)) {
         await sql.run('rollback').then(
           () => connection.release(),
           () => connection.destroy(),
         );
-      else connection.destroy();
+      } else connection.destroy();
       throw error;
     }
   }

@@ -33,7 +33,7 @@ interface Judged {
 
 const GONE: Judged = { class: 'lost', says: 'does not answer' };
 
-export function judge(error: unknown): Judged {
+function judge(error: unknown): Judged {
   if (error instanceof RowRefused) return { class: error.why, says: error.message };
   if (!isMysqlError(error)) return { class: 'mistake', says: '' };
   const known = error.errno === undefined ? undefined : SERVER_ERRORS.get(error.errno);
