@@ -1,4 +1,4 @@
-import { EscrowError } from '@escrowmq/protocol';
+import { EscrowError, isEscrowError } from '@escrowmq/protocol';
 import type {
   Dialect,
   Executor,
@@ -7,6 +7,7 @@ import type {
   TransactionLimits,
 } from '../database.js';
 import { within } from '../deadline.js';
+import { isAway, meaningOf } from '../server-errors.js';
 import { savepointGuard } from '../transaction-guard.js';
 import { noConnection, unavailable } from '../unavailable.js';
 import { provenCommit } from './managed-commit.js';
@@ -127,11 +128,19 @@ async function begin<Tx, T>(
     result = await opened.working;
   } catch (error) {
     // An error of ROLLBACK says no more than that the connection is lost, which rolls back as well.
-    await answered().catch(() => undefined);
-    throw error;
+    const failure = await answered().catch((atEnd: unknown) => atEnd);
+    throw neverOpened(error, failure) ? unavailable(failure, layer) : error;
   }
   await answered();
   return result;
+}
+
+/**
+ * Where BEGIN fails on a connection that was lost before, Knex goes on with a transaction that takes no
+ * statements, and says at its end only what was wrong.
+ */
+function neverOpened(error: unknown, failure: unknown): boolean {
+  return !isEscrowError(error) && meaningOf(error) === 'no open transaction' && isAway(failure);
 }
 
 /** A layer that was closed may say so at once. */
