@@ -112,6 +112,8 @@ test('one message that spoils its batch takes no other along', async () => {
     [HEADERS.cause]: 'Error: broken by seven',
   });
   await until('the others were consumed', () => consumed.length === 9);
+  // It can be taken a moment before its confirm is here.
+  await bench.event('deadLettered');
   const deadLetters = bench.events.filter(({ event }) => event === 'deadLettered');
   expect(deadLetters).toHaveLength(1);
   await nothingLeft();

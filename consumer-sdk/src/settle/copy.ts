@@ -2,6 +2,7 @@ import { HEADERS } from '@escrowmq/protocol';
 import type { ConsumeMessage, Options } from 'amqplib';
 import { isDeadLetter } from '../delivery/tries.js';
 import type { NextStep } from './next-step.js';
+import { sendableTable, shortTexts } from './sendable.js';
 
 /**
  * The AMQP properties of a copy that goes to a retry queue or to the dead-letter queue: the
@@ -38,16 +39,10 @@ export function copyProperties(
   // Not the user id, which closes the channel unless it is our own; and no expiration but ours,
   // which ends the stay in a retry queue before the queue's own delay does.
   return {
-    headers,
+    headers: sendableTable(headers),
     ...(isShorter ? { expiration: step.inMs } : {}),
-    messageId: properties.messageId,
+    ...shortTexts(properties),
     timestamp: properties.timestamp,
-    type: properties.type,
-    appId: properties.appId,
-    contentType: properties.contentType,
-    contentEncoding: properties.contentEncoding,
-    correlationId: properties.correlationId,
-    replyTo: properties.replyTo,
     priority: properties.priority,
   };
 }
