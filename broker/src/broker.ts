@@ -122,6 +122,7 @@ async function startEngine(
     store,
     checkUrlProblem: (url) => callbackPolicy.checkUrlProblem(url),
     newSigningSecret,
+    observer,
   });
 
   const held = createHeldTransactions(config.heldBytesMax);

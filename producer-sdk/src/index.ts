@@ -81,4 +81,5 @@ export {
 export { ensureOutboxTable, OUTBOX_TABLE_SQL, purgeOutbox } from './outbox/outbox-table.js';
 export { createProducer } from './producer.js';
 export type { CancelOptions, CommitOptions, Producer, TransactionOptions } from './producer-api.js';
+export type { RegisterGroupOptions } from './register-group.js';
 export type { TracedOperation, Tracing } from './tracing.js';

@@ -13,13 +13,13 @@ import type {
   OperationTrace,
   PrepareInput,
   ProducerGroupAnswer,
-  ProducerGroupInput,
   TransactionAnswer,
   TransactionView,
 } from '@escrowmq/protocol';
 import type { PrepareOptions, SendOptions } from './client/operation-json.js';
 import type { EnlistedTransaction } from './local/enlist.js';
 import type { TransactionInfo, TransactionResult } from './local/transaction.js';
+import type { RegisterGroupOptions } from './register-group.js';
 
 /** Options of `transaction`, beside its messages. */
 export interface TransactionOptions
@@ -103,10 +103,19 @@ export interface Producer {
    */
   waitForBusinessKey(key: string, options?: { waitMs?: number }): Promise<BusinessKeyAnswer>;
   /**
-   * Registers this producer group, or changes it. `signingSecret` is in the answer when the group
-   * was created or `rotateSecret` was set. A call with `rotateSecret` is never repeated.
+   * Registers this producer group, or changes it. Safe to repeat, at every start of a service that
+   * gives its own `signingSecret`; the answer has it. Without one a secret is made here, and is in the
+   * answer when the group was created with it or `rotateSecret` was set: keep it, it comes once.
+   *
+   * @param options.signingSecret whsec_ and the base64 of 24 to 64 random bytes, also for the check
+   *   handler; `[new, old]` rotates: both sign until `new` is given alone, and `old` for a day more
+   * @returns what is registered; `replaced` when it had other endpoints or another secret: two services
+   *   that register one group undo each other's settings
+   * @throws {EscrowError} CHECK_URL_NOT_ALLOWED, INVALID_REQUEST, BROKER_UNREACHABLE
+   * @example
+   * await producer.registerGroup({ checkUrls: ['https://…/escrow-check'], signingSecret });
    */
-  registerGroup(options: ProducerGroupInput): Promise<ProducerGroupAnswer>;
+  registerGroup(options: RegisterGroupOptions): Promise<ProducerGroupAnswer>;
   /**
    * A local transaction and its messages, both or neither. Runs `callback` in a transaction of
    * `database`; the messages go once it has committed.

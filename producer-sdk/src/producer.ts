@@ -14,8 +14,6 @@ import {
   maySettle,
   mayStillSettle,
   optionNames,
-  ProducerGroupAnswer,
-  ProducerGroupRequest,
   parse,
   refuseUnknown,
   requireFunction,
@@ -48,6 +46,7 @@ import { outbox } from './outbox/outbox.js';
 import { linkOutbox } from './outbox/outbox-link.js';
 import { createOutboxSender } from './outbox/outbox-sender.js';
 import type { Producer, TransactionOptions } from './producer-api.js';
+import { registerGroup } from './register-group.js';
 
 /**
  * A producer's connection to the broker; make one per process and producer group.
@@ -231,20 +230,7 @@ export function createProducer(options: ProducerOptions): Producer {
         waitForBusinessKey(key, waitMsOf(options, 'waitForBusinessKey') ?? LIMITS.waitMsMax),
       ),
     registerGroup: (request) =>
-      start(async () => {
-        refuseUnknown(request, Object.keys(ProducerGroupRequest.shape), 'registerGroup');
-        const parsed = parse(ProducerGroupRequest, request, 'the producer group');
-        return http.call(
-          {
-            method: 'PUT',
-            path: `/v1/producer-groups/${producerGroup}`,
-            body: JSON.stringify(parsed),
-            read: (value) => ProducerGroupAnswer.parse(value),
-            repeatable: !parsed.rotateSecret,
-          },
-          requestTimeoutMs,
-        );
-      }),
+      start(() => registerGroup({ http, logger, producerGroup, requestTimeoutMs }, request)),
     transaction: <Tx, T>(
       database: LocalDatabase<Tx> | Mysql2Pool,
       messages: MessageInput | MessageInput[],

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { LIMITS } from './limits.js';
-import { PUT_ANSWER, PUT_OPTIONS } from './settings.js';
+import { oneWayToSetSecrets, PUT_ANSWER, PUT_OPTIONS } from './settings.js';
 
 /** How a group's endpoints are called, for checks and compensations. Every field has a default. */
 export const CheckPolicy = z
@@ -58,6 +58,7 @@ export const ProducerGroupRequest = z
     checkPolicy: CheckPolicy.prefault({}),
     ...PUT_OPTIONS,
   })
+  .superRefine(oneWayToSetSecrets)
   .meta({ id: 'ProducerGroupRequest' });
 export type ProducerGroupInput = z.input<typeof ProducerGroupRequest>;
 export type ProducerGroupRequest = z.output<typeof ProducerGroupRequest>;
@@ -71,6 +72,14 @@ export const ProducerGroupAnswer = z
     checkPolicy: z.object(CheckPolicy.shape),
     ...PUT_ANSWER,
     version: PUT_ANSWER.version.optional(),
+    replaced: z
+      .object({
+        checkUrls: z.array(z.string()),
+        compensationUrls: z.array(z.string()),
+        signingSecret: z.boolean().describe('The one in force was another'),
+      })
+      .optional()
+      .describe('To a PUT that changed endpoints or secret: what they were'),
   })
   .meta({ id: 'ProducerGroupAnswer' });
 export type ProducerGroupAnswer = z.infer<typeof ProducerGroupAnswer>;

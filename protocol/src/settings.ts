@@ -6,6 +6,27 @@ import { z } from 'zod';
  * and both come with a secret that the broker's calls are signed with.
  */
 
+/** Standard Webhooks asks for 24 to 64 bytes. */
+const SECRET_BYTES = { min: 24, max: 64 };
+
+/** A service's own secret; what is wrong with it is said without it. */
+export const SigningSecret = z
+  .string()
+  .refine(isSigningSecret, {
+    error: `must be whsec_ and the base64 of ${SECRET_BYTES.min} to ${SECRET_BYTES.max} random bytes, such as whsec_$(openssl rand -base64 32)`,
+  })
+  .meta({ pattern: '^whsec_[A-Za-z0-9+/]+={0,2}$' });
+
+function isSigningSecret(value: string): boolean {
+  const base64 = /^whsec_((?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?)$/.exec(
+    value,
+  );
+  if (base64?.[1] === undefined) return false;
+  const padding = /=*$/.exec(base64[1])?.[0].length ?? 0;
+  const bytes = (base64[1].length / 4) * 3 - padding;
+  return bytes >= SECRET_BYTES.min && bytes <= SECRET_BYTES.max;
+}
+
 /** What a PUT may say beside the settings. */
 export const PUT_OPTIONS = {
   version: z
@@ -15,6 +36,17 @@ export const PUT_OPTIONS = {
     .describe(
       'Of these settings, by the caller. Lower than the stored one: nothing changes. Without one they are replaced, and the stored version stays',
     ),
+  signingSecrets: z
+    .array(SigningSecret)
+    .min(1)
+    .max(2)
+    .optional()
+    .describe(
+      "The service's own secrets, the one in force first: [new, old] signs with both, [new] with the old one for a day more. Repeated they change nothing, and they are never answered",
+    ),
+  newSecret: SigningSecret.optional().describe(
+    'Taken instead of a made one where this call creates or rotates, so that it may be repeated; else it changes nothing. It is answered where it is in force',
+  ),
   rotateSecret: z
     .boolean()
     .default(false)
@@ -35,3 +67,18 @@ export const PUT_ANSWER = {
     .optional()
     .describe('whsec_…; only when it was created or the secret rotated'),
 };
+
+/** For `superRefine`: of the ways to set a secret a call has one. */
+export function oneWayToSetSecrets(
+  request: { signingSecrets?: unknown; newSecret?: unknown; rotateSecret: boolean },
+  context: z.RefinementCtx,
+): void {
+  if (request.signingSecrets === undefined) return;
+  if (!request.rotateSecret && request.newSecret === undefined) return;
+  context.addIssue({
+    code: 'custom',
+    path: ['signingSecrets'],
+    message:
+      'goes without rotateSecret and newSecret: to rotate, state [new, old], and [new] later',
+  });
+}

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { ConsumerGroupName, RoutingKey, Topic } from './names.js';
 import { CheckUrl } from './producer-groups.js';
-import { PUT_ANSWER, PUT_OPTIONS } from './settings.js';
+import { oneWayToSetSecrets, PUT_ANSWER, PUT_OPTIONS } from './settings.js';
 
 /** Why each limit is where it is. */
 export const WEBHOOK_LIMITS = {
@@ -115,6 +115,7 @@ export const WebhookRequest = z
         'true enables a webhook that was disabled, false disables it. Left out: as it is, and a new one is enabled',
       ),
   })
+  .superRefine(oneWayToSetSecrets)
   .meta({ id: 'WebhookRequest' });
 export type WebhookInput = z.input<typeof WebhookRequest>;
 export type WebhookRequest = z.output<typeof WebhookRequest>;

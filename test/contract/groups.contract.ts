@@ -53,6 +53,49 @@ export function groupsContract(opened: () => OpenStore): void {
       expect(await secrets()).toEqual(['whsec_2']);
     });
 
+    test('N03: stated secrets are taken, compared and rotated, and what was in force signs on', async () => {
+      const { store, database } = opened();
+      const secrets = async () => (await store.findGroup('accounts'))?.signingSecrets;
+      const state = async (...signingSecrets: [string, string?]) => {
+        const saved = await store.saveGroup(group({ newSecret: 'whsec_unused', signingSecrets }));
+        expect(saved).toMatchObject({ secretMade: false, applied: true });
+        expect(await secrets()).toEqual(saved.group.signingSecrets);
+        return saved.group.signingSecrets;
+      };
+      const ageByDays = (days: number) =>
+        database.run('update escrow_producer_group set rotated_at = rotated_at - ?', [
+          days * 24 * 60 * 60 * 1000,
+        ]);
+      expect(await state('whsec_a', 'whsec_0')).toEqual(['whsec_a', 'whsec_0']);
+      expect(await state('whsec_a')).toEqual(['whsec_a', 'whsec_0']);
+      await ageByDays(1);
+      expect(await state('whsec_a')).toEqual(['whsec_a']);
+      // Both sign for as long as both are stated.
+      expect(await state('whsec_b', 'whsec_a')).toEqual(['whsec_b', 'whsec_a']);
+      await ageByDays(30);
+      expect(await state('whsec_b', 'whsec_a')).toEqual(['whsec_b', 'whsec_a']);
+      expect(await state('whsec_b')).toEqual(['whsec_b', 'whsec_a']);
+      await ageByDays(1);
+      expect(await secrets()).toEqual(['whsec_b']);
+      // Another service's: what the running instances verify with signs for another day.
+      expect(await state('whsec_c')).toEqual(['whsec_c', 'whsec_b']);
+      // One that sends none of its own, or one to be made, changes nothing.
+      const other = await store.saveGroup(group({ newSecret: 'whsec_made' }));
+      expect(other).toMatchObject({ secretMade: false });
+      expect(await secrets()).toEqual(['whsec_c', 'whsec_b']);
+    });
+
+    test('U12: a rotation that is repeated with its secret rotates once', async () => {
+      const { store } = opened();
+      await store.saveGroup(group());
+      const rotation = group({ newSecret: 'whsec_2', rotate: true });
+      for (const _ of [1, 2]) {
+        const saved = await store.saveGroup(rotation);
+        expect(saved).toMatchObject({ secretMade: true });
+        expect(saved.group.signingSecrets).toEqual(['whsec_2', 'whsec_1']);
+      }
+    });
+
     test('a new group asked to rotate has one secret', async () => {
       const saved = await opened().store.saveGroup(group({ rotate: true }));
       expect(saved).toMatchObject({ secretMade: true, group: { signingSecrets: ['whsec_1'] } });

@@ -19,6 +19,8 @@ import { until } from '../support/until.js';
 
 const snippet = await snippetsOf('delivery.md');
 
+const SIGNING_SECRET = `whsec_${Buffer.alloc(32, 7).toString('base64')}`;
+
 let broker: BrokerProcess;
 let store: Awaited<ReturnType<typeof freshStore>>;
 let folder: PageFolder;
@@ -47,7 +49,7 @@ async function run(heading: string, env: Record<string, string> = {}): Promise<P
   const source = snippet(heading)
     .replace(/topic: '(\w+)'/g, `topic: '$1-${suffix}'`)
     .replaceAll(/80[89]0/g, String(port));
-  program = await folder.run(source, { BROKER_URL: broker.url, ...env });
+  program = await folder.run(source, { BROKER_URL: broker.url, SIGNING_SECRET, ...env });
   return program;
 }
 

@@ -25,6 +25,8 @@ import { until } from '../support/until.js';
 
 const snippet = await snippetsOf('producer.md');
 
+const SIGNING_SECRET = `whsec_${Buffer.alloc(32, 7).toString('base64')}`;
+
 const SECTION = {
   register: '## 3. The barrier table and the producer group',
   enlist: '## 8. A transaction that you opened yourself',
@@ -80,7 +82,7 @@ interface Run {
 async function run(headings: string[], edit = (source: string) => source): Promise<Run> {
   const [port] = await freePorts(1);
   const source = edit(headings.map(snippet).join('\n')).replaceAll('8080', String(port));
-  const env = { DATABASE_URL: databaseUrl, BROKER_URL: broker.url };
+  const env = { DATABASE_URL: databaseUrl, BROKER_URL: broker.url, SIGNING_SECRET };
   program = await folder.run(source, env, PROGRAM_MS_MAX);
   return {
     lines: program.lines(),

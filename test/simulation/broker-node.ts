@@ -51,6 +51,7 @@ export async function startBroker(options: BrokerOptions): Promise<BrokerNode> {
     store: { findGroup: store.findGroup, saveGroup: unused('saveGroup') },
     checkUrlProblem: () => undefined,
     newSigningSecret: unused('newSigningSecret'),
+    observer,
   });
   const held = createHeldTransactions(heldBytesMax);
   const policy = { undeliverableAttemptsMax: PARKED_AFTER_ROUNDS };

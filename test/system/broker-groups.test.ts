@@ -1,5 +1,8 @@
+import { randomBytes } from 'node:crypto';
 import { createServer } from 'node:net';
-import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals';
+import { startTcpProxy } from '@escrowmq/local-servers';
+import { createProducer, type RegisterGroupOptions } from '@escrowmq/producer';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { call, registerGroup, view } from '../support/broker-client.js';
 import { type BrokerProcess, freshStore, startBrokerProcess } from '../support/broker-process.js';
 import { decide, startCheckEndpoint } from '../support/check-endpoint.js';
@@ -105,4 +108,67 @@ test('many checks at once, and a dead endpoint before and after the living one: 
   } finally {
     await living.close();
   }
+});
+
+describe('a service that brings its own secret', () => {
+  const secret = () => `whsec_${randomBytes(32).toString('base64')}`;
+  const checkUrls = ['http://127.0.0.1:1/check'];
+
+  test('N03: registers as often as it likes, and no answer and no line of the log has the secret', async () => {
+    const [first, second] = [secret(), secret()];
+    const own = { checkUrls, signingSecrets: [first] };
+    const answers = [await register(own), await register(own)];
+    answers.push(await register({ checkUrls, signingSecrets: [second, first] }));
+    answers.push(await register({ checkUrls, signingSecrets: [second] }));
+    expect(answers.map(({ status }) => status)).toEqual([201, 200, 200, 200]);
+    expect(answers.map(({ body }) => 'replaced' in body)).toEqual([false, false, true, false]);
+    expect(answers[2]!.body.replaced).toMatchObject({ signingSecret: true });
+    const said = JSON.stringify([answers, broker.log]);
+    for (const one of [first, second]) expect(said).not.toContain(one.slice('whsec_'.length));
+  });
+
+  test('N11: two services on one group show, in the answer and in the log', async () => {
+    await register({ checkUrls });
+    const { body } = await register({ checkUrls: ['http://127.0.0.1:2/check'] });
+    expect(body.replaced).toEqual({ checkUrls, compensationUrls: [], signingSecret: false });
+    await until('the log has it', () =>
+      broker.log.some(
+        (line) =>
+          line.level === 'warn' &&
+          line.producerGroup === group &&
+          String(line.detail).includes(`check URLs ${checkUrls} → http://127.0.0.1:2/check`),
+      ),
+    );
+  });
+
+  test('U12: the SDK repeats a call whose answer was lost, and has the secret that the broker has', async () => {
+    const proxy = await startTcpProxy(broker.url);
+    const producer = createProducer({ brokers: [proxy.url], producerGroup: group });
+    const lostAnswer = async (options: RegisterGroupOptions) => {
+      proxy.impair({ kind: 'hold' }, 'toClient');
+      const answer = producer.registerGroup(options);
+      const registered = async () => {
+        const found = await call(`${broker.url}/v1/producer-groups/${group}`);
+        return found.status === 200;
+      };
+      await until('the broker has it', registered);
+      proxy.cut();
+      proxy.heal();
+      return answer;
+    };
+    const { signingSecret } = await lostAnswer({ checkUrls });
+    expect(signingSecret).toMatch(/^whsec_/);
+    // In force: [it, another] is the rotation back, and not the replacement of a third one.
+    const same = await register({ checkUrls, signingSecrets: [signingSecret] });
+    expect(same.body).not.toHaveProperty('replaced');
+    const again = await producer.registerGroup({ checkUrls });
+    expect(again).not.toHaveProperty('signingSecret');
+    expect(
+      await producer.registerGroup({ checkUrls, signingSecret: signingSecret! }),
+    ).toMatchObject({
+      signingSecret,
+    });
+    await producer.close();
+    await proxy.close();
+  });
 });

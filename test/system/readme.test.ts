@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -49,21 +50,27 @@ describe('the transcript with curl', () => {
   });
 });
 
-test('the SDKs in forty lines do what they say', async () => {
+test('N03: the SDKs in forty lines do what they say, at the first start and at the second', async () => {
   const store = await freshStore('sqlite');
   const broker = await startBrokerProcess({ store: store.url, rabbitmq: rabbitmqUrl() });
   await writeFile(SNIPPET, await block('js'));
+  const env = {
+    PATH: process.env.PATH,
+    BROKER_URL: broker.url,
+    DATABASE_URL: await freshMysqlDatabase(),
+    RABBITMQ_URL: rabbitmqUrl(),
+    SIGNING_SECRET: `whsec_${randomBytes(32).toString('base64')}`,
+  };
   try {
-    const { stdout } = await run(process.execPath, [fileURLToPath(SNIPPET)], {
-      env: {
-        PATH: process.env.PATH,
-        BROKER_URL: broker.url,
-        DATABASE_URL: await freshMysqlDatabase(),
-        RABBITMQ_URL: rabbitmqUrl(),
-      },
-      timeout: 30_000,
-    });
-    expect(stdout).toBe('settled: true, user found by phone: 7\n');
+    const outputs: string[] = [];
+    for (const _ of ['first', 'second']) {
+      const program = [fileURLToPath(SNIPPET)];
+      const { stdout } = await run(process.execPath, program, { env, timeout: 30_000 });
+      expect(stdout).toMatch(/^settled: true, user found by phone: \d+\n$/);
+      outputs.push(stdout);
+    }
+    // Each its own user, in the same databases.
+    expect(new Set(outputs).size).toBe(2);
   } finally {
     await rm(SNIPPET, { force: true });
     await broker.stop();

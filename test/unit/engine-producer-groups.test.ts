@@ -2,7 +2,7 @@ import { ProducerGroupRequest } from '@escrowmq/protocol';
 import { expect, jest, test } from '@jest/globals';
 import type { GroupToSave, ProducerGroup } from '../../broker/src/domain/ports.js';
 import { createProducerGroups } from '../../broker/src/engine/producer-groups.js';
-import { producerGroup } from '../support/engine-fakes.js';
+import { producerGroup, recordingObserver } from '../support/engine-fakes.js';
 import { deferred } from '../support/ready.js';
 
 const SECRET = 'whsec_new';
@@ -38,6 +38,7 @@ function groups(initially: ProducerGroup[] = []) {
     },
     checkUrlProblem: (url) => (url.includes('forbidden') ? 'its host is not allowed' : undefined),
     newSigningSecret: () => SECRET,
+    observer: recordingObserver(),
   });
   return { ...parts, rows, saved, reads };
 }
@@ -167,6 +168,7 @@ test('what was being read while the group was saved is not kept', async () => {
     },
     checkUrlProblem: () => undefined,
     newSigningSecret: () => SECRET,
+    observer: recordingObserver(),
   });
   const reading = find('accounts');
   await register('accounts', request());

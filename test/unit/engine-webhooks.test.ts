@@ -19,7 +19,8 @@ function webhooks(initially: Webhook[] = []) {
     store: {
       async saveWebhook(webhook) {
         world.saved.push(webhook);
-        const stored = storedWebhook({ ...webhook, version: webhook.version ?? 0 });
+        const { signingSecrets: _, ...rest } = webhook;
+        const stored = storedWebhook({ ...rest, version: webhook.version ?? 0 });
         return (
           world.answer ?? {
             kind: 'saved',

@@ -251,26 +251,33 @@ test('callers who wait for business keys do not hold up a prepare', async () => 
   await Promise.all(waiting);
 });
 
-test('a call that rotates the secret is not repeated, another registration is', async () => {
+test('U12: a registration whose answer was lost is repeated with the same secret, a rotation too', async () => {
   const registered = {
     status: 200,
-    body: JSON.stringify({
-      producerGroup: 'accounts',
-      checkUrls: [],
-      checkPolicy: {},
-      signingSecret: 'whsec_x',
-    }),
+    body: JSON.stringify({ producerGroup: 'accounts', checkUrls: [], checkPolicy: {} }),
   };
-  const fake = await broker('lose reply', 'lose reply', registered);
+  const fake = await broker('lose reply', registered, 'lose reply', registered, registered);
   const producer = producerOf([fake]);
-  await expect(producer.registerGroup({ checkUrls: [], rotateSecret: true })).rejects.toMatchObject(
-    { code: 'BROKER_UNREACHABLE' },
-  );
-  expect(fake.requests).toHaveLength(1);
-  const answer = await producer.registerGroup({ checkUrls: [] });
-  expect(answer.signingSecret).toBe('whsec_x');
-  expect(fake.requests).toHaveLength(3);
-  expect(fake.requests[2]).toMatchObject({ method: 'PUT', path: '/v1/producer-groups/accounts' });
+  const own = `whsec_${Buffer.alloc(32, 1).toString('base64')}`;
+  await producer.registerGroup({ checkUrls: [], rotateSecret: true });
+  await producer.registerGroup({ checkUrls: [], signingSecret: own });
+  const answer = await producer.registerGroup({ checkUrls: [], signingSecret: [own, own] });
+  expect(answer.signingSecret).toBe(own);
+  const sent = fake.requests.map(({ body }) => JSON.parse(body));
+  expect(fake.requests[0]).toMatchObject({ method: 'PUT', path: '/v1/producer-groups/accounts' });
+  expect(sent[0]).toMatchObject({
+    newSecret: expect.stringMatching(/^whsec_/),
+    rotateSecret: true,
+  });
+  expect(sent[1]).toEqual(sent[0]);
+  expect(sent.slice(2).map(({ signingSecrets }) => signingSecrets)).toEqual([
+    [own],
+    [own],
+    [own, own],
+  ]);
+  const refused = producer.registerGroup({ checkUrls: [], signingSecret: 'hunter2' });
+  await expect(refused).rejects.toThrow(/signingSecrets.* must be whsec_/);
+  await expect(refused).rejects.not.toThrow(/hunter2/);
 });
 
 test('close waits for what is under way and refuses what comes later', async () => {

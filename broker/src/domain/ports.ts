@@ -170,6 +170,8 @@ export interface GroupToSave {
   /** Used when the group is new, or when `rotate` asks for it. */
   newSecret: string;
   rotate: boolean;
+  /** The service's own, the one in force first; `newSecret` is not used then. */
+  signingSecrets?: readonly [string, string?] | undefined;
 }
 
 export interface StoreCounts {

@@ -32,6 +32,8 @@ export interface WebhookToSave {
   /** Used when the webhook is new, or when `rotate` asks for it. */
   newSecret: string;
   rotate: boolean;
+  /** The receiver's own, the one in force first; `newSecret` is not used then. */
+  signingSecrets?: readonly [string, string?] | undefined;
 }
 
 export type WebhookSaved =

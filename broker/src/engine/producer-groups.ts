@@ -3,13 +3,15 @@ import {
   type ProducerGroupAnswer,
   type ProducerGroupRequest,
 } from '@escrowmq/protocol';
-import type { ProducerGroup, Store } from '../domain/ports.js';
+import type { Observer, ProducerGroup, Store } from '../domain/ports.js';
+import { statedIn } from '../domain/signing-secrets.js';
 
 export interface ProducerGroupsDeps {
   store: Pick<Store, 'findGroup' | 'saveGroup'>;
   /** What is wrong with calling this URL, or `undefined`. */
   checkUrlProblem(url: string): string | undefined;
   newSigningSecret(): string;
+  observer: Pick<Observer, 'warn'>;
 }
 
 export interface ProducerGroups {
@@ -24,6 +26,7 @@ export interface ProducerGroups {
   register(
     name: string,
     request: ProducerGroupRequest,
+    by?: string,
   ): Promise<{ created: boolean; answer: ProducerGroupAnswer }>;
   describe(name: string): Promise<ProducerGroupAnswer | undefined>;
 }
@@ -40,10 +43,24 @@ const answerOf = (group: ProducerGroup): ProducerGroupAnswer => ({
   version: group.version,
 });
 
+type Replaced = NonNullable<ProducerGroupAnswer['replaced']>;
+
+const same = (some: readonly string[], others: readonly string[]) =>
+  JSON.stringify([...some].sort()) === JSON.stringify([...others].sort());
+
+/** What was there before; absent when endpoints and secret are as they were. */
+function replacedBy(now: ProducerGroup, before: ProducerGroup): Replaced | undefined {
+  const signingSecret = now.signingSecrets[0] !== before.signingSecrets[0];
+  const { checkUrls, compensationUrls } = before;
+  const sameUrls = same(now.checkUrls, checkUrls) && same(now.compensationUrls, compensationUrls);
+  return sameUrls && !signingSecret ? undefined : { checkUrls, compensationUrls, signingSecret };
+}
+
 export function createProducerGroups({
   store,
   checkUrlProblem,
   newSigningSecret,
+  observer,
 }: ProducerGroupsDeps): ProducerGroups {
   const cache = new Map<string, { group: ProducerGroup; readAt: number }>();
 
@@ -74,18 +91,31 @@ export function createProducerGroups({
     }
   }
 
+  /** Two services that register one group undo each other's words; whoever reads this sees both. */
+  function tell(group: ProducerGroup, replaced: Replaced, by = 'a caller without a key'): void {
+    const list = (urls: readonly string[]) => (urls.length === 0 ? 'none' : urls.join(' '));
+    const changes = [
+      `check URLs ${list(replaced.checkUrls)} → ${list(group.checkUrls)}`,
+      `compensation URLs ${list(replaced.compensationUrls)} → ${list(group.compensationUrls)}`,
+      ...(replaced.signingSecret ? ['another signing secret; the one before signs for a day'] : []),
+    ];
+    const facts = { producerGroup: group.name, apiKeyName: by, detail: changes.join('; ') };
+    observer.warn('a producer group was registered otherwise than before', facts, group.name);
+  }
+
   return {
     cached,
     find: async (name) => cached(name) ?? readings.get(name) ?? read(name),
-    async register(name, request) {
+    async register(name, request, by) {
       for (const url of [...request.checkUrls, ...request.compensationUrls]) {
         const problem = checkUrlProblem(url);
         if (problem !== undefined) {
           throw new EscrowError('CHECK_URL_NOT_ALLOWED', `${url}: ${problem}`);
         }
       }
-      const created = (await store.findGroup(name)) === undefined;
-      const newSecret = newSigningSecret();
+      const before = await store.findGroup(name);
+      const newSecret = request.newSecret ?? newSigningSecret();
+      const stated = statedIn(request);
       const { group, secretMade, applied } = await store.saveGroup({
         name,
         checkUrls: request.checkUrls,
@@ -94,15 +124,19 @@ export function createProducerGroups({
         version: request.version,
         newSecret,
         rotate: request.rotateSecret,
+        signingSecrets: stated,
       });
       cache.delete(name);
       readings.delete(name);
+      const replaced = applied && before !== undefined ? replacedBy(group, before) : undefined;
+      if (replaced !== undefined) tell(group, replaced, by);
       return {
-        created: created && secretMade,
+        created: before === undefined && (secretMade || stated !== undefined),
         answer: {
           ...answerOf(group),
           applied,
           ...(secretMade ? { signingSecret: newSecret } : {}),
+          ...(replaced === undefined ? {} : { replaced }),
         },
       };
     },

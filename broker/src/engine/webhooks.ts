@@ -6,6 +6,7 @@ import {
   type WebhookRequest,
   type WebhookSettings,
 } from '@escrowmq/protocol';
+import { statedIn } from '../domain/signing-secrets.js';
 import type { Webhook, WebhookSaved, WebhookStore } from '../domain/webhook.js';
 
 /*
@@ -95,7 +96,7 @@ export function createWebhooks(deps: WebhooksDeps): Webhooks {
         throw new EscrowError('WEBHOOK_URL_NOT_ALLOWED', `${request.url}: ${problem}`);
       }
       await refuseOneTooMany(name);
-      const newSecret = deps.newSigningSecret();
+      const newSecret = request.newSecret ?? deps.newSigningSecret();
       const saved = await store.saveWebhook({
         name,
         topic: request.topic,
@@ -105,6 +106,7 @@ export function createWebhooks(deps: WebhooksDeps): Webhooks {
         enabled: request.enabled,
         newSecret,
         rotate: request.rotateSecret,
+        signingSecrets: statedIn(request),
       });
       if (saved.kind !== 'saved') throw refusalOf(name, saved);
       deps.changed();

@@ -70,6 +70,10 @@ export function requireRole(caller: Caller, access: Access, route: string): void
   );
 }
 
+/** The name of the caller's key; `undefined` without keys. */
+export const keyNameOf = (caller: Caller): string | undefined =>
+  caller.role === 'anyone' ? undefined : caller.name;
+
 /** The one group that the caller may see and act for; `undefined` for all. */
 export const groupOf = (caller: Caller): string | undefined =>
   caller.role === 'producer' ? caller.group : undefined;

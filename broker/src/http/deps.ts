@@ -54,6 +54,8 @@ export interface HttpDeps {
   registerGroup(
     name: string,
     request: ProducerGroupRequest,
+    /** The name of the caller's key. */
+    by: string | undefined,
   ): Promise<{ created: boolean; answer: ProducerGroupAnswer }>;
   /** As for a business key, until this transaction can not settle by itself any more. */
   waitForTransaction(id: string, waitMs: number, signal: AbortSignal): Promise<void>;

@@ -6,7 +6,7 @@ import {
   parse,
 } from '@escrowmq/protocol';
 import { z } from 'zod';
-import { requireGroup } from './api-keys.js';
+import { keyNameOf, requireGroup } from './api-keys.js';
 import type { HttpDeps } from './deps.js';
 import type { Call, Route } from './route.js';
 
@@ -30,7 +30,7 @@ export function producerGroupRoutes(deps: ProducerGroupDeps): Route[] {
       operationId: 'registerProducerGroup',
       summary: 'Register a producer group',
       description:
-        'Sets the endpoints for checks and compensations and the check policy, as a whole. Without check endpoints the group polls for its checks; without compensation endpoints its compensations wait, and an alert says so. Of settings with a version the highest stand: those of a lower one change nothing, rotate nothing and are answered with what is stored. Answers the signing secret when it creates the group or is asked to rotate it, and never again.',
+        "Sets the endpoints for checks and compensations and the check policy, as a whole. Without check endpoints the group polls for its checks; without compensation endpoints its compensations wait, and an alert says so. Of settings with a version the highest stand: those of a lower one change nothing, rotate nothing and are answered with what is stored. Checks are signed with `signingSecrets`, which are the service's own and never answered; a call that changes nothing is a success. A caller without any gets one that is made, when the call creates the group or is asked to rotate it, and never again: `newSecret` gives that one, so that the call may be repeated. What replaces the endpoints or the secret of a group is told in `replaced` and in the broker's log.",
       params: GroupParams,
       body: ProducerGroupRequest,
       answers: {
@@ -41,7 +41,11 @@ export function producerGroupRoutes(deps: ProducerGroupDeps): Route[] {
       async handle(call) {
         const group = groupIn(call);
         const request = parse(ProducerGroupRequest, call.body, 'the request');
-        const { created, answer } = await deps.registerGroup(group, request);
+        const { created, answer } = await deps.registerGroup(
+          group,
+          request,
+          keyNameOf(call.caller),
+        );
         return { status: created ? 201 : 200, body: answer };
       },
     },

@@ -32,7 +32,7 @@ export function webhookRoutes(deps: WebhookDeps): Route[] {
       operationId: 'saveWebhook',
       summary: 'Create or change a webhook',
       description:
-        'Sets what it is told of and how, as a whole. Topic and group stay as they were when it was created. Answers the signing secret when it creates the webhook or is asked to rotate it, and never again.',
+        "Sets what it is told of and how, as a whole. Topic and group stay as they were when it was created. Calls are signed with `signingSecrets`, which are the receiver's own and never answered. Without any one is made and answered when the call creates the webhook or is asked to rotate it, and never again; `newSecret` gives that one, so that the call may be repeated.",
       body: WebhookRequest,
       answers: {
         200: { description: 'Changed, or as it was: see applied', schema: WebhookAnswer },

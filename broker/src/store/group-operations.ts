@@ -1,7 +1,8 @@
 import { CheckPolicy } from '@escrowmq/protocol';
 import type { GroupToSave, ProducerGroup, Store } from '../domain/ports.js';
+import { nextSecrets } from '../domain/signing-secrets.js';
 import { compensationsDueNow } from './compensation-operations.js';
-import { type Database, DuplicateKey, type Sql } from './sql.js';
+import { type Database, DuplicateKey, NEVER, type Sql } from './sql.js';
 
 /** For a day after a rotation, checks carry both signatures. */
 const PREVIOUS_SECRET_KEPT_MS = 24 * 60 * 60 * 1000;
@@ -72,7 +73,7 @@ async function create(database: Database, group: GroupToSave): Promise<boolean> 
           JSON.stringify(group.compensationUrls),
           JSON.stringify(group.checkPolicy),
           group.version ?? 0,
-          group.newSecret,
+          group.signingSecrets?.[0] ?? group.newSecret,
           0,
         ],
       ],
@@ -102,6 +103,44 @@ const rotateSecret = (now: string) => `
   set previous_secret = ?, signing_secret = ?, rotated_at = ${now}
   where name = ? and signing_secret = ?`;
 
+/** As `rotateSecret`, and the previous one signs for as long as it is stated. */
+const keepBoth = `
+  update escrow_producer_group
+  set previous_secret = ?, signing_secret = ?, rotated_at = ${NEVER}
+  where name = ? and signing_secret = ?`;
+/** From now on the one before it is counted down, as after every other rotation. */
+const endStated = (now: string) => `
+  update escrow_producer_group
+  set rotated_at = ${now}
+  where name = ? and signing_secret = ? and rotated_at = ${NEVER}`;
+
+/** Each time somebody else has rotated in between. */
+const SECRETS_ATTEMPTS_MAX = 10;
+
+/** Makes the stated secrets those in force; repeated it changes nothing. */
+async function stateSecrets(
+  database: Database,
+  name: string,
+  stated: readonly [string, string?],
+): Promise<void> {
+  const { now } = database.dialect;
+  for (let attempt = 1; attempt <= SECRETS_ATTEMPTS_MAX; attempt += 1) {
+    const [current = '', previous] = (await findGroup(database, name))?.signingSecrets ?? [];
+    const next = nextSecrets({ current, previous }, stated);
+    if (next === undefined) {
+      if (stated[1] === undefined) await database.run(endStated(now), [name, current]);
+      else if (stated[1] === previous) {
+        await database.run(keepBoth, [previous, current, name, current]);
+      }
+      return;
+    }
+    const change = next.previousStays ? keepBoth : rotateSecret(now);
+    const values = [next.previous, next.current, name, current];
+    if ((await database.run(change, values)) === 1) return;
+  }
+  throw new Error(`the secrets of producer group ${name} changed all the time while they were set`);
+}
+
 /** False when a higher version is stored. */
 async function change(database: Database, group: GroupToSave): Promise<boolean> {
   const { now } = database.dialect;
@@ -125,14 +164,23 @@ export async function saveGroup(
   if (!applied) {
     applied = await change(database, group);
     if (applied && group.rotate) {
-      const current = (await findGroup(database, group.name))?.signingSecrets[0] ?? '';
-      await database.run(rotateSecret(now), [current, group.newSecret, group.name, current]);
+      const signing = (await findGroup(database, group.name))?.signingSecrets ?? [];
+      const [current = ''] = signing;
+      // A call that is repeated has rotated already.
+      if (!signing.includes(group.newSecret)) {
+        await database.run(rotateSecret(now), [current, group.newSecret, group.name, current]);
+      }
     }
+  }
+  if (applied && group.signingSecrets !== undefined) {
+    await stateSecrets(database, group.name, group.signingSecrets);
   }
   if (applied && group.compensationUrls.length > 0) await compensationsDueNow(database, group.name);
   const saved = await findGroup(database, group.name);
   if (saved === undefined) throw new Error(`producer group ${group.name} vanished while saved`);
   // Secrets are random, so the row itself tells whether ours was taken. What the statements say
   // would be wrong after a lost reply: repeated, they find the group or the rotation there already.
-  return { group: saved, secretMade: saved.signingSecrets.includes(group.newSecret), applied };
+  const secretMade =
+    group.signingSecrets === undefined && saved.signingSecrets.includes(group.newSecret);
+  return { group: saved, secretMade, applied };
 }

@@ -1,6 +1,7 @@
 import { WebhookSettings } from '@escrowmq/protocol';
+import { nextSecrets } from '../domain/signing-secrets.js';
 import type { Webhook, WebhookSaved, WebhookStore, WebhookToSave } from '../domain/webhook.js';
-import { type Database, DuplicateKey, type SqlValue } from './sql.js';
+import { type Database, DuplicateKey, NEVER, type SqlValue } from './sql.js';
 
 /** For a day after a rotation, calls carry both signatures. */
 const PREVIOUS_SECRET_KEPT_MS = 24 * 60 * 60 * 1000;
@@ -110,7 +111,7 @@ async function create(database: Database, webhook: WebhookToSave): Promise<boole
           '[]',
           webhook.version ?? 0,
           1,
-          webhook.newSecret,
+          webhook.signingSecrets?.[0] ?? webhook.newSecret,
           0,
           disabled ? 0 : null,
           disabled ? DISABLED_BY_OPERATOR : null,
@@ -163,17 +164,43 @@ async function change(
     sets.push(`disabled_at = ${now}`, 'disabled_reason = ?');
     values.push(DISABLED_BY_OPERATOR);
   }
-  const [secret = ''] = current.signingSecrets;
-  // Else a save that was repeated would take its own secret for the previous one.
-  if (webhook.rotate && secret !== webhook.newSecret) {
-    sets.push('previous_secret = ?', 'signing_secret = ?', `rotated_at = ${now}`);
-    values.push(secret, webhook.newSecret);
-  }
+  const secrets = secretSets(current, webhook, now);
+  sets.push(...secrets.sets);
+  values.push(...secrets.values);
   const changed = await database.run(
     `update escrow_webhook set ${sets.join(', ')} where name = ? and revision = ?`,
     [...values, current.name, current.revision],
   );
   return changed === 1;
+}
+
+/** What a save sets of the secrets: nothing when they are in force already. */
+function secretSets(
+  { signingSecrets: [secret = '', previous] }: Webhook,
+  { rotate, newSecret, signingSecrets: stated }: WebhookToSave,
+  now: string,
+): { sets: string[]; values: SqlValue[] } {
+  const columns = ['previous_secret = ?', 'signing_secret = ?'];
+  if (stated === undefined) {
+    // Else a save that was repeated would take its own secret for the previous one.
+    if (!rotate || secret === newSecret || previous === newSecret) return { sets: [], values: [] };
+    return { sets: [...columns, `rotated_at = ${now}`], values: [secret, newSecret] };
+  }
+  const next = nextSecrets({ current: secret, previous }, stated);
+  if (next !== undefined) {
+    const rotatedAt = next.previousStays ? String(NEVER) : now;
+    return {
+      sets: [...columns, `rotated_at = ${rotatedAt}`],
+      values: [next.previous, next.current],
+    };
+  }
+  // In force already. The one before it signs as long as it is stated, and then for a day more.
+  if (stated[1] !== undefined && stated[1] === previous) {
+    return { sets: [`rotated_at = ${NEVER}`], values: [] };
+  }
+  if (stated[1] !== undefined) return { sets: [], values: [] };
+  const ended = `case when rotated_at = ${NEVER} then ${now} else rotated_at end`;
+  return { sets: [`rotated_at = ${ended}`], values: [] };
 }
 
 /** Whoever has the group of the topic; undefined when that webhook is gone by now. */
@@ -197,8 +224,9 @@ async function saveOnce(
     return by === undefined ? undefined : { kind: 'groupTaken', by };
   }
   // Secrets are random, so the row itself tells whether ours was taken, also after a lost reply.
-  const made = (row: Webhook) => row.signingSecrets.includes(webhook.newSecret);
-  if (created) {
+  const made = (row: Webhook) =>
+    webhook.signingSecrets === undefined && row.signingSecrets.includes(webhook.newSecret);
+  if (created && webhook.signingSecrets?.[1] === undefined) {
     return { kind: 'saved', webhook: current, created, secretMade: made(current), applied: true };
   }
   if (current.topic !== webhook.topic || current.consumerGroup !== webhook.consumerGroup) {
