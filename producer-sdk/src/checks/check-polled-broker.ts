@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Deadline } from '@escrowmq/database';
 import {
   type CheckAnswer,
   CheckRequest,
@@ -8,6 +9,7 @@ import {
 } from '@escrowmq/protocol';
 import { backOffMs, pauseBeforeRepeatMs } from '../back-off.js';
 import { createBrokerHttp } from '../client/broker-http.js';
+import { createPollLength } from '../client/poll-length.js';
 import type { ProducerSettings } from '../options.js';
 import type { CheckDecider } from './check-decider.js';
 
@@ -44,6 +46,12 @@ export interface PolledBrokerDeps {
 
 /** A poll is answered a little after its wait; a broker that says nothing for longer is gone. */
 const POLL_SLACK_MS = 5_000;
+
+/** Between polls on a way that cuts them. */
+const POLL_PAUSE_MS = 200;
+
+const CUT =
+  'polls for checks are cut on their way to the broker; they are shorter from now on. Give waitMs a value below the limit of whatever stands between';
 
 /** Longer than any broker asks for; what a proxy on the way says may be anything. */
 const RETRY_AFTER_MS_MAX = 5 * 60 * 1_000;
@@ -121,22 +129,53 @@ export function createPolledBroker(deps: PolledBrokerDeps): PolledBroker {
     await sleep(delayMs, undefined, { signal: closing.signal }).catch(() => undefined);
   }
 
+  /** One poll, or as many as it takes on a way that cuts them; the last one does not wait. */
+  async function pollWithin(waitMs: number): Promise<CheckRequest[]> {
+    const length = createPollLength(waitMs);
+    const deadline = new Deadline(waitMs);
+    let wasCut = false;
+    for (let pollMs = waitMs; ; pollMs = deadline.hasPassed ? 0 : length.next(deadline.leftMs)) {
+      const startedAt = performance.now();
+      try {
+        const checks = await poll(pollMs, concurrencyMax);
+        if (checks.length > 0 || !wasCut || pollMs === 0) return checks;
+      } catch (error) {
+        const lastedMs = performance.now() - startedAt;
+        if (closing.signal.aborted || !isCut(error) || !length.failed(pollMs, lastedMs))
+          throw error;
+        wasCut = true;
+      }
+      await rest(POLL_PAUSE_MS);
+    }
+  }
+
   async function pollUntilClosed(waitMs: number): Promise<void> {
+    const length = createPollLength(waitMs);
     let failures = 0;
     let hastyPolls = 0;
+    let saidCut = false;
     while (!closing.signal.aborted) {
       if (chains.size >= concurrencyMax) await Promise.race(chains);
       const startedAt = performance.now();
+      const pollMs = length.next(waitMs);
       try {
-        const checks = await poll(waitMs, concurrencyMax - chains.size);
+        const checks = await poll(pollMs, concurrencyMax - chains.size);
+        length.succeeded();
         failures = 0;
         for (const check of checks) void begin(check);
         // One that is shutting down, or has too many who wait, answers without waiting.
-        const isHasty = checks.length === 0 && performance.now() - startedAt < waitMs / 2;
+        const isHasty = checks.length === 0 && performance.now() - startedAt < pollMs / 2;
         hastyPolls = isHasty ? hastyPolls + 1 : 0;
         if (isHasty) await rest(backOffMs(hastyPolls));
       } catch (error) {
         if (closing.signal.aborted) return;
+        if (isCut(error) && length.failed(pollMs, performance.now() - startedAt)) {
+          // The way is there, it only does not wait that long: the next poll is shorter.
+          if (!saidCut) logger.warn({ broker, error }, CUT);
+          saidCut = true;
+          await rest(POLL_PAUSE_MS);
+          continue;
+        }
         failures += 1;
         // Once for a row of failures: the broker raises an alert when its checks stay unanswered.
         if (failures === 1) logger.warn({ broker, error }, 'a broker can not be polled for checks');
@@ -147,7 +186,7 @@ export function createPolledBroker(deps: PolledBrokerDeps): PolledBroker {
 
   return {
     async pollOnce(waitMs) {
-      const checks = await poll(waitMs, concurrencyMax);
+      const checks = await pollWithin(waitMs);
       const answered = await Promise.all(checks.map(begin));
       return answered.reduce((sum, count) => sum + count, 0);
     },
@@ -163,6 +202,10 @@ export function createPolledBroker(deps: PolledBrokerDeps): PolledBroker {
     },
   };
 }
+
+/** What a broker refused is no cut. */
+const isCut = (error: unknown): boolean =>
+  isEscrowError(error) && error.code === 'BROKER_UNREACHABLE';
 
 /** How long it asked to be left alone, in milliseconds; 0 when it did not. */
 function retryAfterMsOf(error: unknown): number {
