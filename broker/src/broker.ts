@@ -14,6 +14,7 @@ import { createCompensator } from './engine/compensator.js';
 import { createForwarder } from './engine/forwarder.js';
 import { createHeldTransactions } from './engine/held-transactions.js';
 import { createIntake } from './engine/intake.js';
+import { createLateReceipts } from './engine/late-receipts.js';
 import { startLoop } from './engine/loop.js';
 import { createResolve } from './engine/operator.js';
 import { createProducerGroups } from './engine/producer-groups.js';
@@ -203,9 +204,11 @@ async function startEngine(
     idleMs: CLOCK_SYNC_MS,
     observer,
   });
+  const lateReceipts = createLateReceipts({ observer, now: () => performance.now() });
   rabbit.onReady(() => forwardLoop.wake());
   rabbit.consumeReceipts(receiptsQueue, async (receipts) => {
-    await compensator.takeReceipts(receipts);
+    const { late } = await compensator.takeReceipts(receipts);
+    lateReceipts.tell(late);
     observer.count('receipts', {}, receipts.length);
   });
   const heartbeat = startHeartbeat({ store, observer });

@@ -87,6 +87,7 @@ const Environment = z.object({
   ESCROW_FINISHED_KEPT_HOURS: integer(2, 24 * 365).default(24 * 7),
   // Ids are taken up to 29 days after their time; a tombstone must outlive them.
   ESCROW_TOMBSTONES_KEPT_DAYS: integer(30, 3650).default(30),
+  ESCROW_UNSETTLED_ALERT_DAYS: integer(1, 3650).default(30),
   ESCROW_HOUSEKEEPING_CRON: z.string().default('*/5 * * * *'),
   ESCROW_SHUTDOWN_MS: integer(100, 600_000).default(10_000),
 });
@@ -105,6 +106,8 @@ export interface Config {
   undeliverableAttemptsMax: number;
   finishedKeptMs: number;
   tombstonesKeptMs: number;
+  /** After so long without the word of an expected group it is alerted. */
+  unsettledAlertMs: number;
   housekeepingCron: string;
   shutdownMs: number;
   /** Credentials that no log may show. */
@@ -181,6 +184,7 @@ export function parseConfig(environment: Variables, onTerminal = false): Config 
     undeliverableAttemptsMax: env.ESCROW_UNROUTED_ATTEMPTS_MAX,
     finishedKeptMs: env.ESCROW_FINISHED_KEPT_HOURS * HOUR_MS,
     tombstonesKeptMs: env.ESCROW_TOMBSTONES_KEPT_DAYS * DAY_MS,
+    unsettledAlertMs: env.ESCROW_UNSETTLED_ALERT_DAYS * DAY_MS,
     housekeepingCron: env.ESCROW_HOUSEKEEPING_CRON,
     shutdownMs: env.ESCROW_SHUTDOWN_MS,
     secrets: secretsOf(values),

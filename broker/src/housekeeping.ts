@@ -2,22 +2,25 @@ import { EscrowError } from '@escrowmq/protocol';
 import cron from 'node-cron';
 import type { Config } from './config.js';
 import type { Observer, Store } from './domain/ports.js';
-import { purgeOnce } from './engine/retention.js';
+import { purgeOnce, tellOverdueOnce } from './engine/retention.js';
 
 export interface HousekeepingDeps {
-  config: Pick<Config, 'housekeepingCron' | 'finishedKeptMs' | 'tombstonesKeptMs'>;
-  store: Pick<Store, 'purgeFinished' | 'purgeTombstones' | 'counts'>;
-  observer: Pick<Observer, 'count' | 'failed' | 'info'>;
+  config: Pick<
+    Config,
+    'housekeepingCron' | 'finishedKeptMs' | 'tombstonesKeptMs' | 'unsettledAlertMs'
+  >;
+  store: Pick<Store, 'purgeFinished' | 'purgeTombstones' | 'tellOverdue' | 'counts'>;
+  observer: Pick<Observer, 'alert' | 'count' | 'failed' | 'info'>;
 }
 
 /**
- * Retention, tombstones and a line of statistics, by the clock on the wall. Several instances may
+ * Retention, tombstones, what has not settled for long, and a line of statistics, by the clock on the wall. Several instances may
  * do it at once: they lock different rows.
  */
 export function startHousekeeping({ config, store, observer }: HousekeepingDeps): {
   stop(): Promise<void>;
 } {
-  const { housekeepingCron, finishedKeptMs, tombstonesKeptMs } = config;
+  const { housekeepingCron, finishedKeptMs, tombstonesKeptMs, unsettledAlertMs } = config;
   if (!cron.validate(housekeepingCron)) {
     throw new EscrowError(
       'INVALID_CONFIGURATION',
@@ -36,6 +39,7 @@ export function startHousekeeping({ config, store, observer }: HousekeepingDeps)
         observer,
         stopping: () => stopping,
       });
+      await tellOverdueOnce({ store, unsettledAlertMs, observer, stopping: () => stopping });
       const { byState } = await store.counts();
       observer.info('housekeeping', { purged, ...byState });
     } catch (error) {

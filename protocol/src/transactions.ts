@@ -198,7 +198,17 @@ export const DecisionRecord = z
   .meta({ id: 'DecisionRecord' });
 export type DecisionRecord = z.infer<typeof DecisionRecord>;
 
-/** The answer to prepare, commit, rollback and send. */
+/** An operator's word that nobody waits any more for groups that said nothing. */
+export const Closed = z
+  .object({
+    at: StoreTime,
+    by: z.string().describe('operator <name>'),
+    reason: z.string(),
+  })
+  .meta({ id: 'Closed' });
+export type Closed = z.infer<typeof Closed>;
+
+/** The answer to prepare, commit, rollback, send and resolve. */
 export const TransactionAnswer = z
   .object({
     id: z.string(),
@@ -208,6 +218,7 @@ export const TransactionAnswer = z
       .boolean()
       .optional()
       .describe('True when only a tombstone is left: finished, and its retention is over'),
+    closed: Closed.optional().describe('After "close": by whom, also when that was before'),
   })
   .meta({ id: 'TransactionAnswer' });
 export type TransactionAnswer = z.infer<typeof TransactionAnswer>;
@@ -281,6 +292,9 @@ export const TransactionSummary = z
     preparedAt: StoreTime,
     dueAt: StoreTime.optional().describe('When the broker acts next'),
     settled: z.boolean(),
+    closed: Closed.optional().describe(
+      'An operator closed it: it has not settled, and nobody waits for it any more',
+    ),
     decision: DecisionRecord.optional(),
   })
   .meta({ id: 'TransactionSummary' });
@@ -347,10 +361,10 @@ export const ViewQuery = z.strictObject({
 
 /**
  * Whether a transaction may still settle by itself, so that waiting for it makes sense: it has not
- * settled, is not parked, and somebody other than groups that gave up is still to come.
+ * settled, is neither parked nor closed, and somebody other than groups that gave up is still to come.
  */
-export function mayStillSettle({ settled, state, groups }: TransactionView): boolean {
-  if (settled || state === 'parked') return false;
+export function mayStillSettle({ settled, state, closed, groups }: TransactionView): boolean {
+  if (settled || state === 'parked' || closed !== undefined) return false;
   const failed = groups.some((group) => group.state === 'failed');
   // What a newer broker says of a group is no end: only these two words are known to be one.
   return !failed || groups.some((group) => group.state !== 'failed' && group.state !== 'consumed');
@@ -376,7 +390,7 @@ export type SearchAnswer = z.infer<typeof SearchAnswer>;
 /** `POST /v1/transactions/{id}/resolve`: an operator's word, recorded. */
 export const ResolveRequest = z
   .strictObject({
-    action: z.enum(['commit', 'rollback', 'recheck', 'resend', 'compensated']),
+    action: z.enum(['commit', 'rollback', 'recheck', 'resend', 'close', 'compensated']),
     operator: printable(LIMITS.operatorCharsMax),
     reason: printable(LIMITS.reasonCharsMax),
   })

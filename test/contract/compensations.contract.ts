@@ -246,7 +246,7 @@ export function compensationsContract(opened: () => OpenStore): void {
       const { store } = opened();
       const id = await failed(store);
       const saved = await store.saveReceipts([receipt(id, 'consumed')]);
-      expect(saved).toEqual({ settled: [id], reversed: [] });
+      expect(saved).toEqual({ settled: [id], reversed: [], late: [] });
       expect((await store.claimDueCompensations(CLAIM)).due).toEqual([]);
       expect(await compensations(store, id)).toMatchObject([{ state: 'withdrawn', attempts: 0 }]);
       expect((await store.counts()).compensationsOwed).toBe(0);

@@ -161,6 +161,18 @@ export function plansContract(opened: () => OpenStore): void {
       if (state.state !== 'prepared') throw new Error(state.state);
       await store.saveChecks([{ id, from: state, to: state, alerted: false, history: [] }]);
     };
+    const commitAndFinish = async (store: Store, ids: string[]) => {
+      await commitAll(store, ids);
+      await finishAll(store, ids);
+    };
+    const closeAll = async (store: Store, ids: string[]) => {
+      const [first = ''] = ids;
+      if ((await rowOf(store, first)).state.state === 'prepared') await commitAndFinish(store, ids);
+      for (const id of ids) {
+        const result = await store.closeUnsettled({ id, operator: 'ann', reason: 'x' });
+        if (result.kind !== 'closed') throw new Error(JSON.stringify(result));
+      }
+    };
     const receive = (store: Store, ids: string[]) =>
       store.saveReceipts(
         ids.map((id) => ({ messageId: `${id}-0`, consumerGroup: 'index', kind: 'consumed' })),
@@ -184,7 +196,21 @@ export function plansContract(opened: () => OpenStore): void {
       ['messages to forward', (store: Store, ids: string[]) => store.readCommitted(ids), commitAll],
       ['a cancelling', cancelOne, commitDelayed],
       ['receipts', receive, commitAll],
+      ['receipts of what is closed', receive, closeAll],
+      ['a close', closeAll, commitAndFinish],
+      ['a look at business keys', (store: Store) => store.unsettledOn(['phone:1']), undefined],
+      ['a wait for transactions', (store: Store, ids: string[]) => store.unsettled(ids), commitAll],
       ['a purge', (store: Store) => store.purgeFinished(OLDER_THAN_NOTHING), rollBackAll],
+      [
+        'a purge of what is closed',
+        (store: Store) => store.purgeFinished(OLDER_THAN_NOTHING),
+        closeAll,
+      ],
+      [
+        'what is overdue',
+        (store: Store) => store.tellOverdue(OLDER_THAN_NOTHING, () => undefined),
+        commitAndFinish,
+      ],
     ])('%s: rows are found by their ids', async (_what, work, arrange) => {
       for (const plan of await plans(work, arrange)) expect(plan).toMatch(BY_ID);
     });

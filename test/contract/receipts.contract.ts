@@ -26,7 +26,7 @@ const receipt = (
   ...changes,
 });
 
-const nothing = { settled: [], reversed: [] };
+const nothing = { settled: [], reversed: [], late: [] };
 
 const isSettled = async (store: Store, id: string) => (await store.view(id))?.settled;
 
@@ -94,7 +94,6 @@ export function receiptsContract(opened: () => OpenStore): void {
       const before = [await store.view(id), await store.view(plain)];
       expect(
         await store.saveReceipts([
-          receipt(newId(), 0, 'index'),
           receipt(id, 1, 'index'),
           receipt(id, 99, 'index'),
           receipt(id, 0, 'somebody-else'),

@@ -15,6 +15,7 @@ import { readingContract } from './reading.contract.js';
 import { receiptsContract } from './receipts.contract.js';
 import { retentionContract } from './retention.contract.js';
 import { statesContract } from './states.contract.js';
+import { unsettledContract } from './unsettled.contract.js';
 import { valuesContract } from './values.contract.js';
 import { webhooksContract } from './webhooks.contract.js';
 
@@ -47,6 +48,7 @@ export function storeContract(name: string, open: OpenForTest): void {
     expectsContract(opened);
     compensationsContract(opened);
     retentionContract(opened);
+    unsettledContract(opened);
     readingContract(opened);
     groupsContract(opened);
     webhooksContract(opened);

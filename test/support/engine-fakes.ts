@@ -1,5 +1,4 @@
 import { CheckPolicy, messageIdOf } from '@escrowmq/protocol';
-import type { Alert, BrokerAlert } from '../../broker/src/domain/alert.js';
 import type { Outgoing } from '../../broker/src/domain/outgoing.js';
 import type {
   CounterName,
@@ -9,7 +8,6 @@ import type {
   PublishOutcome,
 } from '../../broker/src/domain/ports.js';
 import { allMessages, type Committed } from '../../broker/src/domain/transaction.js';
-import type { WebhookAlert } from '../../broker/src/domain/webhook.js';
 import type { StoreClock } from '../../broker/src/engine/store-clock.js';
 import { type Deferred, deferred } from './ready.js';
 import { newId, newTransaction, type TransactionChanges } from './store-fixtures.js';
@@ -20,7 +18,7 @@ export const NOW = Date.UTC(2026, 0, 1);
 export const clockAt = (now = NOW): StoreClock => ({ now: () => now, sync: async () => {} });
 
 export interface RecordingObserver extends Observer {
-  alerts: (Alert | WebhookAlert | BrokerAlert)[];
+  alerts: Parameters<Observer['alert']>[0][];
   failures: [what: string, error: unknown][];
   infos: [what: string, facts: Record<string, unknown> | undefined][];
   warnings: [what: string, facts: Record<string, unknown>, about: string][];
@@ -30,7 +28,7 @@ export interface RecordingObserver extends Observer {
 
 export function recordingObserver(): RecordingObserver {
   const recorded = {
-    alerts: [] as (Alert | WebhookAlert | BrokerAlert)[],
+    alerts: [] as Parameters<Observer['alert']>[0][],
     failures: [] as RecordingObserver['failures'],
     infos: [] as RecordingObserver['infos'],
     warnings: [] as RecordingObserver['warnings'],

@@ -44,6 +44,7 @@ const TABLES = [
   'escrow_compensation',
   'escrow_history',
   'escrow_tombstone',
+  'escrow_unsettled',
   'escrow_counter',
   'escrow_producer_group',
   'escrow_webhook',

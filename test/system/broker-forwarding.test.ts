@@ -285,6 +285,52 @@ describe.each(['sqlite', 'mysql'] as const)('on %s', (kind) => {
     ]);
   });
 
+  test('U05: what an operator closes answers as closed on its keys, for whoever waits as well', async () => {
+    const key = uniqueName('order');
+    const content = { businessKeys: [key], expects: ['stock'] };
+    const { body } = await prepare([{ topic, routingKey: 'registered', data: 1 }], content);
+    const resolve = (action: string, operator = 'ann') =>
+      call(`${broker.url}/v1/transactions/${body.id}/resolve`, 'POST', {
+        ...{ action, operator, reason: 'the stock is shut down' },
+      });
+    expect(await resolve('close')).toMatchObject({
+      status: 409,
+      body: { code: 'STATE_CONFLICT', detail: expect.stringContaining('is prepared; close is') },
+    });
+    await verdict(body.id, 'commit');
+    await until(
+      'it is forwarded',
+      async () => (await view(broker.url, body.id)).state === 'forwarded',
+    );
+    const ask = (waitMs: number) => call(`${broker.url}/v1/business-keys/${key}?waitMs=${waitMs}`);
+    const waiting = ask(30_000);
+    const closed = {
+      ...{ at: expect.any(Number), by: 'operator ann', reason: 'the stock is shut down' },
+    };
+    const first = await resolve('close');
+    expect(first).toMatchObject({ status: 200, body: { state: 'forwarded', closed } });
+    expect((await resolve('close', 'bob')).body).toEqual(first.body);
+    const answer = {
+      businessKey: key,
+      settled: false,
+      transactions: [{ id: body.id, waitingFor: [], failed: ['stock'], closed }],
+    };
+    expect((await waiting).body).toMatchObject(answer);
+    expect((await ask(30_000)).body).toMatchObject(answer);
+    await sendReceipts(await replyTo(body.id), [
+      { messageId: `${body.id}-0`, consumerGroup: 'stock', kind: 'consumed' },
+    ]);
+    await until(
+      'it is recorded',
+      async () => (await view(broker.url, body.id)).receipts.length === 1,
+    );
+    expect(await view(broker.url, body.id)).toMatchObject({ settled: false, closed });
+    await until('it is alerted', async () => {
+      const { body: metrics } = await call(`${broker.url}/metrics`);
+      return /^escrow_alerts_total\{kind="lateReceipts"\} 1$/m.test(String(metrics));
+    });
+  });
+
   test('a wait on a business key ends at once when an expected group gave up for good', async () => {
     const key = uniqueName('email');
     const { body } = await prepare([{ topic, routingKey: 'registered', data: 1 }], {

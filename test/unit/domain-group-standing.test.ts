@@ -79,6 +79,11 @@ test.each<[string, boolean, Partial<TransactionView>]>([
   ['is forwarded, and a group still to consume', true, { groups: [group('waiting')] }],
   ['misses one group, and another gave up', true, { groups: [group('failed'), group('waiting')] }],
   ['only misses groups that gave up', false, { groups: [group('failed'), group('consumed')] }],
+  [
+    'is closed',
+    false,
+    { closed: { at: 1, by: 'operator ann', reason: 'x' }, groups: [group('waiting')] },
+  ],
   ['is parked', false, { state: 'parked', groups: [group('waiting')] }],
   ['has settled', false, { settled: true, state: 'rolledBack' }],
 ])('waiting makes sense or not: what %s', (_, makesSense, changes) => {

@@ -75,7 +75,7 @@ function compensating(due: DueCompensation[], outcome: CompensationOutcome, opti
       async releaseCompensations(items) {
         released.push(...items);
       },
-      saveReceipts: async () => options.receipts ?? { settled: [], reversed: [] },
+      saveReceipts: async () => options.receipts ?? { settled: [], reversed: [], late: [] },
     },
     caller: {
       async compensate(_group, request) {
@@ -272,7 +272,7 @@ test('receipts of what was compensated, or may have been, are alerted', async ()
     { ...key, id: perhaps, acknowledged: false },
   ];
   const { compensator, observer } = compensating([], acknowledged, {
-    receipts: { settled: [], reversed },
+    receipts: { settled: [], reversed, late: [] },
   });
   await compensator.takeReceipts([]);
   expect(observer.alerts).toMatchObject(

@@ -1,5 +1,6 @@
 import { EscrowError, ParkedReason, ResolveRequest, STATES } from '@escrowmq/protocol';
 import { describe, expect, test } from '@jest/globals';
+import type { ClosingResult } from '../../broker/src/domain/closing.js';
 import type { Found, Store, Verdict } from '../../broker/src/domain/ports.js';
 import type { State } from '../../broker/src/domain/transaction.js';
 import { createResolve } from '../../broker/src/engine/operator.js';
@@ -14,6 +15,7 @@ interface Options {
   refuse?: Error;
   /** How many compensations the transaction owes. */
   owed?: number;
+  closing?: ClosingResult;
 }
 
 function resolving(found: Found | undefined, options: Options = {}) {
@@ -21,6 +23,7 @@ function resolving(found: Found | undefined, options: Options = {}) {
   const verdicts: Verdict[] = [];
   const history: unknown[] = [];
   const endings: unknown[] = [];
+  const closings: unknown[] = [];
   let woken = 0;
   const resolve = createResolve({
     store: {
@@ -38,6 +41,10 @@ function resolving(found: Found | undefined, options: Options = {}) {
           consumerGroup: 'stock',
         }));
       },
+      async closeUnsettled(closing) {
+        closings.push(closing);
+        return options.closing ?? { kind: 'unknown' };
+      },
       appendHistory: async (entries) => void history.push(...entries),
     },
     async decide(verdict) {
@@ -50,7 +57,7 @@ function resolving(found: Found | undefined, options: Options = {}) {
       woken += 1;
     },
   });
-  return { resolve, resolved, verdicts, history, endings, woken: () => woken };
+  return { resolve, resolved, verdicts, history, endings, closings, woken: () => woken };
 }
 
 const ID = currentId();
@@ -195,7 +202,56 @@ describe('compensated', () => {
   });
 });
 
+describe('U05: close', () => {
+  const action = 'close' as const;
+  const closed = { at: 7, by: 'operator bob', reason: 'stock is shut down' };
+  const closing = (result: ClosingResult) => resolving(undefined, { closing: result });
+
+  test('is recorded by the store, and a repeat is told what is on record', async () => {
+    const { resolve, closings, resolved, verdicts } = closing({ kind: 'closed', closed });
+    expect(await resolve(ID, { action, ...WHO })).toEqual({ id: ID, state: 'forwarded', closed });
+    expect(closings).toEqual([{ id: ID, ...WHO }]);
+    expect([...resolved, ...verdicts]).toEqual([]);
+  });
+
+  test('of what was closed and is purged is a success as well', async () => {
+    const { resolve } = closing({ kind: 'closed', closed, purged: true });
+    expect(await resolve(ID, { action, ...WHO })).toMatchObject({ closed, purged: true });
+  });
+
+  test.each<[ClosingResult, string, string]>([
+    [{ kind: 'unknown' }, 'TRANSACTION_NOT_FOUND', 'no transaction'],
+    [{ kind: 'purged' }, 'STATE_CONFLICT', 'finished and purged'],
+    ...(['prepared', 'committed', 'parked'] as const).map(
+      (state): [ClosingResult, string, string] => [
+        { kind: 'refused', why: { kind: 'open', state } },
+        'STATE_CONFLICT',
+        `is ${state}; close is for forwarded`,
+      ],
+    ),
+    [
+      { kind: 'refused', why: { kind: 'settled', state: 'forwarded' } },
+      'STATE_CONFLICT',
+      'has settled',
+    ],
+    [
+      { kind: 'refused', why: { kind: 'settled', state: 'rolledBack' } },
+      'STATE_CONFLICT',
+      'is rolledBack',
+    ],
+    [
+      { kind: 'refused', why: { kind: 'owes', compensations: 2 } },
+      'STATE_CONFLICT',
+      'owes 2 compensations',
+    ],
+  ])('%j is refused', async (result, code, says) => {
+    const call = closing(result).resolve(ID, { action, ...WHO });
+    await expect(call).rejects.toMatchObject({ code });
+    await expect(call).rejects.toThrow(says);
+  });
+});
+
 test('there is no action without a test', () => {
-  const tested = ['commit', 'rollback', 'recheck', 'resend', 'compensated'];
+  const tested = ['commit', 'rollback', 'recheck', 'resend', 'close', 'compensated'];
   expect(ResolveRequest.shape.action.options).toEqual(tested);
 });

@@ -71,6 +71,19 @@ function waiting(initially: Record<string, Unsettled[]> = {}) {
 }
 
 describe('what is answered at once', () => {
+  test('U05: what was closed, or purged without having settled, is not settled and not waited for', async () => {
+    const closed = { at: 1, by: 'operator ann', reason: 'x' };
+    for (const changes of [{ closed }, { closed, purged: true }, { purged: true }]) {
+      const left = unsettled({ state: 'forwarded', waitingFor: [], ...changes });
+      const { wait } = waiting({ 'phone:1': [left] });
+      expect(await wait('phone:1')).toEqual({
+        businessKey: 'phone:1',
+        settled: false,
+        transactions: [left],
+      });
+    }
+  });
+
   test('a key with nothing unsettled is settled', async () => {
     const { wait } = waiting();
     expect(await wait('phone:1')).toEqual({

@@ -17,3 +17,15 @@ export interface BrokerAlert {
   queue: string;
   detail: string;
 }
+
+/** What many transactions have in common, told once for all of them. */
+export interface SettlementAlert {
+  kind: 'settlementOverdue' | 'lateReceipts';
+  producerGroup?: string;
+  consumerGroup: string;
+  /** How many transactions, or receipts. */
+  count: number;
+  /** Ids of some of the transactions. */
+  examples: string[];
+  detail: string;
+}

@@ -1,6 +1,7 @@
 import type { BusinessKeyAnswer, ConsumerReceipt, GroupStanding } from '@escrowmq/protocol';
 import type { Reversed } from './compensations.js';
 import type { Expectation } from './expectations.js';
+import type { LateReceipt } from './late-receipts.js';
 import {
   countOfMessages,
   type MessageMask,
@@ -29,6 +30,8 @@ export interface ReceiptsSaved {
    * by a call without an answer. Told again when such a receipt is repeated.
    */
   reversed: Reversed[];
+  /** Those that came too late to change what became of their transaction. */
+  late: LateReceipt[];
 }
 
 /**

@@ -1,7 +1,6 @@
 import type {
   CheckPolicy,
   CheckRequest,
-  ConsumerReceipt,
   Decision,
   DecisionRecord,
   HistoryEvent,
@@ -11,14 +10,14 @@ import type {
   StateName,
   TransactionView,
 } from '@escrowmq/protocol';
-import type { Alert, BrokerAlert } from './alert.js';
+import type { Alert, BrokerAlert, SettlementAlert } from './alert.js';
 import type { Cancel, CancelResult } from './cancelling.js';
 import type { CompensationKey, CompensationToSave, DueCompensation } from './compensations.js';
-import type { ReceiptsSaved, Unsettled } from './group-standing.js';
 import type { InstanceStore } from './instances.js';
 import type { DataRefusal, Supplied } from './open-messages.js';
 import type { Place } from './ordering.js';
 import type { Outgoing } from './outgoing.js';
+import type { SettlementStore } from './settlement.js';
 import type {
   Committed,
   DecidedBy,
@@ -193,7 +192,7 @@ export interface StoreCounts {
  * guarded update, so any number of instances may share one store. Results come in the order of
  * the input. Rejects with `STORE_UNAVAILABLE` when the database can't be reached.
  */
-export interface Store extends WebhookStore, InstanceStore {
+export interface Store extends WebhookStore, InstanceStore, SettlementStore {
   /** Random, made with the schema: tells this store from any other on the same RabbitMQ. */
   readonly id: string;
   /** The store's clock. */
@@ -250,15 +249,6 @@ export interface Store extends WebhookStore, InstanceStore {
   resolve(change: { id: string; from: State; to: State; history: HistoryEvent }): Promise<boolean>;
   appendHistory(entries: readonly { id: string; event: HistoryEvent }[]): Promise<void>;
 
-  /** Repeated receipts change nothing; receipts for unknown transactions are ignored. */
-  saveReceipts(batch: readonly ConsumerReceipt[]): Promise<ReceiptsSaved>;
-  /** Those of these transactions that have not settled, by id. */
-  unsettled(ids: readonly string[]): Promise<Map<string, Unsettled>>;
-  unsettledOn(
-    businessKeys: readonly string[],
-    producerGroup?: string,
-  ): Promise<Map<string, Unsettled[]>>;
-
   /**
    * Leases due compensations by pushing `dueAt` forward, and counts the attempt that is to follow;
    * oldest first, none of `exceptGroups`.
@@ -293,7 +283,10 @@ export interface Store extends WebhookStore, InstanceStore {
   ): Promise<{ group: ProducerGroup; secretMade: boolean; applied: boolean }>;
   findGroup(name: string): Promise<ProducerGroup | undefined>;
 
-  /** Deletes up to `limit` finished rows older than that, leaving tombstones; counts them. */
+  /**
+   * Deletes up to `limit` finished rows older than that, leaving tombstones; counts them. Nothing of
+   * which a group owes a word or a producer a compensation, unless it was closed that long ago.
+   */
   purgeFinished(purge: { olderThanMs: number; limit: number }): Promise<number>;
   purgeTombstones(purge: { olderThanMs: number; limit: number }): Promise<number>;
   counts(): Promise<StoreCounts>;
@@ -353,7 +346,7 @@ export interface Asker {
 // ---- people
 
 export interface Observer {
-  alert(alert: Alert | WebhookAlert | BrokerAlert): void;
+  alert(alert: Alert | WebhookAlert | BrokerAlert | SettlementAlert): void;
   /**
    * Something failed that a pass will try again; never a body, a key or a secret. Said at once, then
    * at most once a minute with a count, however often it is called; ids in `what` make no other cause.
@@ -385,6 +378,7 @@ export type CounterName =
   | 'publishes'
   | 'alerts'
   | 'receipts'
+  | 'lateReceipts'
   | 'webhookCalls'
   | 'compensations'
   | 'purged'

@@ -4,6 +4,7 @@ import {
   type ResolveRequest,
   type TransactionAnswer,
 } from '@escrowmq/protocol';
+import type { NotClosable } from '../domain/closing.js';
 import { recheck, resend } from '../domain/decide.js';
 import type { Store } from '../domain/ports.js';
 import type { Intake } from './intake.js';
@@ -11,7 +12,7 @@ import type { StoreClock } from './store-clock.js';
 
 /** What an operator may do with one transaction; each word of his is recorded with its reason. */
 export interface OperatorDeps {
-  store: Pick<Store, 'find' | 'resolve' | 'appendHistory' | 'endCompensations'>;
+  store: Pick<Store, 'find' | 'resolve' | 'appendHistory' | 'closeUnsettled' | 'endCompensations'>;
   decide: Intake['decide'];
   clock: StoreClock;
   /** Tells the loops that something became due. */
@@ -45,6 +46,25 @@ export function createResolve(
     );
   }
 
+  async function close(
+    { operator, reason }: ResolveRequest,
+    id: string,
+  ): Promise<TransactionAnswer> {
+    const result = await store.closeUnsettled({ id, operator, reason });
+    switch (result.kind) {
+      case 'closed': {
+        const { closed, purged } = result;
+        return { id, state: 'forwarded', closed, ...(purged === undefined ? {} : { purged }) };
+      }
+      case 'refused':
+        throw new EscrowError('STATE_CONFLICT', `transaction ${id} ${notClosable(result.why)}`);
+      case 'purged':
+        throw new EscrowError('STATE_CONFLICT', `transaction ${id} is finished and purged`);
+      case 'unknown':
+        throw new EscrowError('TRANSACTION_NOT_FOUND', `there is no transaction ${id}`);
+    }
+  }
+
   async function move(
     id: string,
     action: 'recheck' | 'resend',
@@ -71,7 +91,9 @@ export function createResolve(
     return { id, state: outcome.to.state };
   }
 
-  return async (id, { action, operator, reason }) => {
+  return async (id, request) => {
+    const { action, operator, reason } = request;
+    if (action === 'close') return close(request, id);
     const history = {
       at: clock.now(),
       event: 'resolve',
@@ -84,4 +106,24 @@ export function createResolve(
     await store.appendHistory([{ id, event: history }]);
     return answer;
   };
+}
+
+/** What would be legal instead. */
+function notClosable(why: NotClosable): string {
+  switch (why.kind) {
+    case 'settled':
+      return why.state === 'rolledBack'
+        ? 'is rolledBack, which is settled; there is nothing to close'
+        : 'has settled; there is nothing to close';
+    case 'owes':
+      return (
+        `owes ${why.compensations} compensations; wait until the producer has acknowledged them, ` +
+        'or resolve it as compensated when they are done by hand, then close it'
+      );
+    case 'open':
+      return (
+        `is ${why.state}; close is for forwarded transactions that have not settled. ` +
+        'Decide, recheck, resend or cancel what is open'
+      );
+  }
 }

@@ -247,7 +247,7 @@ function resolveRoute(deps: TransactionDeps): Route {
     operationId: 'resolve',
     summary: "Resolve a transaction by an operator's word",
     description:
-      'Commits or rolls back what has no decision, asks the producer again, sends again what could not be delivered, or says that the compensations it still owes are done. Recorded with name and reason. What prepare left open only the producer can commit, with its data.',
+      'Commits or rolls back what has no decision, asks the producer again, sends again what could not be delivered, closes what is forwarded and has not settled so that nobody waits for it any more, or says that the compensations it still owes are done. Recorded with name and reason. What prepare left open only the producer can commit, with its data.',
     params: IdParams,
     body: ResolveRequest,
     answers: { 200: { description: 'Done and recorded', schema: TransactionAnswer } },

@@ -142,6 +142,10 @@ function createCounters(registry: Registry): Counters {
     publishes: create('escrow_publishes_total', 'Messages published to RabbitMQ'),
     alerts: create('escrow_alerts_total', 'Alerts raised for an operator'),
     receipts: create('escrow_receipts_total', 'Receipts of consumer groups'),
+    lateReceipts: create(
+      'escrow_late_receipts_total',
+      'Receipts for transactions that are gone or closed, by kind and reason',
+    ),
     compensations: create('escrow_compensations_total', 'Calls to producer groups to compensate'),
     webhookCalls: create(
       'escrow_webhook_calls_total',

@@ -1,4 +1,5 @@
 import type {
+  GroupStanding,
   Message,
   SearchAnswer,
   SearchQuery,
@@ -6,8 +7,9 @@ import type {
   TransactionView,
 } from '@escrowmq/protocol';
 import { messageIdOf, STATES, Topic } from '@escrowmq/protocol';
+import { closedStandings, saidBefore } from '../domain/closing.js';
 import { dueAtOf, isDelayed } from '../domain/delivery-time.js';
-import { standingsOf } from '../domain/group-standing.js';
+import { type KeptReceipt, standingsOf } from '../domain/group-standing.js';
 import { anyOrdered } from '../domain/ordering.js';
 import { bodyOf, contentTypeOf } from '../domain/outgoing.js';
 import type { StoreCounts } from '../domain/ports.js';
@@ -15,14 +17,26 @@ import { hasMessage } from '../domain/transaction.js';
 import { compensationsOf, countOwed } from './compensation-operations.js';
 import { historyOf, receiptsOf } from './history.js';
 import { linesShown } from './ordering-view.js';
-import { decisionOf, expectationsIn, parseDetails, STATE_COLUMNS, type StateRow } from './rows.js';
+import {
+  CLOSED_COLUMNS,
+  type ClosedColumns,
+  closedOf,
+  decisionOf,
+  expectationsIn,
+  parseDetails,
+  STATE_COLUMNS,
+  type StateRow,
+} from './rows.js';
 import { type Database, idBytes, idText, NEVER, type SqlValue } from './sql.js';
 
-const SUMMARY_COLUMNS = `${STATE_COLUMNS}, prepared_at, settled_at`;
-type SummaryRow = StateRow & { prepared_at: number; settled_at: number };
+const SUMMARY_COLUMNS = `${STATE_COLUMNS}, prepared_at, settled_at, ${CLOSED_COLUMNS}`;
+type SummaryRow = StateRow & ClosedColumns & { prepared_at: number; settled_at: number };
+
+const WITH_CLOSED = 'left join escrow_unsettled on transaction_id = id';
 
 function summaryOf(row: SummaryRow): TransactionSummary {
   const decision = decisionOf(row);
+  const closed = closedOf(row);
   return {
     id: idText(row.id),
     producerGroup: row.producer_group,
@@ -31,6 +45,7 @@ function summaryOf(row: SummaryRow): TransactionSummary {
     preparedAt: row.prepared_at,
     ...(row.due_at === NEVER ? {} : { dueAt: row.due_at }),
     settled: row.settled_at !== NEVER,
+    ...(closed === undefined ? {} : { closed }),
     ...(decision === undefined ? {} : { decision }),
   };
 }
@@ -51,6 +66,14 @@ function messageState(row: ViewRow, number: number): TransactionView['messages']
   return hasMessage(row.pending, number) ? 'pending' : 'forwarded';
 }
 
+function groupsShown(row: ViewRow, receipts: readonly KeptReceipt[]): GroupStanding[] {
+  const expectations = expectationsIn(parseDetails(row.details), row.message_count);
+  const closed = closedOf(row);
+  if (closed === undefined) return standingsOf(expectations, row.cancelled, receipts);
+  const inTime = saidBefore(closed, receipts);
+  return closedStandings(closed, standingsOf(expectations, row.cancelled, inTime));
+}
+
 /** Of a delayed message that is still to be sent; before the commit nobody knows it. */
 function dueAtShown(row: ViewRow, message: Message, number: number): { dueAt?: number } {
   const isToBeSent = row.decision === 'commit' && hasMessage(row.pending, number);
@@ -60,12 +83,11 @@ function dueAtShown(row: ViewRow, message: Message, number: number): { dueAt?: n
 export async function view(database: Database, id: string): Promise<TransactionView | undefined> {
   const [row] = await database.all<ViewRow>(
     `select ${SUMMARY_COLUMNS}, cancelled, unrouted, last_failure, details, messages
-     from escrow_transaction where id = ?`,
+     from escrow_transaction ${WITH_CLOSED} where id = ?`,
     [idBytes(id)],
   );
   if (row === undefined) return undefined;
-  const details = parseDetails(row.details);
-  const { businessKeys, expects, checkContext } = details;
+  const { businessKeys, expects, checkContext } = parseDetails(row.details);
   const receipts = (await receiptsOf(database, [id], database.dialect)).get(id) ?? [];
   const messages = JSON.parse(row.messages) as Message[];
   const lines = anyOrdered(messages) ? await linesShown(database, database.dialect, id) : new Map();
@@ -93,7 +115,7 @@ export async function view(database: Database, id: string): Promise<TransactionV
       ...dueAtShown(row, message, number),
       ...(message.expects === undefined ? {} : { expects: message.expects }),
     })),
-    groups: standingsOf(expectationsIn(details, row.message_count), row.cancelled, receipts),
+    groups: groupsShown(row, receipts),
     receipts,
     compensations: await compensationsOf(database, id),
     history: await historyOf(database, id),
@@ -154,7 +176,7 @@ export async function search(database: Database, query: SearchQuery): Promise<Se
        select id as found from escrow_transaction ${index}
        ${conditions.length === 0 ? '' : `where ${conditions.join(' and ')}`}
        order by id desc limit ?
-     ) as page join escrow_transaction ${byId} on id = found
+     ) as page join escrow_transaction ${byId} on id = found ${WITH_CLOSED}
      order by id desc`,
     [...values, query.limit + 1],
   );

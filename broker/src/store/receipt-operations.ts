@@ -1,11 +1,12 @@
-import { type ConsumerReceipt, parseMessageId, type StateName } from '@escrowmq/protocol';
+import { type ConsumerReceipt, parseMessageId } from '@escrowmq/protocol';
 import { isExpected } from '../domain/expectations.js';
-import { type ReceiptsSaved, standingsOf, type Unsettled } from '../domain/group-standing.js';
+import type { ReceiptsSaved } from '../domain/group-standing.js';
+import type { LateReceipt } from '../domain/late-receipts.js';
 import { hasMessage } from '../domain/transaction.js';
 import { compensate } from './compensation-operations.js';
 import { receiptsOf } from './history.js';
 import { expectationsIn, parseDetails } from './rows.js';
-import { type Database, type Dialect, idBytes, idText, marks, NEVER, type Sql } from './sql.js';
+import { type Database, type Dialect, idBytes, idText, NEVER, type Sql } from './sql.js';
 
 interface Expected {
   id: string;
@@ -14,6 +15,14 @@ interface Expected {
   /** The message asks for compensation. */
   compensates: boolean;
   receipt: ConsumerReceipt;
+  /** An operator has closed the transaction. */
+  closed: boolean;
+}
+
+interface Named {
+  id: string;
+  number: number;
+  receipt: ConsumerReceipt;
 }
 
 interface WantingRow {
@@ -21,6 +30,7 @@ interface WantingRow {
   producer_group: string;
   details: string | null;
   message_count: number;
+  closed_at: number | null;
 }
 
 /**
@@ -35,24 +45,27 @@ async function expectedOf(
   sql: Sql,
   batch: readonly ConsumerReceipt[],
   { forUpdate, inIds }: Dialect,
-): Promise<Expected[]> {
-  const named = batch.flatMap((receipt) => {
+): Promise<{ expected: Expected[]; unmet: Named[] }> {
+  const named = batch.flatMap((receipt): Named[] => {
     const message = parseMessageId(receipt.messageId);
     return message === undefined
       ? []
       : [{ id: message.transactionId, number: message.number, receipt }];
   });
   const ids = [...new Set(named.map(({ id }) => id))];
-  if (ids.length === 0) return [];
+  if (ids.length === 0) return { expected: [], unmet: [] };
   const { list, values } = inIds(ids);
   const rows = await sql.all<WantingRow>(
-    `select id, producer_group, details, message_count from escrow_transaction
+    `select id, producer_group, details, message_count,
+       (select closed_at from escrow_unsettled where transaction_id = id) as closed_at
+     from escrow_transaction
      where id ${list} and receipts_wanted > 0 and decision = 'commit'
      order by id ${forUpdate}`,
     values,
   );
   const byId = new Map(rows.map((row) => [idText(row.id), row]));
-  return named.flatMap(({ id, number, receipt }) => {
+  const unmet = named.filter(({ id }) => !byId.has(id));
+  const expected = named.flatMap(({ id, number, receipt }): Expected[] => {
     const row = byId.get(id);
     if (row === undefined || number >= row.message_count) return [];
     const details = parseDetails(row.details);
@@ -61,7 +74,72 @@ async function expectedOf(
     if (!isExpected(expectations, { consumerGroup, number })) return [];
     const { compensates = 0 } = details;
     const producerGroup = row.producer_group;
-    return [{ id, number, producerGroup, compensates: hasMessage(compensates, number), receipt }];
+    const closed = row.closed_at !== null && row.closed_at !== NEVER;
+    const one = { id, number, producerGroup, receipt, closed };
+    return [{ ...one, compensates: hasMessage(compensates, number) }];
+  });
+  return { expected, unmet };
+}
+
+interface GoneRow {
+  id: Uint8Array;
+  kind: 'row' | 'tombstone' | 'unsettled';
+  closed_at: number | null;
+  /** Groups that had failed, as JSON. */
+  failed: string | null;
+}
+
+const WHAT_IS_LEFT = (list: string) => `
+  select id, 'row' as kind, null as closed_at, null as failed
+    from escrow_transaction where id ${list}
+  union all select id, 'tombstone', null, null from escrow_tombstone where id ${list}
+  union all select transaction_id, 'unsettled', closed_at, failed
+    from escrow_unsettled where transaction_id ${list}`;
+
+/**
+ * Receipts whose transaction is gone. One that has a row does not wait for receipts, so its own are of no
+ * use to anybody; and a group that failed before the purge says nothing new when it says so again.
+ */
+async function lateOfGone(
+  sql: Sql,
+  { inIds }: Dialect,
+  unmet: readonly Named[],
+): Promise<LateReceipt[]> {
+  if (unmet.length === 0) return [];
+  const { list, values } = inIds([...new Set(unmet.map(({ id }) => id))]);
+  const rows = await sql.all<GoneRow>(WHAT_IS_LEFT(list), [...values, ...values, ...values]);
+  const left = (id: string, kind: GoneRow['kind']) =>
+    rows.find((row) => row.kind === kind && idText(row.id) === id);
+  return unmet.flatMap(({ id, receipt: { consumerGroup, kind } }): LateReceipt[] => {
+    if (left(id, 'row') !== undefined) return [];
+    const about = { id, consumerGroup, kind };
+    if (left(id, 'tombstone') === undefined) return [{ why: 'unknown', ...about }];
+    const record = left(id, 'unsettled');
+    if (record === undefined) return [{ why: 'purged', ...about }];
+    const failed: string[] = JSON.parse(record.failed ?? '[]');
+    const saidBefore =
+      record.closed_at === NEVER && kind === 'failed' && failed.includes(consumerGroup);
+    return saidBefore ? [] : [{ why: 'unsettled', ...about }];
+  });
+}
+
+/** Receipts of closed transactions, but for those that say once more what was said before. */
+async function lateOfClosed(
+  sql: Sql,
+  dialect: Dialect,
+  expected: readonly Expected[],
+): Promise<LateReceipt[]> {
+  const known = await receiptsOf(sql, [...new Set(expected.map(({ id }) => id))], dialect);
+  return expected.flatMap(({ id, number, receipt: { consumerGroup, kind } }): LateReceipt[] => {
+    const saidBefore = known
+      .get(id)
+      ?.some(
+        (one) =>
+          one.message === number &&
+          one.consumerGroup === consumerGroup &&
+          (one.kind === kind || one.kind === 'consumed'),
+      );
+    return saidBefore === true ? [] : [{ why: 'closed', id, consumerGroup, kind }];
   });
 }
 
@@ -77,10 +155,13 @@ const consumedAfterAll = (now: string) => `
   set kind = 'consumed', at = ${now}, attempts = coalesce(?, attempts), cause = null
   where transaction_id = ? and consumer_group = ? and message_number = ? and kind = 'failed'`;
 
-/** Settled by receipts: every expected group has consumed every message that names it. */
+/** Settled by receipts: every expected group has consumed every message that names it. Closed stays closed. */
 const settle = (now: string, list: string) => `
   update escrow_transaction set settled_at = ${now}
   where id ${list} and settled_at = ${NEVER} and receipts_wanted > 0
+    and not exists (
+      select 1 from escrow_unsettled
+      where transaction_id = escrow_transaction.id and closed_at < ${NEVER})
     and receipts_wanted = (
       select count(*) from escrow_receipt
       where escrow_receipt.transaction_id = escrow_transaction.id
@@ -93,8 +174,16 @@ export async function saveReceipts(
   const { dialect } = database;
   const { now } = dialect;
   return database.transaction(async (sql) => {
-    const expected = await expectedOf(sql, batch, dialect);
-    if (expected.length === 0) return { settled: [], reversed: [] };
+    const { expected, unmet } = await expectedOf(sql, batch, dialect);
+    const late = [
+      ...(await lateOfGone(sql, dialect, unmet)),
+      ...(await lateOfClosed(
+        sql,
+        dialect,
+        expected.filter(({ closed }) => closed),
+      )),
+    ];
+    if (expected.length === 0) return { settled: [], reversed: [], late };
     await sql.insertRows({
       table: 'escrow_receipt',
       columns: [
@@ -131,7 +220,7 @@ export async function saveReceipts(
       `select id from escrow_transaction where id ${list} and settled_at <> ${NEVER}`,
       values,
     );
-    return { settled: settled.map(({ id }) => idText(id)), reversed };
+    return { settled: settled.map(({ id }) => idText(id)), reversed, late };
   });
 }
 
@@ -145,85 +234,3 @@ const compensated = (expected: readonly Expected[]) =>
       producerGroup,
       kind,
     }));
-
-interface UnsettledRow {
-  id: Uint8Array;
-  producer_group: string;
-  state: StateName;
-  message_count: number;
-  cancelled: number;
-  details: string | null;
-}
-
-const UNSETTLED_COLUMNS = 'id, producer_group, state, message_count, cancelled, details';
-
-async function withGroups<Row extends UnsettledRow>(
-  database: Database,
-  rows: readonly Row[],
-): Promise<{ row: Row; unsettled: Unsettled }[]> {
-  const ids = [...new Set(rows.map(({ id }) => idText(id)))];
-  const receipts = await receiptsOf(database, ids, database.dialect);
-  return rows.map((row) => {
-    const id = idText(row.id);
-    const expectations = expectationsIn(parseDetails(row.details), row.message_count);
-    const groups = standingsOf(expectations, row.cancelled, receipts.get(id) ?? []);
-    const those = (state: 'waiting' | 'failed') =>
-      groups.filter((group) => group.state === state).map(({ consumerGroup }) => consumerGroup);
-    const unsettled = {
-      id,
-      producerGroup: row.producer_group,
-      state: row.state,
-      waitingFor: those('waiting'),
-      failed: those('failed'),
-    };
-    return { row, unsettled };
-  });
-}
-
-export async function unsettled(
-  database: Database,
-  ids: readonly string[],
-): Promise<Map<string, Unsettled>> {
-  if (ids.length === 0) return new Map();
-  const { list, values } = database.dialect.inIds(ids);
-  const rows = await database.all<UnsettledRow>(
-    `select ${UNSETTLED_COLUMNS} from escrow_transaction
-     where id ${list} and settled_at = ${NEVER}`,
-    values,
-  );
-  const found = await withGroups(database, rows);
-  return new Map(found.map(({ unsettled }) => [unsettled.id, unsettled]));
-}
-
-/**
- * A key on which more than this is open at once is not a business key; the oldest are shown. For
- * each key by itself: under one limit for all, a hot key made others look settled.
- */
-const UNSETTLED_SHOWN_MAX = 200;
-
-export async function unsettledOn(
-  database: Database,
-  businessKeys: readonly string[],
-  producerGroup?: string,
-): Promise<Map<string, Unsettled[]>> {
-  const answer = new Map<string, Unsettled[]>(businessKeys.map((key) => [key, []]));
-  if (businessKeys.length === 0) return answer;
-  const rows = await database.all<UnsettledRow & { business_key: Uint8Array }>(
-    `select business_key, ${UNSETTLED_COLUMNS} from (
-       select k.business_key, t.id, t.producer_group, t.state, t.message_count, t.cancelled,
-         t.details,
-         row_number() over (partition by k.business_key order by t.id) as place
-       from escrow_business_key k join escrow_transaction t on t.id = k.transaction_id
-       where k.business_key in (${marks(businessKeys.length)}) and t.settled_at = ${NEVER}
-         ${producerGroup === undefined ? '' : 'and t.producer_group = ?'}
-     ) as unsettled where place <= ${UNSETTLED_SHOWN_MAX} order by id`,
-    [
-      ...businessKeys.map((key) => Buffer.from(key)),
-      ...(producerGroup === undefined ? [] : [producerGroup]),
-    ],
-  );
-  for (const { row, unsettled } of await withGroups(database, rows)) {
-    answer.get(Buffer.from(row.business_key).toString())?.push(unsettled);
-  }
-  return answer;
-}

@@ -1,55 +1,43 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Store } from '../domain/ports.js';
-import { type Database, type Dialect, idBytes, idText, type Sql } from './sql.js';
+import { type Condition, findOld, START } from './old-rows.js';
+import { type Database, type Dialect, idText, NEVER, type Sql } from './sql.js';
+import { forgetUnsettled, keepUnsettled } from './unsettled-operations.js';
 
 interface FinishedRow {
   id: Uint8Array;
   state: 'forwarded' | 'rolledBack';
 }
 
-/** The smallest UUIDv7 whose time is `at`; ids sort by time, so it bounds a scan of the key. */
-function idAt(at: number): Buffer {
-  const hex = Math.max(0, at).toString(16).padStart(12, '0');
-  return idBytes(`${hex}00000000000000000000`);
-}
-
-/**
- * How far an id's time may run ahead of the store's clock and be purged on time; one that runs
- * further ahead waits until its own time is over. What is younger is not looked at: with an hour,
- * as far as an id may be ahead, each pass read all of an hour's rows in vain.
- */
-const IDS_AHEAD_MS = 60_000;
-
 const OWED = `select 1 from escrow_compensation
   where transaction_id = escrow_transaction.id and escrow_compensation.state = 'owed'`;
 
-/**
- * Walks the primary key from its old end, so no index is needed: what is finished there goes, and
- * what is still open, or owes a compensation, stays in the way.
- */
-const IS_OVER = (now: string) => `state in ('forwarded', 'rolledBack')
-    and finished_at <= ${now} - ? and not exists (${OWED})`;
+/** By age, which is counted from the closing where it was closed: so that its record can be read as long. */
+const CLOSED = (now: string) => `select 1 from escrow_unsettled
+  where transaction_id = escrow_transaction.id and closed_at <= ${now} - ?`;
+
+/** Every expected group has said of each of its messages that it consumed it, or gave it up for good. */
+const SAID = `select count(*) from escrow_receipt
+  where transaction_id = escrow_transaction.id`;
 
 /**
- * Rows looked at in one statement. A million messages that wait for a day in a year stand in the way
- * of every pass: as one statement that was four seconds in which SQLite did nothing else, and it
- * began anew for every batch.
+ * What is finished, and of which nobody owes anything: no group a word, no producer a compensation.
+ * What is closed owes no word any more.
  */
-const WINDOW_ROWS = 1_000;
-
-const windowEnd = (byId: string) => `
-  select id from escrow_transaction ${byId}
-  where id > ? and id < ? order by id limit 1 offset ${WINDOW_ROWS - 1}`;
-
-const overInWindow = ({ now, byId }: Dialect, isLast: boolean) => `
-  select id from escrow_transaction ${byId}
-  where id > ? and id ${isLast ? '<' : '<='} ? and ${IS_OVER(now)}
-  order by id limit ?`;
+const isOver = (now: string, olderThanMs: number): Condition => ({
+  sql: `state in ('forwarded', 'rolledBack') and finished_at <= ${now} - ?
+    and (settled_at <> ${NEVER} or receipts_wanted = (${SAID}) or exists (${CLOSED(now)}))
+    and not exists (${OWED})`,
+  values: [olderThanMs, olderThanMs],
+});
 
 /** Again, and locked: somebody else may purge at the same time. */
-const lockOver = ({ now, byId, skipLocked }: Dialect, list: string) => `
+const lockOver = (
+  { byId, skipLocked }: Dialect,
+  { list, over }: { list: string; over: string },
+) => `
   select id, state from escrow_transaction ${byId}
-  where id ${list} and ${IS_OVER(now)} order by id ${skipLocked}`;
+  where id ${list} and ${over} order by id ${skipLocked}`;
 
 /**
  * An id has a tombstone already when it was used again, which takes a clock that jumped. The first
@@ -62,13 +50,8 @@ const entomb = (now: string, list: string) => `
   from escrow_transaction
   where id ${list} and id not in (select id from escrow_tombstone)`;
 
-/** Rows that hang on a transaction go with it. */
-const DEPENDENTS = [
-  'escrow_business_key',
-  'escrow_receipt',
-  'escrow_compensation',
-  'escrow_history',
-];
+/** Rows that hang on a transaction go with it; business keys go too, unless it never settled. */
+const DEPENDENTS = ['escrow_receipt', 'escrow_compensation', 'escrow_history'];
 
 /**
  * Asked once more of what is locked now: a receipt that came while the rows were looked for may have
@@ -101,58 +84,26 @@ async function countPurged(sql: Sql, name: string, by: number): Promise<void> {
   await sql.run('update escrow_counter set value = value + ? where name = ?', [by, name]);
 }
 
-interface Search {
-  /** Ids up to this one are behind us. */
-  after: Uint8Array;
-  olderThanMs: number;
-  limit: number;
-}
-
-/**
- * Ids of the next rows whose time is over, in the order of ids, and where the next search goes on:
- * nowhere when there is nothing more.
- */
-async function nextOver(
-  database: Database,
-  { after, olderThanMs, limit }: Search,
-): Promise<{ ids: string[]; goOnAfter?: Uint8Array }> {
-  const { dialect } = database;
-  const [clock] = await database.all<{ now: number }>(`select ${dialect.now} as now`);
-  const bound = idAt((clock?.now ?? 0) - olderThanMs + IDS_AHEAD_MS);
-  const ids: string[] = [];
-  let start = after;
-  for (;;) {
-    await nextTurn();
-    const from = Buffer.from(start);
-    const [end] = await database.all<{ id: Uint8Array }>(windowEnd(dialect.byId), [from, bound]);
-    const found = await database.all<{ id: Uint8Array }>(overInWindow(dialect, end === undefined), [
-      from,
-      end === undefined ? bound : Buffer.from(end.id),
-      olderThanMs,
-      limit - ids.length,
-    ]);
-    ids.push(...found.map(({ id }) => idText(id)));
-    const last = found.at(-1);
-    if (ids.length >= limit && last !== undefined) return { ids, goOnAfter: last.id };
-    if (end === undefined) return { ids };
-    start = end.id;
-  }
-}
-
 /** Rows, their tombstones and the count of them change in one transaction: the sum always holds. */
 function purgeRows(database: Database, ids: readonly string[], olderThanMs: number) {
   const { dialect } = database;
   const { now, inIds } = dialect;
   const asked = inIds(ids);
+  const over = isOver(now, olderThanMs);
   return database.transaction(async (sql) => {
-    const found = await sql.all<FinishedRow>(lockOver(dialect, asked.list), [
-      ...asked.values,
-      olderThanMs,
-    ]);
+    const found = await sql.all<FinishedRow>(
+      lockOver(dialect, { list: asked.list, over: over.sql }),
+      [...asked.values, ...over.values],
+    );
     const rows = await withoutOwed(sql, dialect, found);
     if (rows.length === 0) return 0;
     const { list, values } = inIds(rows.map(({ id }) => idText(id)));
     await sql.run(entomb(now, list), values);
+    await keepUnsettled(
+      sql,
+      dialect,
+      rows.map(({ id }) => idText(id)),
+    );
     for (const table of DEPENDENTS) {
       await sql.run(`delete from ${table} where transaction_id ${list}`, values);
     }
@@ -164,9 +115,6 @@ function purgeRows(database: Database, ids: readonly string[], olderThanMs: numb
   });
 }
 
-/** Before every id. */
-const START = Buffer.alloc(16);
-
 /**
  * Purges batch after batch, each beginning where the one before it ended, and from the old end again
  * after the newest. SQLite answers at once, so whoever purges batch after batch would not let
@@ -175,12 +123,17 @@ const START = Buffer.alloc(16);
 export function createPurge(database: Database): Store['purgeFinished'] {
   let after: Uint8Array = START;
   return async ({ olderThanMs, limit }) => {
-    const { ids, goOnAfter = START } = await nextOver(database, { after, olderThanMs, limit });
+    const condition = isOver(database.dialect.now, olderThanMs);
+    const { ids, goOnAfter = START } = await findOld(database, {
+      ...{ condition, after, olderThanMs, limit },
+    });
     const purged = ids.length === 0 ? 0 : await purgeRows(database, ids, olderThanMs);
     after = goOnAfter;
     return purged;
   };
 }
+
+/** With a tombstone goes what is still known of how its transaction ended without having settled. */
 export async function purgeTombstones(
   database: Database,
   purge: { olderThanMs: number; limit: number },
@@ -194,7 +147,9 @@ export async function purgeTombstones(
       [purge.olderThanMs, purge.limit],
     );
     if (rows.length === 0) return 0;
-    const { list, values } = inIds(rows.map(({ id }) => idText(id)));
+    const ids = rows.map(({ id }) => idText(id));
+    const { list, values } = inIds(ids);
+    await forgetUnsettled(sql, database.dialect, ids);
     return sql.run(`delete from escrow_tombstone where id ${list}`, values);
   });
 }

@@ -1,4 +1,4 @@
-import type { DecisionRecord, Message, StateName } from '@escrowmq/protocol';
+import type { Closed, DecisionRecord, Message, StateName } from '@escrowmq/protocol';
 import { type Expectation, expectationsOf, expectationsOfAll } from '../domain/expectations.js';
 import type { Found } from '../domain/ports.js';
 import {
@@ -117,6 +117,20 @@ export function stateOf(row: StateRow): State {
         : { state: 'parked', reason: 'unresolved', parkedAt };
     }
   }
+}
+
+/** Of `escrow_unsettled`, where a transaction has a row there. */
+export const CLOSED_COLUMNS = 'closed_at, closed_by, closed_reason';
+
+export interface ClosedColumns {
+  closed_at: number | null;
+  closed_by: string | null;
+  closed_reason: string | null;
+}
+
+export function closedOf(row: ClosedColumns): Closed | undefined {
+  if (row.closed_at === null || row.closed_at === NEVER) return undefined;
+  return { at: row.closed_at, by: row.closed_by ?? '', reason: row.closed_reason ?? '' };
 }
 
 type DecisionColumns = Pick<StateRow, 'decision' | 'decided_at' | 'decided_by' | 'decision_reason'>;

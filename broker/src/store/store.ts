@@ -19,10 +19,11 @@ import { historyRows } from './history.js';
 import { heartbeat, livingInstances, removeInstance } from './instance-operations.js';
 import { find, insert } from './intake-operations.js';
 import { counts, search, view } from './reading-operations.js';
-import { saveReceipts, unsettled, unsettledOn } from './receipt-operations.js';
+import { saveReceipts } from './receipt-operations.js';
 import { resolve } from './resolve-operations.js';
 import { createPurge, purgeTombstones } from './retention-operations.js';
 import type { Database } from './sql.js';
+import { close, createTellOverdue, unsettled, unsettledOn } from './unsettled-operations.js';
 import { decide } from './verdict-operations.js';
 import {
   deleteWebhook,
@@ -63,6 +64,8 @@ export function createStore(database: Database, id: string): Store {
     appendHistory: (entries) =>
       database.insertRows(historyRows(entries.map(({ id, event }) => ({ id, history: [event] })))),
     saveReceipts: (batch) => saveReceipts(database, batch),
+    closeUnsettled: (closing) => close(database, closing),
+    tellOverdue: createTellOverdue(database),
     unsettled: (ids) => unsettled(database, ids),
     unsettledOn: (keys, group) => unsettledOn(database, keys, group),
     claimDueCompensations: (claim) => claimDueCompensations(database, claim),

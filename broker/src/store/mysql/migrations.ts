@@ -6,6 +6,7 @@ import { ordering } from './migrations/0004-ordering.js';
 import { compensations } from './migrations/0005-compensations.js';
 import { webhooks } from './migrations/0006-webhooks.js';
 import { instances } from './migrations/0007-instances.js';
+import { closing } from './migrations/0008-closing.js';
 
 /** In order of their version. */
 export const migrations: readonly Migration[] = [
@@ -16,4 +17,5 @@ export const migrations: readonly Migration[] = [
   compensations,
   webhooks,
   instances,
+  closing,
 ];
