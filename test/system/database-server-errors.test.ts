@@ -73,6 +73,9 @@ const failureOf = (work: Promise<unknown>): Promise<unknown> =>
     (error: unknown) => error,
   );
 
+const hasSucceeded = (result: unknown) =>
+  typeof result === 'object' && result !== null && 'succeeded' in result;
+
 describe('X2: an error in answer to the claim of a message', () => {
   const CLAIM = /^insert into escrow_latest/;
   const call = (work: () => Promise<unknown> = async () => undefined) =>
@@ -108,6 +111,37 @@ describe('X2: an error in answer to the claim of a message', () => {
       expect(await failureOf(call())).toMatchObject({ errno: number });
     }
   });
+});
+
+test('X2: a 1020 of MariaDB itself has rolled back, and what a work that swallows it sends next does not stand alone', async () => {
+  const own = createPool({ uri: database.url, connectionLimit: 2 });
+  own.on('connection', (connection) => {
+    // The default from MariaDB 11.6 on; a server without the setting has no such error.
+    connection.query('set session innodb_snapshot_isolation = on', () => undefined);
+    connection.query('set session transaction isolation level repeatable read');
+  });
+  const message = newMessage();
+  await database.observer.query('insert into account (id) values (1)');
+  let swallowed: unknown;
+  try {
+    const applying = once(own, message, async (tx) => {
+      await tx.query('select * from account');
+      await database.observer.query("update account set phone = 'theirs' where id = 1");
+      swallowed = await failureOf(tx.query("update account set phone = 'mine' where id = 1"));
+      await tx.query('insert into account (id) values (2)');
+    });
+    const error = await failureOf(applying);
+    if (!hasSucceeded(swallowed)) {
+      expect(swallowed).toMatchObject({ errno: 1020 });
+      expect(error).toMatchObject({ code: 'TRANSACTION_MISUSED' });
+      expect(await database.accounts()).toEqual([1]);
+    }
+    // Without such a work it is applied.
+    const repeated = await once(own, message, async () => undefined);
+    expect(repeated).toBe(hasSucceeded(swallowed) ? 'duplicate' : 'applied');
+  } finally {
+    await own.end();
+  }
 });
 
 describe('X2: an error in answer to COMMIT', () => {
