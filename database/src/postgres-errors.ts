@@ -1,7 +1,7 @@
 import type { Said } from './meaning.js';
 
 /** What the SQL states of PostgreSQL mean to a service that sends statements. */
-export const POSTGRES_ERRORS: Readonly<Record<string, Said>> = {
+const POSTGRES_ERRORS: Readonly<Record<string, Said>> = {
   '23505': 'duplicate key',
   '42P01': 'no such table',
   '55P03': 'locked',

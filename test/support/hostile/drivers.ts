@@ -34,7 +34,7 @@ const mysql2 = (name: string, options: PoolOptions): HostileLayer<Mysql2Tx> => (
 });
 
 export const hostileMysql2 = [
-  mysql2('rows as arrays and a format of its own in latin1', {
+  mysql2('rows as arrays and a queryFormat of its own (U24), in latin1', {
     charset: 'latin1',
     rowsAsArray: true,
     namedPlaceholders: true,
