@@ -36,6 +36,9 @@ const SAID: Record<Name, Said | undefined> = {
   lateWork: error(
     'work on a message was begun when its handler had ended and it was acknowledged: await it',
   ),
+  unusedTransaction: warn(
+    'work sent nothing through its tx: on another connection it is not in the transaction',
+  ),
   callbackFailed: error('a callback of yours threw; nothing else came of it'),
   messageUnasked: warn('a message came whose key was not asked for; its handler gets it'),
   groupDisagrees: warn('another instance of the group subscribes differently'),

@@ -45,6 +45,11 @@ export type ConsumerEvent =
    * crash or a failure now loses it. Await it in the handler.
    */
   | ({ event: 'lateWork'; call: WorkCall } & OnMessage)
+  /**
+   * The work of this sent nothing through its `tx`; said once for each subscription. Work on another
+   * connection is not part of the transaction. No harm if there was nothing to do.
+   */
+  | ({ event: 'unusedTransaction'; call: WorkCall } & OnMessage)
   /** Your own code threw where it decides nothing. What it was called for goes on without it. */
   | ({ event: 'callbackFailed'; callback: 'abort listener' | 'tracing' } & Caused & OnMessage)
   /**

@@ -1,7 +1,10 @@
-import type { OpenTransaction } from './database.js';
+import type { LocalDatabase, OpenTransaction } from './database.js';
+import { runInside } from './nested.js';
 
 /** What a callback is held to while it runs in an open transaction. */
 export interface CallbackRules {
+  /** Where and in what it runs, for whatever it begins inside: see nested.ts. */
+  inside: { database: LocalDatabase<never>; what: string };
   /** Waits for the callback as long as it may take. */
   inTime?<T>(called: Promise<T>): Promise<T>;
   /** The error for a mistake of the callback, which is described in half a sentence. */
@@ -20,12 +23,12 @@ export interface CallbackRules {
 export async function callInside<Tx, T>(
   open: OpenTransaction<Tx>,
   callback: (tx: Tx) => Promise<T>,
-  { inTime, misused }: CallbackRules,
+  { inside, inTime, misused }: CallbackRules,
 ): Promise<T> {
   const { statements } = open;
   try {
     // One that throws at once must look like one that rejects.
-    const called = (async () => callback(open.tx))();
+    const called = runInside(inside.database, inside.what, async () => callback(open.tx));
     const value = await (inTime === undefined ? called : inTime(called));
     if (statements !== undefined && statements.unanswered > 0) throw misused(NOT_AWAITED);
     return value;

@@ -89,6 +89,8 @@ export interface LocalDatabase<Tx> {
   readonly dialect: Dialect;
   /** As its users call it: `mysql2`, `Knex`. For messages. */
   readonly layer: string;
+  /** The layer's own object, such as the pool: two databases with the same one are the same. */
+  readonly on?: object;
   /**
    * Runs `work` in a transaction on a connection of its own. COMMIT is sent when `work` has
    * resolved, and ROLLBACK, or the connection closed, when it has rejected.

@@ -20,6 +20,7 @@ export { Deadline, type Late, within } from './deadline.js';
 export { executorOn, type Sender } from './executor.js';
 export { callForeign, type ForeignEnds, tellForeign } from './foreign.js';
 export type { Meaning } from './meaning.js';
+export { refuseNested } from './nested.js';
 export type { ColumnKind, Columns, RowOf } from './read-rows.js';
 export {
   type ClaimedWork,

@@ -42,6 +42,12 @@ export interface ClaimedWork<Tx, S> {
   missingTable(cause: unknown): EscrowError;
   work(tx: Tx): Promise<unknown>;
   /**
+   * Told when the work has ended and sent nothing through its `tx`, where the adapter can see that. No
+   * error: work may find that there is nothing to do. But work on another connection looks the same, and
+   * that is not in the transaction.
+   */
+  unused?(): void;
+  /**
    * The error to throw when the transaction did not outlive its work.
    *
    * @param claim what became of the claim, and so of what the work wrote until the transaction ended
@@ -139,7 +145,11 @@ async function claimAndWork<Tx, S>(run: Run<Tx, S>, open: OpenTransaction<Tx>): 
   // Nobody waits any more, and the connection is being rolled back.
   if (run.isGivenUp) return;
   run.step = 'claimed';
-  await callInside(open, run.work, { misused: (mistake) => misused(run, mistake) });
+  await callInside(open, run.work, {
+    inside: { database: run.database as LocalDatabase<never>, what: run.what },
+    misused: (mistake) => misused(run, mistake),
+  });
+  if (open.statements?.sent === 0) run.unused?.();
   if (run.isGivenUp) return;
   if (!(await open.guard.holds())) throw new Ended();
 }

@@ -36,6 +36,11 @@ export interface TransactionOptions
    * @default false: waits for the broker's answer, at most `verdictTimeoutMs`
    */
   commitInBackground?: boolean;
+  /**
+   * Of `transaction`: begun inside the callback of another on the same database, it commits by itself,
+   * whatever becomes of that one. @default false: such a one is refused, TRANSACTION_MISUSED
+   */
+  separate?: boolean;
 }
 
 /** Options of `commit`. */

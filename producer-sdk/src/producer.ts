@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { LocalDatabase, LocalTransaction, Mysql2Pool } from '@escrowmq/database';
-import { databaseOf, transactionOf, within } from '@escrowmq/database';
+import { databaseOf, refuseNested, transactionOf, within } from '@escrowmq/database';
 import {
   BusinessKey,
   BusinessKeyAnswer,
@@ -241,6 +241,7 @@ export function createProducer(options: ProducerOptions): Producer {
         refuseUnknown(options, TRANSACTION_OPTIONS, 'transaction');
         requireFunction(callback, 'callback', 'transaction');
         const found = databaseOf(database) as LocalDatabase<Tx>;
+        if (options.separate !== true) refuseNested(found as LocalDatabase<never>, 'transaction');
         return transaction(found, prepareOptions(messages, options), callback, options);
       }),
     enlist: (given, messages, options = {}) =>
@@ -284,6 +285,7 @@ const TRANSACTION_OPTIONS = optionNames<TransactionOptions>({
   database: true,
   trace: true,
   commitInBackground: true,
+  separate: true,
 });
 
 function waitMsOf(options: { waitMs?: number }, where: string): number | undefined {
@@ -298,7 +300,7 @@ function waitMsOf(options: { waitMs?: number }, where: string): number | undefin
 
 function prepareOptions(
   messages: MessageInput | MessageInput[],
-  { database, commitInBackground, ...rest }: TransactionOptions,
+  { database, commitInBackground, separate, ...rest }: TransactionOptions,
 ): PrepareOptions {
   if (typeof messages !== 'object' || messages === null) {
     throw new EscrowError(

@@ -200,6 +200,11 @@ const NO_ANSWERS: [string, Handler, string][] = [
   ['308', redirect(308), 'HTTP 308: redirect to http://other.example, which is not followed'],
   ['304 without a target', says('', 304), 'HTTP 304: redirect to nowhere, which is not followed'],
   ['404 with a rollback in it', says({ id: ID, decision: 'rollback' }, 404), 'HTTP 404'],
+  [
+    '401',
+    says('', 401),
+    'HTTP 401: the endpoint refused the signature; is the signing secret of its handler the one of the producer group, as registerGroup set or answered it?',
+  ],
   ['500', says(COMMIT, 500), 'HTTP 500'],
   ['503', says('', 503), 'HTTP 503'],
   ['201 with an answer in it', says(COMMIT, 201), 'HTTP 201'],

@@ -77,6 +77,10 @@ export async function callEndpoint<Answer>(call: SignedCall<Answer>): Promise<Ca
   }
 }
 
+/** Or the service's way to its handler asks for a login of its own. */
+const REFUSED =
+  'HTTP 401: the endpoint refused the signature; is the signing secret of its handler the one of the producer group, as registerGroup set or answered it?';
+
 /** What status and headers alone say against the answer. */
 function refusalOf(
   response: Dispatcher.ResponseData,
@@ -87,6 +91,7 @@ function refusalOf(
     const target = originOf(single(headers.location), url);
     return `HTTP ${status}: redirect to ${target}, which is not followed`;
   }
+  if (status === 401) return REFUSED;
   if (status !== 200) return `HTTP ${status}`;
   const encoding = single(headers['content-encoding']) ?? 'identity';
   if (encoding.toLowerCase() !== 'identity') return `compressed answer (${brief(encoding)})`;

@@ -24,6 +24,11 @@ export interface ApplyOptions {
   connectionTimeoutMs?: number;
   /** For the answer to COMMIT, in ms; after that its outcome is unknown. @default 10000 */
   commitTimeoutMs?: number;
+  /**
+   * Begun inside the callback of another transaction on the same database, it commits by itself,
+   * whatever becomes of that one. @default false: such a one is refused, TRANSACTION_MISUSED
+   */
+  separate?: boolean;
 }
 
 /** A pool smaller than the subscription's concurrency makes handlers wait; half of their time. */
@@ -37,6 +42,7 @@ const APPLY_OPTIONS = optionNames<ApplyOptions>({
   front: true,
   connectionTimeoutMs: true,
   commitTimeoutMs: true,
+  separate: true,
 });
 
 /**

@@ -8,12 +8,13 @@ import type { OnceMessage } from './apply-options.js';
  * Does work on messages, and has their handlers see to its end: one that ends before it has failed. A
  * message of nobody's handler, from a test or a replay, has none to tell.
  *
- * @param run takes the signal to go by, where a copy of a message has lost its own
+ * @param run takes the signal to go by, where a copy of a message has lost its own, and whom to tell that
+ *   its work sent nothing through its transaction
  */
 export function begin<T>(
   call: WorkCall,
   messages: readonly OnceMessage[],
-  run: (signal: AbortSignal | undefined) => Promise<T>,
+  run: (signal: AbortSignal | undefined, unused: () => void) => Promise<T>,
 ): Promise<T> {
   const handlers = new Set<BegunWork>();
   for (const message of messages) {
@@ -21,7 +22,7 @@ export function begin<T>(
     if (handler !== undefined) handlers.add(handler);
   }
   const [first] = handlers;
-  let work = run(first?.signal);
+  let work = run(first?.signal, () => first?.tellUnused(call));
   for (const handler of handlers) work = handler.follow(call, work);
   return work;
 }

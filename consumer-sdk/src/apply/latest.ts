@@ -6,7 +6,7 @@ import type {
   Mysql2Pool,
   Mysql2Transaction,
 } from '@escrowmq/database';
-import { databaseOf, LostRace, runClaimed } from '@escrowmq/database';
+import { databaseOf, LostRace, refuseNested, runClaimed } from '@escrowmq/database';
 import { attempt, EscrowError, requireFunction, textOfError } from '@escrowmq/protocol';
 import { type ApplyOptions, checkMessage, limitsOf, type OnceMessage } from './apply-options.js';
 import { begin } from './begin.js';
@@ -78,14 +78,20 @@ export function latest<Tx>(
   options: LatestOptions,
   work: (tx: Tx) => Promise<unknown>,
 ): Promise<LatestResult> {
-  return begin('latest', [message], (signal) => apply(given, message, work, { signal, options }));
+  return begin('latest', [message], (signal, unused) =>
+    apply(given, message, work, { signal, unused, options }),
+  );
 }
 
 async function apply<Tx>(
   given: Mysql2Pool | LocalDatabase<Tx>,
   message: OnceMessage,
   work: (tx: Tx) => Promise<unknown>,
-  { options, signal: ofHandler }: { options: LatestOptions; signal: AbortSignal | undefined },
+  {
+    options,
+    signal: ofHandler,
+    unused,
+  }: { options: LatestOptions; signal: AbortSignal | undefined; unused: () => void },
 ): Promise<LatestResult> {
   const limits = limitsOf(options, 'latest', ['key', 'at']);
   checkMessage(message, 'latest');
@@ -94,6 +100,7 @@ async function apply<Tx>(
   checkKey(key);
   checkTime(at);
   const database = databaseOf(given) as LocalDatabase<Tx>;
+  if (options.separate !== true) refuseNested(database as LocalDatabase<never>, 'latest');
   const { id, group, signal = ofHandler } = message;
   const object = { group, key };
   const known = attempt(() => front?.newest(database, object), undefined);
@@ -111,6 +118,7 @@ async function apply<Tx>(
     claim: (on) => claim(on, object, news),
     isClaimed: async (on) => (await read(on, object))?.token === news.token,
     ended: endedInside(what),
+    unused,
     missingTable: missingLatestTable,
     work,
   });

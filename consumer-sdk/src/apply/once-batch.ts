@@ -5,7 +5,7 @@ import type {
   Mysql2Pool,
   Mysql2Transaction,
 } from '@escrowmq/database';
-import { databaseOf, LostRace, meaningOf, runClaimed } from '@escrowmq/database';
+import { databaseOf, LostRace, meaningOf, refuseNested, runClaimed } from '@escrowmq/database';
 import { EscrowError, kindOf, requireFunction } from '@escrowmq/protocol';
 import { type ApplyOptions, checkMessage, limitsOf, type OnceMessage } from './apply-options.js';
 import { begin } from './begin.js';
@@ -63,19 +63,26 @@ export function onceBatch<Tx, M extends OnceMessage>(
   options: ApplyOptions = {},
 ): Promise<BatchResult> {
   const list = Array.isArray(messages) ? messages : [];
-  return begin('onceBatch', list, (signal) => apply(given, messages, work, { signal, options }));
+  return begin('onceBatch', list, (signal, unused) =>
+    apply(given, messages, work, { signal, unused, options }),
+  );
 }
 
 async function apply<Tx, M extends OnceMessage>(
   given: Mysql2Pool | LocalDatabase<Tx>,
   messages: readonly M[],
   work: (tx: Tx, fresh: M[]) => Promise<unknown>,
-  { options, signal: ofHandler }: { options: ApplyOptions; signal: AbortSignal | undefined },
+  {
+    options,
+    signal: ofHandler,
+    unused,
+  }: { options: ApplyOptions; signal: AbortSignal | undefined; unused: () => void },
 ): Promise<BatchResult> {
   const limits = limitsOf(options, 'onceBatch');
   requireFunction(work, 'work', 'onceBatch');
   const group = checkBatch(messages);
   const database = databaseOf(given) as LocalDatabase<Tx>;
+  if (options.separate !== true) refuseNested(database as LocalDatabase<never>, 'onceBatch');
   const { front } = options;
   const candidates = new Map<string, M>();
   for (const message of messages) {
@@ -98,6 +105,7 @@ async function apply<Tx, M extends OnceMessage>(
       claim: (on) => claim(on, batch),
       isClaimed: (on) => isConsumed(on, group, batch.fresh[0]?.id ?? ''),
       ended: endedInside(what),
+      unused,
       missingTable: missingConsumedTable,
       work: (tx) => work(tx, batch.fresh),
     });

@@ -5,7 +5,7 @@ import type {
   Mysql2Pool,
   Mysql2Transaction,
 } from '@escrowmq/database';
-import { databaseOf, meaningOf, runClaimed } from '@escrowmq/database';
+import { databaseOf, meaningOf, refuseNested, runClaimed } from '@escrowmq/database';
 import { requireFunction } from '@escrowmq/protocol';
 import { type ApplyOptions, checkMessage, limitsOf, type OnceMessage } from './apply-options.js';
 import { begin } from './begin.js';
@@ -62,19 +62,26 @@ export function once<Tx>(
   work: (tx: Tx) => Promise<unknown>,
   options: ApplyOptions = {},
 ): Promise<'applied' | 'duplicate'> {
-  return begin('once', [message], (signal) => apply(given, message, work, { signal, options }));
+  return begin('once', [message], (signal, unused) =>
+    apply(given, message, work, { signal, unused, options }),
+  );
 }
 
 async function apply<Tx>(
   given: Mysql2Pool | LocalDatabase<Tx>,
   message: OnceMessage,
   work: (tx: Tx) => Promise<unknown>,
-  { options, signal: ofHandler }: { options: ApplyOptions; signal: AbortSignal | undefined },
+  {
+    options,
+    signal: ofHandler,
+    unused,
+  }: { options: ApplyOptions; signal: AbortSignal | undefined; unused: () => void },
 ): Promise<'applied' | 'duplicate'> {
   const limits = limitsOf(options, 'once');
   checkMessage(message, 'once');
   requireFunction(work, 'work', 'once');
   const database = databaseOf(given) as LocalDatabase<Tx>;
+  if (options.separate !== true) refuseNested(database as LocalDatabase<never>, 'once');
   const { front } = options;
   if (isKnown(front, database, message)) return 'duplicate';
   const { id, group, signal = ofHandler } = message;
@@ -87,6 +94,7 @@ async function apply<Tx>(
     claim: (on) => insertConsumed(on, group, id),
     isClaimed: (on) => isConsumed(on, group, id),
     ended: endedInside(what),
+    unused,
     missingTable: missingConsumedTable,
     work,
   });

@@ -79,6 +79,16 @@ export class BegunWork {
     return heard;
   }
 
+  /** Once for each subscription: what was meant may be that there was nothing to do. */
+  tellUnused(call: WorkCall): void {
+    const { topic, group, ids, log } = this.#parts;
+    const told = UNUSED_TOLD.get(log) ?? new Set<string>();
+    UNUSED_TOLD.set(log, told);
+    if (told.has(`${topic} ${group}`)) return;
+    told.add(`${topic} ${group}`);
+    log({ event: 'unusedTransaction', call, topic, group, messageId: ids[0] });
+  }
+
   get isOpen(): boolean {
     return this.#openCount > 0;
   }
@@ -182,6 +192,9 @@ function sharedBySymbol<T>(name: string, make: () => T): T {
   shared[key] ??= make();
   return shared[key] as T;
 }
+
+/** Subscriptions of a consumer, which has one log, that were told of a transaction without use. */
+const UNUSED_TOLD = new WeakMap<Log, Set<string>>();
 
 /** Of an ephemeral subscription, which has no group: any group may be named for its messages. */
 export const NO_GROUP = '(ephemeral)';

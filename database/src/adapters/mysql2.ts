@@ -60,6 +60,7 @@ function databaseOn<C extends Mysql2Connection>(
     kind: 'database',
     dialect: 'mysql',
     layer: 'mysql2',
+    on: pool,
     async transaction(work, limits) {
       const lease = await acquire(pool, limits.connectionTimeoutMs);
       const open = openMysql2Transaction(lease.connection);

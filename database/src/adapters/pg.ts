@@ -41,6 +41,7 @@ function databaseOn(pool: Pool): LocalDatabase<PgTransaction> {
     kind: 'database',
     dialect: 'postgres',
     layer: 'pg',
+    on: pool,
     transaction: (work, limits) =>
       inTransaction(pool, limits, (client) => work(openPgTransaction(client))),
     async session(work, limits) {

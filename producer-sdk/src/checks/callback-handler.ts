@@ -92,6 +92,7 @@ export function createCallbackHandler<Request extends { id: string; producerGrou
   { kind, schema, answerTimeoutMs, logger, answer }: Answering<Request>,
 ): CallbackHandler {
   const secrets = createSecrets(options.signingSecret, kind);
+  const tellRefused = createRefusalLog(logger, kind);
   const producerGroup =
     options.producerGroup === undefined
       ? undefined
@@ -125,9 +126,35 @@ export function createCallbackHandler<Request extends { id: string; producerGrou
             });
       if (refusal.status >= 500) {
         logger.error({ error: refusal }, `a ${kind.name} could not be answered`);
-      }
+      } else tellRefused(refusal);
       return problemResponse(refusal);
     }
+  };
+}
+
+/** Who calls has proved nothing yet, and may call as often as he likes. */
+const REFUSALS_TOLD_MS = 60_000;
+
+/**
+ * Tells what was refused, each code at once and then at most once a minute with a count: a wrong secret
+ * is refused here, and nobody but this service can put it right.
+ */
+function createRefusalLog(logger: Logger, { name }: CallbackKind): (refused: EscrowError) => void {
+  const told = new Map<string, { at: number; count: number }>();
+  return (error) => {
+    const now = performance.now();
+    const last = told.get(error.code);
+    const count = (last?.count ?? 0) + 1;
+    if (last !== undefined && now - last.at < REFUSALS_TOLD_MS) {
+      last.count = count;
+      return;
+    }
+    told.set(error.code, { at: now, count: 0 });
+    const hint =
+      error.code === 'INVALID_SIGNATURE'
+        ? '; is signingSecret the one of the group, as registerGroup set or answered it?'
+        : '';
+    logger.warn({ code: error.code, count, error }, `a ${name} was refused${hint}`);
   };
 }
 

@@ -188,6 +188,7 @@ async function callBack<Tx, T>(run: Run<Tx, T>, open: OpenTransaction<Tx>): Prom
   });
   const info: TransactionInfo = { id, supplyData: supplied.supply };
   const value = await callInside(open, (tx) => run.callback(tx, info), {
+    inside: { database: run.database as LocalDatabase<never>, what: `transaction ${id}` },
     inTime: (called) => within(called, run.deadline.leftMs, { error: () => tookTooLong(run) }),
     misused: (mistake) => misused(run, mistake),
   });
