@@ -17,6 +17,7 @@ export type {
   TransactionLimits,
 } from './database.js';
 export { Deadline, type Late, within } from './deadline.js';
+export { ensureTable, type TableToEnsure } from './ensure-table.js';
 export { executorOn, type Sender } from './executor.js';
 export { callForeign, type ForeignEnds, tellForeign } from './foreign.js';
 export type { Meaning } from './meaning.js';

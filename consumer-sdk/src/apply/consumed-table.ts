@@ -1,7 +1,7 @@
 import type { Dialect, LocalDatabase } from '@escrowmq/database';
-import { type DatabaseInput, databaseOf } from '@escrowmq/database';
+import { type DatabaseInput, databaseOf, ensureTable } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
-import { createTable, INTEGER, NOW_MS, NUMBER_OUT, TABLE_LIMITS, TEXT, times } from './tables.js';
+import { INTEGER, NOW_MS, NUMBER_OUT, TABLE_LIMITS, TEXT, times } from './tables.js';
 
 /**
  * The table behind `once`, in the consumer's own database: which messages each consumer group has
@@ -77,9 +77,18 @@ export function lockConsumedSql(dialect: Dialect, count = 1): string {
   return `${selectConsumedSql(dialect, count)}${locking}`;
 }
 
-/** Creates `escrow_consumed` where it is missing; changes nothing where it is not. */
+/**
+ * Creates `escrow_consumed` where it is missing; changes nothing where it is not, and needs no right to create
+ * tables then.
+ *
+ * @throws {EscrowError} INVALID_CONFIGURATION with the statements to run, where the user may not
+ */
 export async function ensureConsumedTable(database: DatabaseInput): Promise<void> {
-  await createTable(database, CREATE);
+  await ensureTable(database, {
+    name: 'escrow_consumed',
+    columns: ['consumer_group', 'message_id', 'consumed_at'],
+    statements: CREATE,
+  });
 }
 
 export function missingConsumedTable(cause: unknown): EscrowError {

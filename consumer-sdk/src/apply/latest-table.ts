@@ -1,6 +1,6 @@
-import type { DatabaseInput, Dialect } from '@escrowmq/database';
+import { type DatabaseInput, type Dialect, ensureTable } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
-import { createTable, INTEGER, TEXT } from './tables.js';
+import { INTEGER, TEXT } from './tables.js';
 
 /**
  * The table behind `latest`, in the consumer's own database: how new what each consumer group knows
@@ -57,9 +57,18 @@ export const LATEST_TABLE_SQL: Readonly<Record<Dialect, string>> = {
   sqlite: CREATE.sqlite.join(';\n'),
 };
 
-/** Creates `escrow_latest` where it is missing; changes nothing where it is not. */
+/**
+ * Creates `escrow_latest` where it is missing; changes nothing where it is not, and needs no right to create
+ * tables then.
+ *
+ * @throws {EscrowError} INVALID_CONFIGURATION with the statements to run, where the user may not
+ */
 export async function ensureLatestTable(database: DatabaseInput): Promise<void> {
-  await createTable(database, CREATE);
+  await ensureTable(database, {
+    name: 'escrow_latest',
+    columns: ['consumer_group', 'object_key', 'object_time', 'message_id', 'write_token'],
+    statements: CREATE,
+  });
 }
 
 export function missingLatestTable(cause: unknown): EscrowError {

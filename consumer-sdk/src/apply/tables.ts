@@ -1,18 +1,7 @@
 import type { Dialect } from '@escrowmq/database';
-import { type DatabaseInput, databaseOf } from '@escrowmq/database';
 
 /** For what is done to a table beside the messages: nobody's handler waits for it. */
 export const TABLE_LIMITS = { connectionTimeoutMs: 10_000, commitTimeoutMs: 10_000 };
-
-export async function createTable(
-  database: DatabaseInput,
-  statements: Record<Dialect, readonly string[]>,
-): Promise<void> {
-  const found = databaseOf(database);
-  await found.session(async (executor) => {
-    for (const sql of statements[found.dialect]) await executor.execute(sql);
-  }, TABLE_LIMITS);
-}
 
 /** UTC milliseconds of the database. */
 export const NOW_MS: Record<Dialect, string> = {

@@ -1,5 +1,5 @@
 import type { ClaimOn, Dialect, SqlValue } from '@escrowmq/database';
-import { type DatabaseInput, databaseOf } from '@escrowmq/database';
+import { type DatabaseInput, databaseOf, ensureTable } from '@escrowmq/database';
 import type { CompensationRequest } from '@escrowmq/protocol';
 import { EscrowError } from '@escrowmq/protocol';
 import { BARRIER_RETENTION_MS } from '../local/barrier.js';
@@ -95,14 +95,22 @@ export const COMPENSATION_TABLE_SQL: Readonly<Record<Dialect, string>> = {
 const LIMITS = { connectionTimeoutMs: 10_000, commitTimeoutMs: 10_000 };
 
 /**
- * Creates the table of compensations where it is missing. Needs the right to create tables; run
- * `COMPENSATION_TABLE_SQL` in a migration where the service has none.
+ * Creates the table of compensations where it is missing. Where it is there, no right to create tables is needed; where
+ * it is not and the service has none, run `COMPENSATION_TABLE_SQL` in a migration.
  *
  * @param database a pool of mysql2, or what one of the adapters made: `fromPg(pool)`
+ * @throws {EscrowError} INVALID_CONFIGURATION with the statements to run, where the user may not
  */
 export async function ensureCompensationTable(database: DatabaseInput): Promise<void> {
-  const found = databaseOf(database);
-  await found.session((executor) => executor.execute(SQL[found.dialect].createTable), LIMITS);
+  await ensureTable(database, {
+    name: 'escrow_compensated',
+    columns: ['transaction_id', 'consumer_group', 'message_number', 'created_at'],
+    statements: {
+      mysql: [SQL.mysql.createTable],
+      postgres: [SQL.postgres.createTable],
+      sqlite: [SQL.sqlite.createTable],
+    },
+  });
 }
 
 const keyValues = ({ id, consumerGroup, message }: CompensationRequest): SqlValue[] => [

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Dialect, Executor, LocalDatabase, TransactionLimits } from '@escrowmq/database';
-import { type DatabaseInput, databaseOf, meaningOf } from '@escrowmq/database';
+import { type DatabaseInput, databaseOf, ensureTable, meaningOf } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
 import {
   BARRIER_COLUMNS,
@@ -37,16 +37,22 @@ const PURGE_ROWS_MAX = 1_000;
 const LIMITS = { connectionTimeoutMs: 10_000, commitTimeoutMs: 10_000 };
 
 /**
- * Creates the barrier table where it is missing. Needs the right to create tables; run
- * `BARRIER_TABLE_SQL` in a migration where the service has none.
+ * Creates the barrier table where it is missing. Where it is there, no right to create tables is needed; where
+ * it is not and the service has none, run `BARRIER_TABLE_SQL` in a migration.
  *
  * @param database a pool of mysql2, or what one of the adapters made: `fromPg(pool)`
+ * @throws {EscrowError} INVALID_CONFIGURATION with the statements to run, where the user may not
  */
 export async function ensureBarrierTable(database: DatabaseInput): Promise<void> {
-  const found = databaseOf(database);
-  await found.session(async (executor) => {
-    for (const sql of BARRIER_SQL[found.dialect].createTable) await executor.execute(sql);
-  }, LIMITS);
+  await ensureTable(database, {
+    name: 'escrow_barrier',
+    columns: ['transaction_id', 'decision', 'created_at', 'data'],
+    statements: {
+      mysql: BARRIER_SQL.mysql.createTable,
+      postgres: BARRIER_SQL.postgres.createTable,
+      sqlite: BARRIER_SQL.sqlite.createTable,
+    },
+  });
 }
 
 /**

@@ -1,5 +1,5 @@
 import type { Dialect, Executor, LocalDatabase, TransactionLimits } from '@escrowmq/database';
-import { type DatabaseInput, databaseOf } from '@escrowmq/database';
+import { type DatabaseInput, databaseOf, ensureTable } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
 import { idValue, textValue } from '../local/barrier-sql.js';
 import { OUTBOX_STATEMENTS } from './outbox-sql.js';
@@ -35,16 +35,25 @@ const RETENTION_MS = 7 * DAY_MS;
 const ROWS_PER_STATEMENT_MAX = 1_000;
 
 /**
- * Creates the outbox table where it is missing. Needs the right to create tables; run
- * `OUTBOX_TABLE_SQL` in a migration where the service has none.
+ * Creates the outbox table where it is missing. Where it is there, no right to create tables is needed; where
+ * it is not and the service has none, run `OUTBOX_TABLE_SQL` in a migration.
  *
  * @param database a pool of mysql2, or what one of the adapters made: `fromPg(pool)`
+ * @throws {EscrowError} INVALID_CONFIGURATION with the statements to run, where the user may not
  */
 export async function ensureOutboxTable(database: DatabaseInput): Promise<void> {
-  const found = databaseOf(database);
-  await found.session(async (executor) => {
-    for (const sql of OUTBOX_STATEMENTS[found.dialect].createTable) await executor.execute(sql);
-  }, OUTBOX_LIMITS);
+  await ensureTable(database, {
+    name: 'escrow_outbox',
+    columns: [
+      ...['transaction_id', 'state', 'due_at', 'created_at', 'producer_group'],
+      ...['bytes', 'operation', 'lease_token', 'cause'],
+    ],
+    statements: {
+      mysql: OUTBOX_STATEMENTS.mysql.createTable,
+      postgres: OUTBOX_STATEMENTS.postgres.createTable,
+      sqlite: OUTBOX_STATEMENTS.sqlite.createTable,
+    },
+  });
 }
 
 /**
