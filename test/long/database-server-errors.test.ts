@@ -117,7 +117,8 @@ test('X2: a 1020 of MariaDB itself has rolled back, and what a work that swallow
   const own = createPool({ uri: database.url, connectionLimit: 2 });
   own.on('connection', (connection) => {
     // The default from MariaDB 11.6 on; a server without the setting has no such error.
-    connection.query('set session innodb_snapshot_isolation = on', () => undefined);
+    const raw = connection as unknown as { query(sql: string, done: () => void): void };
+    raw.query('set session innodb_snapshot_isolation = on', () => undefined);
     connection.query('set session transaction isolation level repeatable read');
   });
   const message = newMessage();
