@@ -12,11 +12,10 @@ export interface Alert {
 }
 
 /** Of the broker as a whole, and of no transaction. */
-export interface BrokerAlert {
-  kind: 'receiptsRefused';
-  queue: string;
-  detail: string;
-}
+export type BrokerAlert =
+  | { kind: 'receiptsRefused'; queue: string; detail: string }
+  /** One queue of it is full or failed: RabbitMQ nacks what the others have taken. */
+  | { kind: 'topicNacked'; topic: string; detail: string };
 
 /** What many transactions have in common, told once for all of them. */
 export interface SettlementAlert {

@@ -42,7 +42,7 @@ export interface CheckerDeps {
   clock: StoreClock;
   /** In [0, 1), for jitter. */
   random(): number;
-  observer: Pick<Observer, 'alert' | 'failed' | 'count'>;
+  observer: Pick<Observer, 'alert' | 'failed' | 'warn' | 'count'>;
 }
 
 export interface Checker {
@@ -151,7 +151,21 @@ export function createChecker(deps: CheckerDeps): Checker {
   ): Promise<void> {
     const isAnswered = outcome.kind === 'answered';
     observer.count('checks', { outcome: isAnswered ? outcome.decision : 'none' });
+    if (!isAnswered) tellUnanswered(due, outcome);
     await saves.call(resultOf(due, group, outcome));
+  }
+
+  /** At once, and not when the group's patience ends; the alert comes then. */
+  function tellUnanswered(
+    { id, producerGroup }: DueCheck,
+    { endpoint, detail }: Extract<CheckOutcome, { kind: 'unanswered' }>,
+  ): void {
+    const facts = { producerGroup, transactionId: id, endpoint, detail };
+    observer.warn(
+      'a check has no answer and is asked again',
+      facts,
+      `${producerGroup} ${endpoint}`,
+    );
   }
 
   async function decideBy(

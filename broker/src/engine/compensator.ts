@@ -37,7 +37,7 @@ export interface CompensatorDeps {
   clock: StoreClock;
   /** In [0, 1), for jitter. */
   random(): number;
-  observer: Pick<Observer, 'alert' | 'failed' | 'count'>;
+  observer: Pick<Observer, 'alert' | 'failed' | 'warn' | 'count'>;
 }
 
 export interface Compensator {
@@ -129,6 +129,11 @@ export function createCompensator(deps: CompensatorDeps): Compensator {
     observer.count('compensations', { outcome: isAcknowledged ? 'acknowledged' : 'none' });
     if (isAcknowledged) return void (await saves.call({ due, result: { kind: 'acknowledged' } }));
 
+    const { endpoint, detail } = outcome;
+    const { producerGroup } = due;
+    const facts = { producerGroup, transactionId: due.id, endpoint, detail };
+    const about = `${producerGroup} ${endpoint}`;
+    observer.warn('a compensation has no acknowledgement and is called again', facts, about);
     const policy = group?.checkPolicy ?? NO_POLICY;
     const now = clock.now();
     // Without a URL, waiting helps nobody: somebody must register one.

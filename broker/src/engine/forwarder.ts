@@ -20,6 +20,7 @@ import {
 } from './forward-round.js';
 import type { HeldTransactions } from './held-transactions.js';
 import type { StoreClock } from './store-clock.js';
+import { createTopicTrouble } from './topic-trouble.js';
 
 /**
  * Publishes committed transactions and records what RabbitMQ confirmed.
@@ -54,7 +55,7 @@ export interface ForwarderDeps {
   policy: ForwardPolicy;
   /** Where consumers send their receipts. */
   receiptsQueue: string;
-  observer: Pick<Observer, 'alert' | 'failed' | 'count'>;
+  observer: Pick<Observer, 'alert' | 'failed' | 'warn' | 'count'>;
 }
 
 export interface Forwarder {
@@ -85,6 +86,7 @@ const WAITING_SAVES_MAX = 100_000;
 
 export function createForwarder(deps: ForwarderDeps): Forwarder {
   const { store, publisher, held, clock, policy, observer } = deps;
+  const trouble = createTopicTrouble(observer);
   /** Transactions being published here; none is taken up twice at a time. */
   const inHand = new Set<string>();
   /** Flushes whose transactions wait for their turn, or are read because they were not in memory. */
@@ -197,7 +199,10 @@ export function createForwarder(deps: ForwarderDeps): Forwarder {
 
   function resultOf(transaction: ToForward, outcomes: readonly Published[]): ForwardingToSave {
     const result = summarise(outcomes);
-    for (const { outcome } of outcomes) observer.count('publishes', { outcome: outcome.kind });
+    for (const { message, outcome } of outcomes) {
+      observer.count('publishes', { outcome: outcome.kind });
+      if (outcome.kind !== 'confirmed') trouble.saw(transaction, message, outcome);
+    }
     const now = clock.now();
     const { id, pending, attempts, nextDueAt, places } = transaction;
     const blocked = transaction.blocked !== 0;

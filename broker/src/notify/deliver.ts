@@ -26,7 +26,7 @@ export interface DeliverDeps {
   disable(webhook: Webhook, reason: string): Promise<void>;
   /** The store's clock. */
   now(): number;
-  observer: Pick<Observer, 'count' | 'info'>;
+  observer: Pick<Observer, 'count' | 'info' | 'warn'>;
 }
 
 /** How soon a message comes back for a webhook that is being disabled: then it stays in its queue. */
@@ -74,6 +74,10 @@ export async function deliver(message: Message, deps: DeliverDeps): Promise<void
   });
   if (change === 'opened' && outcome.kind === 'failed') {
     observer.info('webhook stopped answering', { webhook: name, detail: outcome.detail });
+  }
+  if (outcome.kind === 'failed') {
+    const facts = { webhook: name, messageId: message.id, detail: outcome.detail };
+    observer.warn('a call of a webhook failed and is made again', facts, name);
   }
   if (change === 'closed') observer.info('webhook answers again', { webhook: name });
   switch (outcome.kind) {
