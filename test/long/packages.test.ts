@@ -1,68 +1,29 @@
 import { execFile } from 'node:child_process';
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { installPacked, PACKAGE_FOLDERS, type Packed, packInto, ROOT } from '../support/packed.js';
 
 /*
  * The packages as others install them: packed, and unpacked beside nothing but their dependencies.
  */
 
-const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const BIN = join(ROOT, 'node_modules', '.bin');
-const FOLDERS = ['protocol', 'database', 'producer-sdk', 'consumer-sdk'];
 const run = promisify(execFile);
 
-interface Package {
-  name: string;
-  folder: string;
-  tarball: string;
-  manifest: { exports: Record<string, unknown>; dependencies?: Record<string, string> };
-}
-
 let home: string;
-const packages: Package[] = [];
+let packages: Packed[] = [];
 
 beforeAll(async () => {
   home = await mkdtemp(join(tmpdir(), 'escrow-packages-'));
   await run(process.execPath, [join(ROOT, 'scripts', 'build-packages.mjs')], { cwd: ROOT });
-  for (const folder of FOLDERS) {
-    const manifest = JSON.parse(await readFile(join(ROOT, folder, 'package.json'), 'utf8'));
-    const packed = ['pack', '--ignore-scripts', '--json', '--pack-destination', home];
-    await run('npm', packed, { cwd: join(ROOT, folder) });
-    const tarball = join(
-      home,
-      `${manifest.name.replace('@', '').replace('/', '-')}-${manifest.version}.tgz`,
-    );
-    packages.push({ name: manifest.name, folder, tarball, manifest });
-  }
-  await install();
+  packages = await packInto(home);
+  // A peer that an entry of its own imports; the others are handed over by whoever uses them.
+  await installPacked(home, packages, ['@types/node', '@opentelemetry/api']);
 });
 afterAll(() => rm(home, { recursive: true, force: true }));
-
-/** Into `home/node_modules`: the packages, and links to what they depend on. */
-async function install(): Promise<void> {
-  const modules = join(home, 'node_modules');
-  await mkdir(join(modules, '@types'), { recursive: true });
-  // A peer that an entry of its own imports; the others are handed over by whoever uses them.
-  const linked = new Set(['@types/node', '@opentelemetry/api']);
-  for (const { name, tarball, manifest } of packages) {
-    const unpacked = join(home, 'unpacked');
-    await mkdir(unpacked, { recursive: true });
-    await run('tar', ['-xzf', tarball, '-C', unpacked]);
-    await cp(join(unpacked, 'package'), join(modules, name), { recursive: true });
-    await rm(unpacked, { recursive: true });
-    for (const dependency of Object.keys(manifest.dependencies ?? {})) {
-      if (!dependency.startsWith('@escrowmq/')) linked.add(dependency);
-    }
-  }
-  for (const name of linked) {
-    await mkdir(dirname(join(modules, name)), { recursive: true });
-    await symlink(join(ROOT, 'node_modules', name), join(modules, name));
-  }
-}
 
 /** `@escrowmq/producer`, `@escrowmq/database/knex`, … */
 const entries = (): string[] =>
@@ -91,8 +52,8 @@ test('every entry of every package can be imported and required, and has the sam
   expect(imported).toContain('createProducer');
 });
 
-describe.each(FOLDERS)('%s', (folder) => {
-  const packageOf = () => packages.find((each) => each.folder === folder) as Package;
+describe.each(PACKAGE_FOLDERS)('%s', (folder) => {
+  const packageOf = () => packages.find((each) => each.folder === folder) as Packed;
 
   test('has nothing that a linter of packages minds', async () => {
     const { stdout } = await run(join(BIN, 'publint'), ['run', packageOf().tarball, '--strict'], {

@@ -50,6 +50,8 @@ export async function startBrokerProcess(settings: {
   store: string;
   rabbitmq: string;
   environment?: Record<string, string>;
+  /** The broker's entry file. @default that of this repository */
+  main?: string;
   /** Sees each log entry as it comes. */
   onLog?: (entry: Record<string, unknown>, child: ChildProcess) => void;
 }): Promise<BrokerProcess> {
@@ -58,7 +60,7 @@ export async function startBrokerProcess(settings: {
   let child: ChildProcess | undefined;
 
   async function start(): Promise<void> {
-    const started = spawn(process.execPath, [MAIN], {
+    const started = spawn(process.execPath, [settings.main ?? MAIN], {
       env: {
         PATH: process.env.PATH,
         ESCROW_LISTEN: `127.0.0.1:${port}`,
