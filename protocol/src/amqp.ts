@@ -44,6 +44,8 @@ export const HEADERS = {
   returnedAt: 'escrow-returned-at',
   /** Why it is a dead letter: exhausted, permanent, redelivered, foreign, altered or unreadable. */
   deadReason: 'escrow-dead-reason',
+  /** Names of headers that a copy had no room for, separated by commas; absent when it had. */
+  leftOut: 'escrow-left-out',
 } as const;
 
 /**

@@ -87,3 +87,22 @@ test('a client library that looks different inside publishes one by one', async 
   confirm(2, true);
   expect([...confirmed.keys()]).toEqual(['m-1', 'm-2']);
 });
+
+test('U11: headers that no frame holds are refused before they cost everybody the connection', async () => {
+  const { channel, frames } = channelOnWire();
+  const { publish, confirmed } = publisherOn(channel);
+  Object.assign(channel.connection, { frameMax: 4_096 });
+  publish('m-1');
+  const headers = {
+    a: 'x'.repeat(1_024),
+    b: 'x'.repeat(1_024),
+    c: 'x'.repeat(1_024),
+    d: 'x'.repeat(1_024),
+  };
+  expect(() => publish('m-2', { ...large, headers })).toThrow(/frame_max is 4096/);
+  publish('m-3', large);
+  await written();
+  const ids = frames().flatMap(({ fields }) => (fields?.messageId ? [fields.messageId] : []));
+  expect(ids).toEqual(['m-1', 'm-3']);
+  expect(confirmed.size).toBe(0);
+});

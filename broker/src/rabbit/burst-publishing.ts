@@ -24,6 +24,7 @@ export type PublishOn = (message: Outgoing, confirmed: (error: unknown) => void)
  */
 export function publishingOn(channel: ConfirmChannel): PublishOn {
   const publishSingly: PublishOn = (message, confirmed) => {
+    requireHeaderFrame(message, frameMaxOf(channel));
     channel.publish(
       message.topic,
       message.routingKey,
@@ -69,6 +70,39 @@ export function publishingOn(channel: ConfirmChannel): PublishOn {
     scheduled = true;
     process.nextTick(flush);
   };
+}
+
+/** As agreed with RabbitMQ; without limit where the library looks different inside. */
+function frameMaxOf({ connection }: ConfirmChannel): number {
+  const frameMax: unknown = 'frameMax' in connection ? connection.frameMax : undefined;
+  return typeof frameMax === 'number' ? frameMax : Number.POSITIVE_INFINITY;
+}
+
+/** The fixed parts of a header frame: its own, and the lengths and flags of properties. */
+const FRAME_FIXED_BYTES = 64;
+/** The lengths and types of a header, or a number. */
+const HEADER_FIXED_BYTES = 16;
+
+/**
+ * Properties and headers are one frame, which nobody may split. The library writes one of any size, and
+ * RabbitMQ closes the connection over it, with what all others have in flight.
+ *
+ * @throws Error for a message that would be refused again and again
+ */
+function requireHeaderFrame(message: Outgoing, frameMax: number): void {
+  const { headers, contentType, messageId, type, producerGroup, replyTo = '' } = message;
+  let bytes = FRAME_FIXED_BYTES;
+  for (const text of [contentType, messageId, type, producerGroup, replyTo]) {
+    bytes += Buffer.byteLength(text);
+  }
+  for (const [name, value] of Object.entries(headers)) {
+    bytes += HEADER_FIXED_BYTES + Buffer.byteLength(name);
+    if (typeof value === 'string') bytes += Buffer.byteLength(value);
+  }
+  if (bytes <= frameMax) return;
+  throw new Error(
+    `its headers have ${bytes} bytes with ours, and RabbitMQ's frame_max is ${frameMax}; raise that, or send fewer`,
+  );
 }
 
 interface Inside {

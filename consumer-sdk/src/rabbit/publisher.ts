@@ -2,6 +2,7 @@ import type { ChannelModel, ConfirmChannel, Options } from 'amqplib';
 import { causedBy } from '../cause.js';
 import type { Log } from '../events.js';
 import { watchChannel } from './channel.js';
+import { fittingHeaders } from './fitting-headers.js';
 import { type KeptOpen, keepOpen } from './keep-open.js';
 
 /**
@@ -99,13 +100,20 @@ function confirmed(channel: ConfirmChannel, publication: Publication): Promise<v
       else reject(isNack(error) ? notTaken(queue, error) : asError(error));
     };
     try {
-      const options = { ...properties, persistent: true, mandatory: true };
+      const headers = fittingHeaders(properties.headers ?? {}, frameMaxOf(channel));
+      const options = { ...properties, headers, persistent: true, mandatory: true };
       channel.publish('', queue, body, options, settle);
     } catch (error) {
-      // Thrown at once when the channel is closed or the headers are larger than a frame.
+      // Thrown at once when the channel is closed.
       settle(error);
     }
   });
+}
+
+/** As agreed with RabbitMQ; without limit where the client library looks different inside. */
+function frameMaxOf({ connection }: ConfirmChannel): number {
+  const frameMax: unknown = 'frameMax' in connection ? connection.frameMax : undefined;
+  return typeof frameMax === 'number' ? frameMax : Number.POSITIVE_INFINITY;
 }
 
 /** What the client library makes of a nack; it has no code. */

@@ -2,7 +2,7 @@ import { HEADERS } from '@escrowmq/protocol';
 import type { ConsumeMessage, Options } from 'amqplib';
 import { isDeadLetter } from '../delivery/tries.js';
 import type { NextStep } from './next-step.js';
-import { sendableTable, shortTexts } from './sendable.js';
+import { sendableTable, sendableTime, shortTexts } from './sendable.js';
 
 /**
  * The AMQP properties of a copy that goes to a retry queue or to the dead-letter queue: the
@@ -14,6 +14,7 @@ export function copyProperties(
   failure: CopiedFailure,
 ): Options.Publish {
   const { properties } = original;
+  const timestamp: unknown = properties.timestamp;
   const before: Record<string, unknown> = properties.headers ?? {};
   const headers: Record<string, unknown> = {
     ...passedOn(before, failure.group),
@@ -42,7 +43,7 @@ export function copyProperties(
     headers: sendableTable(headers),
     ...(isShorter ? { expiration: step.inMs } : {}),
     ...shortTexts(properties),
-    timestamp: properties.timestamp,
+    ...(typeof timestamp === 'number' ? { timestamp: sendableTime(timestamp) } : {}),
     priority: properties.priority,
   };
 }

@@ -42,6 +42,9 @@ export function shortTexts(properties: MessageProperties): ShortTexts {
   return texts;
 }
 
+/** A time near the end of its 64 bits is read as one beyond it. */
+export const sendableTime = (seconds: number): number => Math.min(seconds, TIMESTAMP_MAX);
+
 /** Cut between characters where it is too long. */
 function shortText(text: string): string {
   if (Buffer.byteLength(text) <= SHORT_BYTES_MAX) return text;
