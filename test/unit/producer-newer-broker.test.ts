@@ -119,7 +119,7 @@ test('an older broker that does not know a field is said to be older', async () 
     message: expect.stringMatching(/^the broker is older than this SDK.*unknown key "x"$/),
   };
   await expect(producer.commit(ID)).rejects.toMatchObject(older);
-  await expect(producer.registerGroup({ checkUrls: [] })).rejects.toMatchObject(older);
+  await expect(producer.cancel(ID, { reason: 'test' })).rejects.toMatchObject(older);
 });
 
 describe('receipts', () => {
