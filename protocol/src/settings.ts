@@ -10,7 +10,7 @@ import { z } from 'zod';
 const SECRET_BYTES = { min: 24, max: 64 };
 
 /** A service's own secret; what is wrong with it is said without it. */
-export const SigningSecret = z
+const SigningSecret = z
   .string()
   .refine(isSigningSecret, {
     error: `must be whsec_ and the base64 of ${SECRET_BYTES.min} to ${SECRET_BYTES.max} random bytes, such as whsec_$(openssl rand -base64 32)`,

@@ -12,7 +12,9 @@ beforeAll(async () => {
 });
 
 afterAll(() => pool.end());
-afterEach(() => jest.restoreAllMocks());
+afterEach(() => {
+  jest.restoreAllMocks();
+});
 
 const boom = () => {
   throw new Error('the logger is broken');
