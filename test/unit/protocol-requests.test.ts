@@ -1,4 +1,5 @@
 import {
+  Announcement,
   BatchRequest,
   BusinessKeyQuery,
   CheckPolicy,
@@ -54,6 +55,18 @@ interface Edge {
   max: number;
   code?: string;
 }
+
+const ANNOUNCEMENT = {
+  topic: 'user',
+  routingKeys: ['#'],
+  mode: 'each',
+  retryDelaysMs: [],
+  queues: [],
+  host: 'a',
+  instance: 'a',
+  version: '0.2.0',
+  at: 0,
+};
 
 const EDGES: Edge[] = [
   {
@@ -305,6 +318,19 @@ const EDGES: Edge[] = [
     of: (size) => ({ messageData: many(size, (number) => ({ number, data: 1 })) }),
     max: LIMITS.messagesPerTransactionMax,
   },
+  ...(
+    [
+      ['routingKeysPerSubscriptionMax', (size) => ({ routingKeys: many(size, () => 'a') })],
+      ['retryDelaysMax', (size) => ({ retryDelaysMs: many(size, () => 1) })],
+      ['partitionsMax', (size) => ({ partitions: size })],
+      ['announcedQueuesMax', (size) => ({ queues: many(size, () => 'a') })],
+    ] as [keyof typeof LIMITS, (size: number) => object][]
+  ).map(([limit, fields]) => ({
+    limit,
+    schema: Announcement,
+    of: (size: number) => ({ ...ANNOUNCEMENT, ...fields(size) }),
+    max: LIMITS[limit],
+  })),
 ];
 
 describe('limits', () => {
@@ -313,13 +339,14 @@ describe('limits', () => {
     expect(verdictOn(schema, of(max + 1))).toBe(code ?? 'INVALID_REQUEST');
   });
 
-  /** Held outside the schemas: by the HTTP server, the intake and the AMQP client. */
+  /** Held outside the schemas: by the HTTP server, the intake, the AMQP client and whoever reads. */
   const ELSEWHERE = [
     'transactionBytesMax',
     'batchBytesMax',
     'idAgeMsMax',
     'idAheadMsMax',
     'pollsPerGroupMax',
+    'announcementBytesMax',
   ];
 
   test('every limit of the schemas has a test of its edge', () => {
@@ -514,5 +541,25 @@ describe('ids', () => {
     ['nothing', ''],
   ])('%s is no message id of ours', (_, messageId) => {
     expect(parseMessageId(messageId)).toBeUndefined();
+  });
+});
+
+describe('numbers in headers', () => {
+  const verdict = (value: number) =>
+    verdictOn(PrepareRequest, messageWith({ headers: { score: value } }));
+
+  test.each([-(2 ** 63), 2 ** 63 - 1024, 2 ** 50 - 0.25, -0.5, 0])('U11: %d travels', (value) => {
+    expect(verdict(value)).toBe('ok');
+  });
+
+  test.each([
+    ['below -2^63', -(2 ** 63) - 2048],
+    ['2^63', 2 ** 63],
+    ['with a fraction from 2^50 on', 2 ** 50 + 0.25],
+    ['beyond every integer', 1e300],
+    ['that is none', Number.NaN],
+    ['without an end', Number.POSITIVE_INFINITY],
+  ])('U11: a number in a header that AMQP can not carry is refused: %s', (_, value) => {
+    expect(verdict(value)).toBe('INVALID_REQUEST');
   });
 });

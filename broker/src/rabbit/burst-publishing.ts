@@ -72,10 +72,12 @@ export function publishingOn(channel: ConfirmChannel): PublishOn {
   };
 }
 
-/** As agreed with RabbitMQ; without limit where the library looks different inside. */
-function frameMaxOf({ connection }: ConfirmChannel): number {
-  const frameMax: unknown = 'frameMax' in connection ? connection.frameMax : undefined;
-  return typeof frameMax === 'number' ? frameMax : Number.POSITIVE_INFINITY;
+/** As agreed with RabbitMQ, where 0 is no limit; none either where the library looks different inside. */
+function frameMaxOf(channel: ConfirmChannel): number {
+  const connection: unknown = 'connection' in channel ? channel.connection : undefined;
+  const isObject = typeof connection === 'object' && connection !== null;
+  const frameMax = isObject && 'frameMax' in connection ? connection.frameMax : undefined;
+  return typeof frameMax === 'number' && frameMax > 0 ? frameMax : Number.POSITIVE_INFINITY;
 }
 
 /** The fixed parts of a header frame: its own, and the lengths and flags of properties. */
