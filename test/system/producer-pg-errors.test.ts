@@ -103,7 +103,7 @@ const cases: [string, Meaning | undefined, Work][] = [
   ],
   [
     'a statement that took too long',
-    'other',
+    'interrupted',
     (client) => inOrder(client, "set statement_timeout = '20ms'", 'select pg_sleep(5)'),
   ],
   ['a statement that is no SQL', 'other', (client) => client.query('not sql')],
