@@ -26,6 +26,12 @@ afterEach(async () => {
 /** Class and method of `basic.ack` in its frame. */
 const BASIC_ACK = String.fromCharCode(0, 60, 0, 80);
 
+/**
+ * The default exchange and the queue's name in a publish: after a byte for its length, which no JSON has
+ * before it. Announcements name the queues as well, whenever they like.
+ */
+const publishTo = (queue: string) => String.fromCharCode(0, queue.length) + queue;
+
 async function nothingLeft(): Promise<void> {
   await bench.consumer.close();
   for (const queue of [
@@ -57,7 +63,7 @@ test('a retry copy whose confirm is cut off is there, and so is the original (F6
     if (received.length === 1) throw new Error('not yet');
   });
   const queue = retryQueueName(bench.topic, bench.group, 50);
-  const cut = proxy.cutNext(queue, 'after');
+  const cut = proxy.cutNext(publishTo(queue), 'after');
   const id = await publish(bench.channel, { ...names, data: 1 });
   await cut;
   await until('both came', () => received.length === 3);
@@ -72,7 +78,7 @@ test('a message whose dead letter is cut off before RabbitMQ has it stays (F69)'
     throw new PermanentError('no use');
   });
   const queue = deadLetterQueueName(bench.topic, bench.group);
-  const cut = proxy.cutNext(queue, 'before');
+  const cut = proxy.cutNext(publishTo(queue), 'before');
   const id = await publish(bench.channel, { ...names, data: 1 });
   await cut;
   await bench.event('settlingFailed');

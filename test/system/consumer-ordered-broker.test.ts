@@ -45,7 +45,7 @@ test('what producers commit in order is applied in order, through broker, Rabbit
   const keys = keysNamed(10);
   const watch = new KeyWatch();
   const withoutKey: unknown[] = [];
-  const consumer = createConsumer({ rabbitmq: rabbitmqUrl() });
+  const consumer = createConsumer({ rabbitmq: rabbitmqUrl(), logger: () => undefined });
   const options = { topic, group, retryDelaysMs: [10], ordered: { partitions } };
   await consumer.subscribe<{ number: number }>(options, async (message) => {
     const { orderingKey, sequence, data } = message;
