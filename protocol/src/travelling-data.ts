@@ -38,7 +38,7 @@ export interface Obstacle {
  */
 export function obstacleIn(data: unknown): Obstacle | undefined {
   try {
-    return look(data, LIMITS.dataDepthMax, { left: VALUES_MAX });
+    return look(data, LIMITS.dataDepthMax, { left: LIMITS.batchBytesMax });
   } catch (error) {
     // A getter or a toJSON of the caller's.
     return at(
@@ -66,12 +66,13 @@ function shownKey(key: string | number): string | number {
 }
 
 /**
- * As many values as the largest request has bytes: JSON needs at least one for each. Few objects that
- * stand in one another many times over have more, and would never be written to the end.
+ * What JSON needs at least for a field (`"":0,`) and for an element (`0,`). Few objects that stand in one
+ * another many times over need more than any request may have, and would never be written to the end.
  */
-const VALUES_MAX = LIMITS.batchBytesMax;
+const FIELD_BYTES_MIN = 5;
+const ELEMENT_BYTES_MIN = 2;
 
-/** Values that may still be looked at. */
+/** Bytes that what is left to look at may need. */
 interface Budget {
   left: number;
 }
@@ -147,7 +148,7 @@ function lookAtMembers(value: object, levels: number, budget: Budget): Obstacle 
     if (built !== 'fields') return built;
   }
   const keys = Object.keys(value);
-  budget.left -= keys.length;
+  budget.left -= keys.length * FIELD_BYTES_MIN;
   if (budget.left < 0) return at(TOO_MANY);
   for (const key of keys) {
     const child = (value as Record<string, unknown>)[key];
@@ -169,7 +170,7 @@ function lookAtElements(
   levels: number,
   budget: Budget,
 ): Obstacle | undefined {
-  budget.left -= value.length;
+  budget.left -= value.length * ELEMENT_BYTES_MIN;
   if (budget.left < 0) return at(TOO_MANY);
   for (let index = 0; index < value.length; index += 1) {
     const obstacle = look(value[index], levels - 1, budget);
