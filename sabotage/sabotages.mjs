@@ -86,7 +86,7 @@ export const SABOTAGES = [
         to: "      if ('error' in end) context.log({ event: 'unblocked', connection: 'consuming' });\n",
       },
     ],
-    tests: ['test/system/consumer-retry-later.test.ts'],
+    tests: ['test/long/consumer-retry-later.test.ts'],
   },
   {
     name: 'purges too early',
@@ -94,7 +94,7 @@ export const SABOTAGES = [
     edits: [
       {
         file: 'broker/src/store/retention-operations.ts',
-        from: "state in ('forwarded', 'rolledBack')\n    and finished_at <=",
+        from: "state in ('forwarded', 'rolledBack') and finished_at <=",
         to: 'prepared_at <=',
       },
     ],
