@@ -1,7 +1,5 @@
 import { randomBytes } from 'node:crypto';
 import {
-  EscrowError,
-  isEscrowError,
   optionNames,
   ProducerGroupAnswer,
   type ProducerGroupInput,
@@ -57,7 +55,7 @@ export async function registerGroup(
       ? { newSecret: `whsec_${randomBytes(SECRET_BYTES).toString('base64')}` }
       : { signingSecrets: own };
   const request = parse(ProducerGroupRequest, { ...options, ...secrets }, 'the producer group');
-  const sent = http.call(
+  const answer = await http.call(
     {
       method: 'PUT',
       path: `/v1/producer-groups/${producerGroup}`,
@@ -66,7 +64,6 @@ export async function registerGroup(
     },
     requestTimeoutMs,
   );
-  const answer = await sent.catch((error: unknown) => Promise.reject(inWords(error)));
   const { replaced } = answer;
   if (replaced !== undefined) {
     logger.warn(
@@ -78,11 +75,4 @@ export async function registerGroup(
   return current === undefined || answer.applied === false
     ? answer
     : { ...answer, signingSecret: current };
-}
-
-/** A broker of 0.1 knows the field as little as the code that would say so. */
-function inWords(error: unknown): unknown {
-  if (!isEscrowError(error) || error.code !== 'UNKNOWN_FIELD') return error;
-  const message = `this broker takes no secret of the service's own, so it is older than 0.2: upgrade the brokers first (${error.message})`;
-  return new EscrowError('UNKNOWN_FIELD', message, { cause: error });
 }
