@@ -4,6 +4,7 @@ import http, { type Server } from 'node:http';
 import { fileURLToPath } from 'node:url';
 import { startTcpProxy } from '@escrowmq/local-servers';
 import { createOutboxRelay, createProducer, type Producer } from '@escrowmq/producer';
+import { LIMITS } from '@escrowmq/protocol';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { type BoundQueue, bindQueue } from '../support/bound-queue.js';
 import { type BrokerProcess, freshStore, startBrokerProcess } from '../support/broker-process.js';
@@ -57,8 +58,13 @@ describe.each([MARIADB, POSTGRES])('an outbox on $name, relayed to the broker', 
     await queue.close();
   });
 
-  function producerOf(brokers: string[], topics?: string[]): Producer {
+  function producerOf(
+    brokers: string[],
+    topics?: string[],
+    options: { transactionBytesMax?: number } = {},
+  ): Producer {
     const made = createProducer({
+      ...options,
       brokers,
       producerGroup,
       outbox: topics === undefined ? true : { topics },
@@ -179,9 +185,10 @@ describe.each([MARIADB, POSTGRES])('an outbox on $name, relayed to the broker', 
   });
 
   test('what the broker refuses is parked with its words', async () => {
-    let data: unknown = 'bottom';
-    for (let level = 0; level < 70; level += 1) data = [data];
-    const producer = producerOf(['http://127.0.0.1:1']);
+    // It takes what this broker does not: ESCROW_TRANSACTION_BYTES_MAX is 1 MiB there.
+    const transactionBytesMax = 2 * LIMITS.transactionBytesMax;
+    const data = 'x'.repeat(LIMITS.transactionBytesMax);
+    const producer = producerOf(['http://127.0.0.1:1'], undefined, { transactionBytesMax });
     await producer.transaction(connections.database, { topic, data }, (tx) =>
       suite.send(tx, 'insert into account (id) values (1)'),
     );
@@ -191,7 +198,7 @@ describe.each([MARIADB, POSTGRES])('an outbox on $name, relayed to the broker', 
     expect(await relay.runOnce()).toEqual({ sent: 1, parked: 1, putOff: 0 });
     const [parked] = await suite.rows();
     expect(parked?.state).toBe('parked');
-    expect(parked?.cause).toMatch(/^INVALID_REQUEST: .*dataDepthMax/s);
+    expect(parked?.cause).toMatch(/^BODY_TOO_LARGE: .*1048576/s);
     expect(await relay.stats()).toMatchObject({ pending: 0, parked: 1 });
   });
 
