@@ -82,7 +82,9 @@ describeUnless(release01Problem())('0.1 and this version', () => {
     // A registration brings a secret of the service's own, which 0.1 did not take.
     expect(await serve(join(ROOT, 'test', 'support'), broker.url)).toEqual({
       ...SEEN,
-      registered: expect.stringMatching(/the broker is older than this SDK.*upgrade the brokers first/),
+      registered: expect.stringMatching(
+        /the broker is older than this SDK.*upgrade the brokers first/,
+      ),
     });
     const producer = createProducer({ brokers: [broker.url], producerGroup: 'newer' });
     const newer = { topic: 'user', data: 1, expects: ['stock'] };
