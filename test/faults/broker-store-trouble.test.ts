@@ -91,17 +91,6 @@ describe('U22: a store that is away at the start', () => {
     const starting = startBrokerProcess({ store: store.href, rabbitmq: rabbitmqUrl() });
     await expect(starting).rejects.toThrow(/ended with 1: .*INVALID_CONFIGURATION.*Access denied/);
   });
-
-  test('and a SIGTERM ends the broker that waits for it with 0', async () => {
-    const starting = startBrokerProcess({
-      store: 'mysql://escrow:escrow@127.0.0.1:1/escrow',
-      rabbitmq: rabbitmqUrl(),
-      onLog: (entry, child) => {
-        if (entry.detail === 'waiting for the store') child.kill('SIGTERM');
-      },
-    });
-    await expect(starting).rejects.toThrow(/the broker ended with 0/);
-  });
 });
 
 test('U22: a store in memory is warned of, loudly', async () => {

@@ -5,6 +5,7 @@ import { afterEach, describe, expect, test } from '@jest/globals';
 import type { CheckDecider } from '../../producer-sdk/src/checks/check-decider.js';
 import { createPollerOf } from '../../producer-sdk/src/checks/check-poller.js';
 import { createPollLength } from '../../producer-sdk/src/client/poll-length.js';
+import { until } from '../support/until.js';
 
 const ID = '0198f3c2-7a10-7cc3-98c4-dc0c0c07398f';
 const CUT_AFTER_MS = 700;
@@ -96,7 +97,7 @@ test('U25: a poll for checks goes on as well, for as long as it was asked to', a
   const kept = createPollerOf(decider, { ...options, waitMs: 30_000 });
   paths.length = 0;
   kept.start();
-  while (paths.length < 4) await new Promise((resolve) => setTimeout(resolve, 20));
+  await until('it has polled four times', () => paths.length >= 4);
   await kept.close();
   expect(warnings).toEqual([expect.stringContaining('cut on their way')]);
 });
