@@ -13,6 +13,7 @@ export {
   type PrivateMysqlOptions,
   startPrivateMysql,
 } from './mysql.js';
+export { mysqlStatement } from './mysql-statement.js';
 export { ensurePackages, ensureServerPackages, type Server } from './packages.js';
 export {
   createPostgresDatabase,

@@ -89,7 +89,7 @@ interface Connection {
  * @example
  * const proxy = await startTcpProxy('mysql://root@127.0.0.1:3306/test');
  * const pool = createPool(proxy.url);
- * const cut = proxy.cutNext('\x03commit', 'after');
+ * const cut = proxy.cutNext(mysqlStatement('commit'), 'after');
  */
 export async function startTcpProxy(target: string): Promise<TcpProxy> {
   const url = new URL(target);

@@ -230,9 +230,10 @@ async function fill(store: string, broker: BrokerProcess, topic: string): Promis
     const values = columns.map(({ Field: name }) => changes[String(name)] ?? `\`${name}\``);
     const [{ affectedRows }] = await connection.query<ResultSetHeader>(
       `insert into escrow_transaction
-       select ${values.join(', ')} from escrow_transaction, seq_1_to_${STORM} as storm
+       select ${values.join(', ')} from escrow_transaction,
+         json_table(?, '$[*]' columns (seq int path '$')) as storm
        where id = unhex(replace(?, '-', ''))`,
-      [body.id],
+      [JSON.stringify(Array.from({ length: STORM }, (_, n) => n + 1)), body.id],
     );
     expect(affectedRows).toBe(STORM);
   };

@@ -29,6 +29,14 @@ function errorPacket(sequence: number, errno: number, message: string): Buffer {
   return Buffer.concat([header, body]);
 }
 
+/** That there are no query attributes, between the command and its text; of MySQL from 8.0.23 on. */
+const NO_ATTRIBUTES = '\0\x01';
+
+function textOf(statement: Buffer): string {
+  const text = statement.toString('latin1', 5);
+  return text.startsWith(NO_ATTRIBUTES) ? text.slice(NO_ATTRIBUTES.length) : text;
+}
+
 /** Cuts what came in so far into whole packets. */
 function packetsOf(bytes: Buffer): { packets: Buffer[]; rest: Buffer } {
   const packets: Buffer[] = [];
@@ -54,7 +62,7 @@ export async function startMysqlErrorProxy(serverUrl: string): Promise<MysqlErro
     // A command begins a new count of packets; the handshake's have higher numbers.
     const isStatement = packet[3] === 0 && packet[4] === COM_QUERY;
     if (fault === undefined || fault.left === 0 || !isStatement) return undefined;
-    return fault.statement.test(packet.toString('latin1', 5)) ? fault : undefined;
+    return fault.statement.test(textOf(packet)) ? fault : undefined;
   }
 
   const listener = net.createServer((client) => {

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { startTcpProxy, type TcpProxy } from '@escrowmq/local-servers';
+import { mysqlStatement, startTcpProxy, type TcpProxy } from '@escrowmq/local-servers';
 import {
   createCheckHandler,
   createOutboxRelay,
@@ -131,9 +131,8 @@ export function describeProducerCrash(kind: DatabaseKind): void {
 }
 
 /** What the driver sends for COMMIT, and nothing else that a transaction of the SDK sends. */
-const COMMIT: Partial<Record<Dialect, string>> = {
-  // A COM_QUERY packet. The barrier row's 'commit' has no such byte before it.
-  mysql: '\x03commit',
+const COMMIT: Partial<Record<Dialect, string | RegExp>> = {
+  mysql: mysqlStatement('commit'),
   // A Query message with its length.
   postgres: 'Q\0\0\0\x0bcommit\0',
 };

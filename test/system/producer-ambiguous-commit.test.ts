@@ -1,4 +1,4 @@
-import { startTcpProxy, type TcpProxy } from '@escrowmq/local-servers';
+import { mysqlStatement, startTcpProxy, type TcpProxy } from '@escrowmq/local-servers';
 import { createCheckHandler, createProducer, type Producer } from '@escrowmq/producer';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from '@jest/globals';
 import type { Pool } from 'mysql2/promise';
@@ -11,8 +11,7 @@ import {
   startProducerDatabase,
 } from '../support/producer-database.js';
 
-/** A COM_QUERY packet that says `commit`. The barrier row's 'commit' has no such byte before it. */
-const COMMIT = '\x03commit';
+const COMMIT = mysqlStatement('commit');
 const TRIALS = 20;
 
 const message = { topic: 'user', data: { userId: 7 } };

@@ -1,4 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import { mysqlStatement } from '@escrowmq/local-servers';
 import type { World } from '../world/world.js';
 import { type Fault, LINKS, type LinkKind } from './fault.js';
 
@@ -6,18 +7,13 @@ import { type Fault, LINKS, type LinkKind } from './fault.js';
 
 type NetworkFault = Extract<Fault, { link: unknown }>;
 
-/** MySQL's protocol: sequence number 0, the command byte 3, the text. */
-function statement(words: string): RegExp {
-  return new RegExp(`\\0\\x03\\s*(?:${words})\\b`, 'i');
-}
-
 /**
  * The moment that matters: a COMMIT of a local transaction, the guarded update or the COMMIT of a
  * broker, a call with prepares and verdicts.
  */
 const MOMENTS: Partial<Record<LinkKind, RegExp>> = {
-  toDatabase: statement('commit'),
-  toStore: statement('commit|update\\s+escrow_transaction'),
+  toDatabase: mysqlStatement('commit'),
+  toStore: mysqlStatement('commit|update\\s+escrow_transaction'),
   toBroker: /POST \/v1\//,
 };
 

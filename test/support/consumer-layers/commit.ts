@@ -1,14 +1,13 @@
 import { createDuplicateFront, latest, once } from '@escrowmq/consumer';
-import { startTcpProxy, type TcpProxy } from '@escrowmq/local-servers';
+import { mysqlStatement, startTcpProxy, type TcpProxy } from '@escrowmq/local-servers';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import type { Dialect } from '../../../database/src/database.js';
 import { type Bench, failure, newMessage } from './bench.js';
 import type { OpenConsumerLayer } from './layer.js';
 
 /** How the COMMIT of a driver's own adapter looks on the wire, and nothing else that is sent. */
-const COMMIT: Partial<Record<Dialect, string>> = {
-  // A COM_QUERY packet.
-  mysql: '\x03commit',
+const COMMIT: Partial<Record<Dialect, string | RegExp>> = {
+  mysql: mysqlStatement('commit'),
   // A Query message with its length.
   postgres: 'Q\0\0\0\x0bcommit\0',
 };
@@ -21,7 +20,7 @@ const TRIALS = 5;
 export function describeLostCommit<Tx>(bench: Bench<Tx>, isDriver: boolean): void {
   let proxy: TcpProxy;
   let layer: OpenConsumerLayer<Tx>;
-  let pattern: string | undefined;
+  let pattern: string | RegExp | undefined;
   beforeAll(async () => {
     const { dialect, url } = bench.engine;
     if (dialect === 'sqlite') return;
