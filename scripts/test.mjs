@@ -1,6 +1,5 @@
-import { spawn } from 'node:child_process';
-import { join } from 'node:path';
-import { ROOT, setUp } from './setup.mjs';
+import { runJest } from './jest.mjs';
+import { setUp } from './setup.mjs';
 
 /*
  * npm test            everything but the long tests
@@ -27,26 +26,9 @@ const long =
 
 await setUp();
 
-const jest = spawn(
-  process.execPath,
-  [
-    '--experimental-vm-modules',
-    // Jest runs ES modules by a Node feature that warns about itself once for every worker.
-    '--disable-warning=ExperimentalWarning',
-    join('node_modules', 'jest', 'bin', 'jest.js'),
-    ...(long || args.some((arg) => NAMES_WORKERS.test(arg)) ? [] : [SHORT_WORKERS]),
-    ...args,
-    // Last, as it takes every argument after it for a project.
-    ...(long ? [] : ['--selectProjects', ...SHORT_PROJECTS]),
-  ],
-  { cwd: ROOT, stdio: 'inherit' },
-);
-// A terminal sends Ctrl-C to jest as well: what is left to do here is to wait for its end.
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
-  process.on(signal, () => {
-    if (signal !== 'SIGINT') jest.kill(signal);
-  });
-}
-jest.once('exit', (code, signal) => {
-  process.exitCode = signal === null ? code : 1;
-});
+runJest([
+  ...(long || args.some((arg) => NAMES_WORKERS.test(arg)) ? [] : [SHORT_WORKERS]),
+  ...args,
+  // Last, as it takes every argument after it for a project.
+  ...(long ? [] : ['--selectProjects', ...SHORT_PROJECTS]),
+]);

@@ -1,5 +1,5 @@
 import { accessSync, constants, existsSync, readdirSync, realpathSync } from 'node:fs';
-import { delimiter, dirname, join } from 'node:path';
+import { delimiter, dirname, join, relative } from 'node:path';
 
 /**
  * Folders that hold RabbitMQ's own scripts. Debian's `/usr/sbin/rabbitmq-server` is left out on
@@ -27,16 +27,21 @@ const SERVER_FOLDERS = [
 const POSTGRES_VERSION_FOLDERS = ['/usr/lib/postgresql'];
 const POSTGRES_FOLDERS = ['/opt/homebrew/opt/postgresql/bin', '/usr/local/opt/postgresql/bin'];
 
-export interface RabbitmqBinaries {
+/** Paths are those that the programs themselves see. */
+interface Rooted {
+  /** The folder that is `/` to them; undefined: the machine's own. */
+  root?: string;
+}
+
+export interface RabbitmqBinaries extends Rooted {
   server: string;
   ctl: string;
   epmd: string;
 }
 
 /** Which server answers to the MySQL protocol here; the two differ in how a data folder is made. */
-export type MysqlBinaries =
-  | { flavour: 'mariadb'; server: string; install: string }
-  | { flavour: 'mysql'; server: string };
+export type MysqlBinaries = Rooted &
+  ({ flavour: 'mariadb'; server: string; install: string } | { flavour: 'mysql'; server: string });
 
 /** @returns undefined when RabbitMQ, or the epmd of its Erlang, is not installed. */
 export function findRabbitmq(): RabbitmqBinaries | undefined {
@@ -72,31 +77,42 @@ export function findMysql(): MysqlBinaries | undefined {
   return mysqld === undefined ? undefined : { flavour: 'mysql', server: mysqld };
 }
 
-export interface PostgresBinaries {
+export interface PostgresBinaries extends Rooted {
   initdb: string;
   server: string;
 }
 
 /** @returns the newest PostgreSQL installed; undefined when there is none. */
 export function findPostgres(): PostgresBinaries | undefined {
-  const folders = POSTGRES_VERSION_FOLDERS.flatMap(versionsIn)
-    .sort((one, other) => other.version - one.version)
-    .map(({ folder }) => join(folder, 'bin'));
+  const folders = POSTGRES_VERSION_FOLDERS.flatMap(binFoldersIn);
   const onPath = findExecutable('initdb');
   // The name on the PATH is a link in some systems; the server lies beside the real one.
   if (onPath !== undefined) folders.push(dirname(realpathSync(onPath)));
   for (const folder of [...folders, ...POSTGRES_FOLDERS]) {
-    const binaries = { initdb: join(folder, 'initdb'), server: join(folder, 'postgres') };
+    const binaries = postgresIn(folder);
     if (isExecutable(binaries.initdb) && isExecutable(binaries.server)) return binaries;
   }
   return undefined;
 }
 
-function versionsIn(parent: string): { version: number; folder: string }[] {
+/** @returns the newest PostgreSQL below `root`, by paths as they are inside; undefined: there is none */
+export function newestPostgresIn(root: string): PostgresBinaries | undefined {
+  const [folder] = POSTGRES_VERSION_FOLDERS.flatMap((parent) => binFoldersIn(join(root, parent)));
+  return folder === undefined ? undefined : postgresIn(`/${relative(root, folder)}`);
+}
+
+const postgresIn = (folder: string): PostgresBinaries => ({
+  initdb: join(folder, 'initdb'),
+  server: join(folder, 'postgres'),
+});
+
+/** The newest first. */
+function binFoldersIn(parent: string): string[] {
   if (!existsSync(parent)) return [];
   return readdirSync(parent)
     .filter((name) => /^\d+(\.\d+)?$/.test(name))
-    .map((name) => ({ version: Number(name), folder: join(parent, name) }));
+    .sort((one, other) => Number(other) - Number(one))
+    .map((name) => join(parent, name, 'bin'));
 }
 
 /** The first executable of that name on the PATH, or in the folders where servers are installed. */

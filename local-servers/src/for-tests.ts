@@ -8,12 +8,14 @@ import {
 import { createMysqlDatabase, startPrivateMysql } from './mysql.js';
 import { createPostgresDatabase, startPrivatePostgres } from './postgres.js';
 import { startPrivateRabbitmq } from './rabbitmq.js';
+import { chosenServerSet } from './server-sets.js';
 
 /*
  * Where a test run gets its servers from, in this order: the environment (ESCROW_TEST_RABBITMQ,
- * ESCROW_TEST_MYSQL, ESCROW_TEST_POSTGRES: URLs of servers that already run), containers when an
- * engine answers and has or gets the images, private processes otherwise. What was given is shared with others, so tests
- * use names and databases of their own and stop() leaves it alone.
+ * ESCROW_TEST_MYSQL, ESCROW_TEST_POSTGRES: URLs of servers that already run), private processes of the set that
+ * ESCROW_TEST_SERVERS names, containers when an engine answers and has or gets the images, private
+ * processes of the machine's packages otherwise. What was given is shared with others, so tests use
+ * names and databases of their own and stop() leaves it alone.
  */
 
 export interface TestServer {
@@ -96,7 +98,7 @@ async function obtain(ways: Ways): Promise<TestServer> {
   if (ways.url !== undefined && ways.url !== '') {
     return { url: ways.url, source: 'environment', stop: async () => {} };
   }
-  if (await containerEngineAnswers()) {
+  if (chosenServerSet() === undefined && (await containerEngineAnswers())) {
     try {
       return { ...(await ways.fromContainer()), source: 'container' };
     } catch (error) {

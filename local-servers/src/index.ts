@@ -22,9 +22,11 @@ export {
   type PrivatePostgresOptions,
   startPrivatePostgres,
 } from './postgres.js';
+export { serverVersions } from './programs.js';
 export {
   type PrivateRabbitmq,
   type PrivateRabbitmqOptions,
   startPrivateRabbitmq,
 } from './rabbitmq.js';
+export { parseServerSet, type ServerSet } from './server-sets.js';
 export { startTcpProxy, type TcpProxy } from './tcp-proxy.js';

@@ -4,6 +4,7 @@ import { closeSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { type Command, inRoot } from './in-root.js';
 
 /*
  * A lifeline is a private folder and the processes started in it, none of which outlives this
@@ -43,11 +44,10 @@ const ENTRY_SCRIPT = `: >"$0/$$" && exec "$@"`;
 /** Enough for a start-up failure with its stack, short enough for an error message. */
 const LOG_TAIL_CHARS = 3_000;
 
-export interface ProcessOptions {
-  command: string;
-  args: readonly string[];
-  /** The whole environment of the process, nothing is inherited beside it. */
-  env: Readonly<Record<string, string>>;
+/** `env` is the whole environment of the process, nothing is inherited beside it. */
+export interface ProcessOptions extends Command {
+  /** The folder that is `/` to the process. @default the machine's own */
+  root?: string | undefined;
   /** Name of the file in the private folder that gets standard output and error. */
   log: string;
 }
@@ -159,11 +159,12 @@ export class Lifeline {
     const logFile = join(this.dir, options.log);
     const log = openSync(logFile, 'a');
     const groups = join(this.dir, 'groups');
-    const child = spawn('sh', ['-c', ENTRY_SCRIPT, groups, options.command, ...options.args], {
+    const { command, args, env } = inRoot(options.root, this.dir, options);
+    const child = spawn('sh', ['-c', ENTRY_SCRIPT, groups, command, ...args], {
       stdio: ['ignore', log, log],
       detached: true,
       cwd: this.dir,
-      env: options.env,
+      env,
     });
     closeSync(log);
     // A process id is used again one day: the watcher must not find that of a group long gone.

@@ -3,10 +3,11 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
-import { findMysql, type MysqlBinaries } from './binaries.js';
+import type { MysqlBinaries } from './binaries.js';
 import { inheritedEnvironment } from './inherited-environment.js';
 import { Lifeline, type ServerProcess } from './lifeline.js';
-import { ensureServerPackages } from './packages.js';
+import { mysqlOf } from './programs.js';
+import type { ServerSet } from './server-sets.js';
 import { onFreePorts, waitUntilReady } from './start-up.js';
 
 /** MariaDB starts in 0.3 s, MySQL 8 in a few; the rest is for a machine under load. */
@@ -32,6 +33,8 @@ export interface PrivateMysqlOptions {
   conf?: readonly string[];
   /** The folder in which the server's own folder is made. @default the system's temporary folder */
   parentDir?: string;
+  /** Which set it is of. @default what ESCROW_TEST_SERVERS names, else the machine's packages */
+  servers?: ServerSet | undefined;
 }
 
 /**
@@ -112,6 +115,7 @@ export class PrivateMysql {
     const defaults = `--defaults-file=${join(this.dir, 'my.cnf')}`;
     const { flavour } = this.#binaries;
     const install = this.#lifeline.start({
+      root: this.#binaries.root,
       command: flavour === 'mariadb' ? this.#binaries.install : this.#binaries.server,
       args:
         flavour === 'mariadb'
@@ -135,6 +139,7 @@ export class PrivateMysql {
 
   async #start(): Promise<void> {
     this.#server = this.#lifeline.start({
+      root: this.#binaries.root,
       command: this.#binaries.server,
       args: [`--defaults-file=${join(this.dir, 'my.cnf')}`],
       env: inheritedEnvironment(/^(MYSQL|MARIADB)/),
@@ -186,6 +191,8 @@ export class PrivateMysql {
       // loose: known to one of the two servers only, or to some of their versions.
       'loose-innodb_log_file_size = 32M',
       'loose-mysqlx = 0',
+      // MySQL's own default is a folder that only its full package makes, and it does not start without.
+      'secure-file-priv =',
       // Test files share one server, each with a pool of its own.
       'max_connections = 500',
       ...(options.binaryLog === false
@@ -225,9 +232,7 @@ const INIT_SQL = [
  * }
  */
 export async function startPrivateMysql(options: PrivateMysqlOptions = {}): Promise<PrivateMysql> {
-  await ensureServerPackages(['mysql']);
-  const binaries = findMysql();
-  if (binaries === undefined) throw new Error('MySQL is installed, but its server is not found');
+  const binaries = await mysqlOf(options.servers);
   return onFreePorts(1, ([port = 0]) => PrivateMysql.launch(binaries, port, options));
 }
 

@@ -119,7 +119,7 @@ export async function ensurePackages(
   }
 }
 
-const tellOnStderr = (line: string): void => void process.stderr.write(`${line}\n`);
+export const tellOnStderr = (line: string): void => void process.stderr.write(`${line}\n`);
 
 async function install(packages: string[]): Promise<void> {
   const lines: string[] = [];

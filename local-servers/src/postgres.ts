@@ -5,10 +5,11 @@ import { chown } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
-import { findPostgres, type PostgresBinaries } from './binaries.js';
+import type { PostgresBinaries } from './binaries.js';
 import { inheritedEnvironment } from './inherited-environment.js';
 import { Lifeline, type ProcessOptions, type ServerProcess } from './lifeline.js';
-import { ensureServerPackages } from './packages.js';
+import { postgresOf } from './programs.js';
+import type { ServerSet } from './server-sets.js';
 import { onFreePorts, waitUntilReady } from './start-up.js';
 
 /** It starts in 0.2 s; after a crash it replays its log first, on a machine under load. */
@@ -35,6 +36,8 @@ export interface PrivatePostgresOptions {
   conf?: readonly string[];
   /** The folder in which the server's own folder is made. @default the system's temporary folder */
   parentDir?: string;
+  /** Which set it is of. @default what ESCROW_TEST_SERVERS names, else the machine's packages */
+  servers?: ServerSet | undefined;
 }
 
 /**
@@ -116,6 +119,7 @@ export class PrivatePostgres {
 
   async #createDataFolder(): Promise<void> {
     const install = this.#lifeline.start({
+      root: this.#binaries.root,
       ...this.#unprivileged(this.#binaries.initdb, [
         `--pgdata=${join(this.dir, 'data')}`,
         `--username=${USER}`,
@@ -138,6 +142,7 @@ export class PrivatePostgres {
 
   async #start(): Promise<void> {
     this.#server = this.#lifeline.start({
+      root: this.#binaries.root,
       ...this.#unprivileged(this.#binaries.server, [
         '-D',
         join(this.dir, 'data'),
@@ -239,12 +244,8 @@ interface SystemUser {
 export async function startPrivatePostgres(
   options: PrivatePostgresOptions = {},
 ): Promise<PrivatePostgres> {
-  await ensureServerPackages(['postgres']);
-  const binaries = findPostgres();
-  if (binaries === undefined) {
-    throw new Error('PostgreSQL is installed, but initdb and postgres are not found');
-  }
-  const user = process.getuid?.() === 0 ? await unprivilegedUser() : undefined;
+  const binaries = await postgresOf(options.servers);
+  const user = process.getuid?.() === 0 ? await unprivilegedUser(binaries.root) : undefined;
   return onFreePorts(1, ([port = 0]) => PrivatePostgres.launch(binaries, { port, user, options }));
 }
 
@@ -301,10 +302,16 @@ async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T
   }
 }
 
-async function unprivilegedUser(): Promise<SystemUser> {
+/** A set has users of its own, by numbers that may be somebody else's outside. */
+async function unprivilegedUser(root: string | undefined): Promise<SystemUser> {
+  const idOf = async (...flags: string[]) => {
+    const [command = '', ...args] = [...(root === undefined ? [] : ['chroot', root]), 'id'];
+    const { stdout } = await promisify(execFile)(command, [...args, ...flags]);
+    return Number(stdout.trim());
+  };
   for (const name of UNPRIVILEGED_USERS) {
     try {
-      const [uid, gid] = await Promise.all([idOf(name, '-u'), idOf(name, '-g')]);
+      const [uid, gid] = await Promise.all([idOf('-u', name), idOf('-g', name)]);
       return { uid, gid };
     } catch {
       // No such user: the next one.
@@ -313,11 +320,6 @@ async function unprivilegedUser(): Promise<SystemUser> {
   throw new Error(
     `PostgreSQL does not run as root, and there is no user ${UNPRIVILEGED_USERS.join(' or ')}`,
   );
-}
-
-async function idOf(name: string, which: '-u' | '-g'): Promise<number> {
-  const { stdout } = await promisify(execFile)('id', [which, name]);
-  return Number(stdout.trim());
 }
 
 /** Process ids. */

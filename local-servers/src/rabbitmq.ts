@@ -5,10 +5,12 @@ import { connect as openSocket } from 'node:net';
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { connect } from 'amqplib';
-import { findRabbitmq, type RabbitmqBinaries } from './binaries.js';
+import type { RabbitmqBinaries } from './binaries.js';
+import { inRoot } from './in-root.js';
 import { inheritedEnvironment } from './inherited-environment.js';
 import { Lifeline, type ServerProcess } from './lifeline.js';
-import { ensureServerPackages } from './packages.js';
+import { rabbitmqOf } from './programs.js';
+import type { ServerSet } from './server-sets.js';
 import { onFreePorts, waitUntilReady } from './start-up.js';
 
 /** 5 to 8 s here; two cores shared with a full test run may take several times that. */
@@ -27,6 +29,8 @@ export interface PrivateRabbitmqOptions {
   conf?: readonly string[];
   /** The folder in which the server's own folder is made. @default the system's temporary folder */
   parentDir?: string;
+  /** Which set it is of. @default what ESCROW_TEST_SERVERS names, else the machine's packages */
+  servers?: ServerSet | undefined;
 }
 
 interface Ports {
@@ -83,6 +87,7 @@ export class PrivateRabbitmq {
       writeConfiguration(lifeline.dir, settings);
       // In the foreground: the epmd that a node starts by itself outlives it and listens everywhere.
       const epmd = lifeline.start({
+        root: binaries.root,
         command: binaries.epmd,
         args: ['-address', '127.0.0.1', '-port', String(settings.ports.epmd)],
         env: erlangEnvironment(),
@@ -123,11 +128,17 @@ export class PrivateRabbitmq {
    * @returns what it printed on standard output, without its headings
    */
   async ctl(...args: string[]): Promise<string> {
-    const { stdout } = await promisify(execFile)(
-      this.#binaries.ctl,
-      ['--quiet', '--node', this.nodeName, ...args],
-      { env: this.#env, cwd: this.dir, timeout: CTL_TIMEOUT_MS },
-    );
+    const { root, ctl } = this.#binaries;
+    const inside = inRoot(root, this.dir, {
+      command: ctl,
+      args: ['--quiet', '--node', this.nodeName, ...args],
+      env: this.#env,
+    });
+    const { stdout } = await promisify(execFile)(inside.command, inside.args, {
+      env: inside.env,
+      cwd: this.dir,
+      timeout: CTL_TIMEOUT_MS,
+    });
     return stdout;
   }
 
@@ -138,6 +149,7 @@ export class PrivateRabbitmq {
 
   async #start(): Promise<void> {
     this.#server = this.#lifeline.start({
+      root: this.#binaries.root,
       command: this.#binaries.server,
       args: [],
       env: this.#env,
@@ -192,10 +204,7 @@ interface Settings {
 export async function startPrivateRabbitmq(
   options: PrivateRabbitmqOptions = {},
 ): Promise<PrivateRabbitmq> {
-  await ensureServerPackages(['rabbitmq']);
-  const binaries = findRabbitmq();
-  if (binaries === undefined)
-    throw new Error('RabbitMQ is installed, but its scripts are not found');
+  const binaries = await rabbitmqOf(options.servers);
   return onFreePorts(5, ([amqp = 0, distribution = 0, epmd = 0, management = 0, ctl = 0]) => {
     const ports = { amqp, distribution, epmd, management, ctl };
     return PrivateRabbitmq.launch(binaries, { ports, options });

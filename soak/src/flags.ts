@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
+import { parseServerSet, type ServerSet } from '@escrowmq/local-servers';
 
 export interface Flags {
   transactions: number;
@@ -8,6 +9,8 @@ export interface Flags {
   restarts: boolean;
   /** No faults at all: what the workload does by itself. */
   calm: boolean;
+  /** Whose servers; undefined: of the set that ESCROW_TEST_SERVERS names, else the machine's own. */
+  servers?: ServerSet | undefined;
 }
 
 /** A wrong flag; the message is all that the user needs to see. */
@@ -23,7 +26,9 @@ const USAGE = `flags:
   --transactions <n>  how many are attempted, 1 to ${TRANSACTIONS_MAX} (default ${TRANSACTIONS})
   --seed <n>          of faults and work, 0 to ${SEED_MAX} (default: a random one, which is printed)
   --restarts          kills RabbitMQ and each database ten times
-  --calm              no faults: what the workload does by itself`;
+  --calm              no faults: what the workload does by itself
+  --servers <set>     debian-12, debian-13 or debian-sid (default: what ESCROW_TEST_SERVERS names,
+                      else the machine's packages)`;
 
 /** @throws FlagError that names what is wrong and what there is */
 export function parseFlags(args: readonly string[]): Flags {
@@ -36,7 +41,16 @@ export function parseFlags(args: readonly string[]): Flags {
     seed: wholeOf('--seed', values.seed ?? String(randomInt(SEED_MAX)), { min: 0, max: SEED_MAX }),
     restarts: values.restarts === true,
     calm: values.calm === true,
+    servers: values.servers === undefined ? undefined : serverSetOf(values.servers),
   };
+}
+
+function serverSetOf(name: string): ServerSet {
+  try {
+    return parseServerSet(name, '--servers');
+  } catch (error) {
+    throw new FlagError(`${error instanceof Error ? error.message : error}\n${USAGE}`);
+  }
 }
 
 function readFlags(args: readonly string[]) {
@@ -48,6 +62,7 @@ function readFlags(args: readonly string[]) {
         seed: { type: 'string' },
         restarts: { type: 'boolean' },
         calm: { type: 'boolean' },
+        servers: { type: 'string' },
       },
     }).values;
   } catch (error) {

@@ -35,7 +35,7 @@ export async function runSoak(flags: Flags): Promise<boolean> {
   let verdict: Judgement['verdict'] | undefined;
   let world: World | undefined;
   try {
-    world = await buildWorld({ seed, transactions, folder: join(folder, 'logs') });
+    world = await buildWorld({ ...flags, folder: join(folder, 'logs') });
     const record = await underFaults(world, { flags, schedule });
     const judgement = await readTruth(world, { record, folder });
     verdict = judgement.verdict;

@@ -3,7 +3,7 @@ import { asAdmin } from '../world/databases.js';
 import type { World } from '../world/world.js';
 import type { DatabaseServerName, Fault } from './fault.js';
 
-/* Faults of the two MariaDB servers. */
+/* Faults of the two database servers. */
 
 type DatabaseFault =
   | Extract<Fault, { kind: 'killConnections' | 'readOnly' }>

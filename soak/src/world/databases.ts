@@ -1,8 +1,13 @@
-import { createMysqlDatabase, type PrivateMysql, startPrivateMysql } from '@escrowmq/local-servers';
+import {
+  createMysqlDatabase,
+  type PrivateMysql,
+  type ServerSet,
+  startPrivateMysql,
+} from '@escrowmq/local-servers';
 import { createConnection, createPool, type Pool } from 'mysql2/promise';
 
 /*
- * Two MariaDB servers, so that the brokers' store can fail while the services' databases do not.
+ * Two servers of MariaDB or MySQL, so that the brokers' store can fail while the services' databases do not.
  * Services log in as a user who may do everything in their database and nothing to the server:
  * an administrator would write on while the server is read-only.
  */
@@ -21,8 +26,12 @@ export interface DatabaseServer {
   url(port: number, database: string): string;
 }
 
-export async function startDatabaseServer(name: string): Promise<DatabaseServer> {
+export async function startDatabaseServer(
+  name: string,
+  servers: ServerSet | undefined,
+): Promise<DatabaseServer> {
   const server = await startPrivateMysql({
+    servers,
     // What a crash leaves is in the redo log, synced at every commit; a replica is not part of this.
     binaryLog: false,
     // Half a minute for a lock would outlast most faults; the SDKs set their own for checks.

@@ -2,6 +2,7 @@ import { mkdirSync } from 'node:fs';
 import {
   freePorts,
   type PrivateRabbitmq,
+  type ServerSet,
   startPrivateRabbitmq,
   startTcpProxy,
   type TcpProxy,
@@ -24,6 +25,8 @@ export interface WorldOptions {
   transactions: number;
   /** Where the logs go. */
   folder: string;
+  /** Whose servers. @default as startPrivateRabbitmq has it */
+  servers?: ServerSet | undefined;
 }
 
 export interface World {
@@ -49,10 +52,11 @@ export interface World {
 /** Resolves when all of it runs. What was started ends with this process at the latest. */
 export async function buildWorld(options: WorldOptions): Promise<World> {
   mkdirSync(options.folder, { recursive: true });
+  const { servers } = options;
   const [store, services, rabbitmq] = await Promise.all([
-    startDatabaseServer('store'),
-    startDatabaseServer('services'),
-    startPrivateRabbitmq(),
+    startDatabaseServer('store', servers),
+    startDatabaseServer('services', servers),
+    startPrivateRabbitmq({ servers }),
   ]);
   const databases = { store, services };
   await createDatabases(databases);
