@@ -206,7 +206,7 @@ export function createProducer(options: ProducerOptions): Producer {
     rollback: (id) => start(() => verdict(verdictOperation('rollback', id))),
     cancel: (id, options) =>
       start(async () => {
-        refuseUnknown(options, Object.keys(CancelRequest.shape), 'cancel');
+        refuseUnknown(options, CANCEL_OPTIONS, 'cancel');
         return http.call(
           {
             method: 'POST',
@@ -277,6 +277,12 @@ const SEND_OPTIONS = optionNames<SendOptions>({
 });
 
 const PREPARE_OPTIONS = [...SEND_OPTIONS, 'checkAfterMs', 'checkContext'];
+
+const CANCEL_OPTIONS = optionNames<CancelRequest>({
+  messages: true,
+  reason: true,
+  operator: true,
+});
 
 const TRANSACTION_OPTIONS = optionNames<TransactionOptions>({
   businessKeys: true,

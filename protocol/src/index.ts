@@ -3,25 +3,38 @@ export * from './announcements.js';
 export * from './batch.js';
 export * from './business-keys.js';
 export * from './checks.js';
+export * from './cloud-events.js';
 export * from './coalescer.js';
 export * from './compensations.js';
 export * from './error-codes.js';
 export * from './foreign.js';
 export * from './limits.js';
+export * from './message-data.js';
+export * from './message-headers.js';
 export * from './messages.js';
+export type { Schema } from './named.js';
 export * from './names.js';
 export * from './older-callers.js';
 export * from './open-words.js';
 export * from './options.js';
 export * from './ordering.js';
 export * from './plain-requests.js';
+export {
+  expectedGroups,
+  type PrepareInput,
+  PrepareRequest,
+  type SendInput,
+  SendRequest,
+} from './prepare.js';
 export * from './problem.js';
 export * from './producer-groups.js';
 export * from './rabbit-handshake.js';
 export * from './rabbit-login.js';
 export * from './rabbit-refusal.js';
 export * from './receipts.js';
+export * from './search.js';
 export * from './topic-pattern.js';
+export * from './transaction-views.js';
 export * from './transactions.js';
 export * from './travelling-data.js';
 export * from './unlike-topic.js';

@@ -1,130 +1,10 @@
 import { z } from 'zod';
+import { CloudEvents } from './cloud-events.js';
 import { LIMITS } from './limits.js';
-import { bytesOf, ConsumerGroupName, printable, RoutingKey, Topic, textOfBytes } from './names.js';
-import { obstacleIn, shownPath } from './travelling-data.js';
-
-/**
- * Which AMQP headers a caller may set. Measured on RabbitMQ: `CC` and `BCC` deliver copies into
- * queues of other tenants, `x-…` steers RabbitMQ itself, so a name is allowed by its shape and not
- * refused by a list of known bad ones. `escrow-…` and the trace headers are the broker's own.
- */
-const HEADER_NAME = /^[A-Za-z0-9][A-Za-z0-9._:-]*$/;
-const RESERVED_HEADER = /^(x-.*|cc|bcc|escrow-.*|traceparent|tracestate|sender-selected.*)$/i;
-
-function headerNameProblem(headerName: string): string | undefined {
-  if (headerName.length > LIMITS.headerNameCharsMax) {
-    return `header names have at most ${LIMITS.headerNameCharsMax} characters`;
-  }
-  if (!HEADER_NAME.test(headerName)) {
-    return `header ${JSON.stringify(headerName)}: names are letters, digits, dots, dashes, colons and underscores`;
-  }
-  if (RESERVED_HEADER.test(headerName)) {
-    return `header ${headerName} is reserved: CC, BCC, x-*, escrow-* and trace headers are not the caller's to set`;
-  }
-  return undefined;
-}
-
-export const MessageHeaders = z
-  .record(
-    z.string(),
-    z.union([textOfBytes(LIMITS.headerValueBytesMax), z.number(), z.boolean()], {
-      error: `header values are strings of well-formed Unicode of at most ${LIMITS.headerValueBytesMax} bytes, finite numbers, or booleans`,
-    }),
-  )
-  .superRefine((headers, context) => {
-    const names = Object.keys(headers);
-    if (names.length > LIMITS.headersPerMessageMax) {
-      context.addIssue({
-        code: 'custom',
-        message: `at most ${LIMITS.headersPerMessageMax} headers, got ${names.length}`,
-      });
-    }
-    for (const headerName of names) {
-      const message = headerNameProblem(headerName);
-      if (message === undefined) continue;
-      context.addIssue({ code: 'custom', message, params: { code: 'FORBIDDEN_HEADER' } });
-    }
-    for (const [headerName, value] of Object.entries(headers)) {
-      if (typeof value !== 'number' || hasAmqpNumber(value)) continue;
-      context.addIssue({
-        code: 'custom',
-        message: `header ${headerName} is ${value}: a number in a header is a whole one from -2^63 to 2^63, or below 2^50 with a fraction; write others as strings`,
-      });
-    }
-  });
-
-const INT64_END = 2 ** 63;
-const FRACTION_END = 2 ** 50;
-
-/**
- * A header's number has a type of its own in AMQP, and clients tell it by the value: what has a
- * fraction is a double, but beyond 2^50 hardly any number has one, and amqplib takes it for a whole
- * one there; whole ones have 64 bits.
- */
-function hasAmqpNumber(value: number): boolean {
-  if (!Number.isInteger(value)) return Math.abs(value) < FRACTION_END;
-  return value >= -INT64_END && value < INT64_END;
-}
-
-/** A regular expression remembers where it might go back to, and runs out of room for millions. */
-const BASE64_CHARS_AT_ONCE = 65_536;
-const BASE64_CHARS = /^[A-Za-z0-9+/]*$/;
-const BASE64_END = /^(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$/;
-
-/** Strict: no whitespace, right padding. Buffer.from(…, 'base64') would skip what it does not know. */
-function isBase64(value: string): boolean {
-  if (value.length === 0) return true;
-  if (value.length % 4 !== 0 || !BASE64_END.test(value.slice(-4))) return false;
-  for (let start = 0; start < value.length - 4; start += BASE64_CHARS_AT_ONCE) {
-    const end = Math.min(start + BASE64_CHARS_AT_ONCE, value.length - 4);
-    if (!BASE64_CHARS.test(value.slice(start, end))) return false;
-  }
-  return true;
-}
-
-/** What a message says: `data` (any JSON, sent as `application/json`) or `dataBase64` with its type. */
-const bodyFields = {
-  data: z.unknown().optional().describe('Any JSON value'),
-  dataBase64: z
-    .string()
-    // No request holds more.
-    .max(LIMITS.batchBytesMax, { abort: true })
-    .refine(isBase64, {
-      error: 'must be base64 with padding and without line breaks',
-      params: { code: 'INVALID_BASE64' },
-    })
-    .optional(),
-  contentType: printable(LIMITS.contentTypeCharsMax)
-    .refine((value) => bytesOf(value) <= LIMITS.contentTypeBytesMax, {
-      error: `must be at most ${LIMITS.contentTypeBytesMax} bytes of UTF-8 (contentTypeBytesMax)`,
-    })
-    .optional(),
-};
-
-interface Body {
-  data?: unknown;
-  dataBase64?: string | undefined;
-  contentType?: string | undefined;
-}
-
-/** What holds for a body wherever it comes from, but for how many of its fields are given. */
-function checkBody(body: Body, context: z.RefinementCtx): void {
-  if (body.dataBase64 === undefined && body.contentType !== undefined) {
-    context.addIssue({
-      code: 'custom',
-      path: ['contentType'],
-      message: 'goes with dataBase64; data is always application/json',
-    });
-  }
-  if (body.data === undefined) return;
-  const obstacle = obstacleIn(body.data);
-  if (obstacle === undefined) return;
-  const path = ['data', ...shownPath(obstacle)];
-  context.addIssue({ code: 'custom', path, message: obstacle.message });
-}
-
-const bodiesGiven = ({ data, dataBase64 }: Body): number =>
-  Number(data !== undefined) + Number(dataBase64 !== undefined);
+import { bodiesGiven, bodyFields, checkBody, type MessageBody } from './message-data.js';
+import { MessageHeaders } from './message-headers.js';
+import { named } from './named.js';
+import { ConsumerGroupName, printable, RoutingKey, Topic } from './names.js';
 
 /**
  * Both prefixes that the AMQP binding of CloudEvents knows. A message has its attributes under one
@@ -135,176 +15,168 @@ const CLOUD_EVENTS_HEADER = /^cloudevents[:_]/i;
 /** The last millisecond of the year 9999, beyond which a time has no ISO 8601 text. */
 const MS_MAX = 253_402_300_799_999;
 
-/** What RFC 3986 lets stand in a URI reference, or in a URI, which begins with its scheme. */
-const URI_REFERENCE = /^(?:[\w\-.~:/?#[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+$/;
-const URI_SCHEME = /^[A-Za-z][A-Za-z0-9+.-]*:/;
+/** Consumer groups that somebody waits for, each named once. */
+export const ExpectedGroups = named<string[]>()(
+  z
+    .array(ConsumerGroupName)
+    .max(LIMITS.expectedGroupsMax)
+    .refine((groups) => new Set(groups).size === groups.length, {
+      error: 'must not repeat a group',
+    }),
+);
 
-const uriReference = z
-  .string()
-  .max(LIMITS.cloudEventsAttributeCharsMax)
-  .refine((value) => URI_REFERENCE.test(value), {
-    error: 'must be a URI reference, such as /accounts or https://example.com/accounts',
-  });
+/** What a message has, whether as a caller writes it or as parsed. */
+interface MessageFields extends MessageBody {
+  /**
+   * The durable topic exchange in RabbitMQ that it goes to: 1 to 100 letters, digits, dots, dashes or
+   * underscores.
+   */
+  topic: string;
+  /**
+   * The body comes with the commit, in its `messageData`; only in a prepare.
+   * @default the body stands here, as `data` or `dataBase64`
+   */
+  dataAtCommit?: true | undefined;
+  /**
+   * It does not leave before this time, in UTC milliseconds of the store's clock; not beside `delayMs`.
+   * @default none: it leaves with the commit
+   */
+  deliverAt?: number | undefined;
+  /**
+   * It does not leave before this many milliseconds after the commit, 1 to 366 days; not beside
+   * `deliverAt`. @default none: it leaves with the commit
+   */
+  delayMs?: number | undefined;
+  /**
+   * Messages of one topic and key are forwarded in the order of their commits; at most 128 characters.
+   * @default none: in no order
+   */
+  orderingKey?: string | undefined;
+  /**
+   * Calls the producer group for compensation when a group in `expects` gives up on it for good.
+   * @default nobody is called
+   */
+  compensate?: true | undefined;
+  /** Asks for CloudEvents attributes as headers; `{}` takes all from the message. @default none */
+  cloudEvents?: CloudEvents | undefined;
+  /**
+   * Consumer groups that must consume this message before the transaction is settled, at most 16; not
+   * beside `expects` of the transaction. @default those of the transaction
+   */
+  expects?: string[] | undefined;
+}
 
 /**
- * Asks for CloudEvents attributes as headers. `id`, `time`, `specversion` and the content type are
- * the message's own; what is left out follows from the message too.
+ * A message as a caller writes it. Its body is `data` or `dataBase64`, or, in a prepare only, left open
+ * by `dataAtCommit`: then the commit supplies it.
  */
-export const CloudEvents = z
-  .strictObject({
-    source: uriReference.optional().describe('Default: /producer-groups/<producer group>'),
-    type: printable(LIMITS.cloudEventsAttributeCharsMax)
-      .optional()
-      .describe('Default: the routing key, or the topic when that is empty'),
-    subject: printable(LIMITS.cloudEventsAttributeCharsMax).optional(),
-    dataschema: uriReference
-      .refine((value) => URI_SCHEME.test(value), {
-        error: 'must be a URI with its scheme, such as https://example.com/schemas/user',
-      })
-      .optional(),
-  })
-  .meta({ id: 'CloudEvents' });
-export type CloudEvents = z.output<typeof CloudEvents>;
+export interface MessageInput extends MessageFields {
+  /** What RabbitMQ routes by within the topic, at most 255 bytes of UTF-8. @default '' */
+  routingKey?: string | undefined;
+  /** The caller's own AMQP headers, at most 32. @default {} */
+  headers?: MessageHeaders | undefined;
+  /**
+   * What to do while no queue is bound for it: `retry` tries again until one is and parks it in the end,
+   * `drop` lets it go, on record. @default 'retry'
+   */
+  ifUnrouted?: 'retry' | 'drop' | undefined;
+}
 
-/** Consumer groups that somebody waits for, each named once. */
-export const ExpectedGroups = z
-  .array(ConsumerGroupName)
-  .max(LIMITS.expectedGroupsMax)
-  .refine((groups) => new Set(groups).size === groups.length, {
-    error: 'must not repeat a group',
-  });
+/** A message as parsed: defaults filled in. */
+export interface Message extends MessageFields {
+  /** What RabbitMQ routes by within the topic; may be empty. */
+  routingKey: string;
+  /** The caller's own AMQP headers. */
+  headers: MessageHeaders;
+  /** What to do while no queue is bound for it: try again and park it in the end, or drop it. */
+  ifUnrouted: 'retry' | 'drop';
+}
 
 /**
  * One message of a transaction. Its body is `data` or `dataBase64`, or, in a prepare only, left
  * open by `dataAtCommit`: then the commit supplies it.
  */
-export const Message = z
-  .strictObject({
-    topic: Topic,
-    routingKey: RoutingKey.default(''),
-    ...bodyFields,
-    dataAtCommit: z
-      .literal(true)
-      .optional()
-      .describe('The body comes with the commit; only in a prepare'),
-    headers: MessageHeaders.default({}),
-    ifUnrouted: z
-      .enum(['retry', 'drop'])
-      .default('retry')
-      .describe('What to do while no queue is bound: try again and park in the end, or drop'),
-    deliverAt: z
-      .int()
-      .min(0)
-      .max(MS_MAX)
-      .optional()
-      .describe("Not before this time, in UTC milliseconds of the store's clock"),
-    delayMs: z
-      .int()
-      .min(1)
-      .max(LIMITS.delayMsMax)
-      .optional()
-      .describe('Not before this long after the commit'),
-    orderingKey: printable(LIMITS.orderingKeyCharsMax)
-      .optional()
-      .describe('Messages of one topic and key are forwarded in the order of their commits'),
-    compensate: z
-      .literal(true)
-      .optional()
-      .describe(
-        'Calls the producer group for compensation when a group in "expects" gives up on it for good',
+export const Message = named<Message, MessageInput>()(
+  z
+    .strictObject({
+      topic: Topic,
+      routingKey: RoutingKey.default(''),
+      ...bodyFields,
+      dataAtCommit: z
+        .literal(true)
+        .optional()
+        .describe('The body comes with the commit; only in a prepare'),
+      headers: MessageHeaders.default({}),
+      ifUnrouted: z
+        .enum(['retry', 'drop'])
+        .default('retry')
+        .describe('What to do while no queue is bound: try again and park in the end, or drop'),
+      deliverAt: z
+        .int()
+        .min(0)
+        .max(MS_MAX)
+        .optional()
+        .describe("Not before this time, in UTC milliseconds of the store's clock"),
+      delayMs: z
+        .int()
+        .min(1)
+        .max(LIMITS.delayMsMax)
+        .optional()
+        .describe('Not before this long after the commit'),
+      orderingKey: printable(LIMITS.orderingKeyCharsMax)
+        .optional()
+        .describe('Messages of one topic and key are forwarded in the order of their commits'),
+      compensate: z
+        .literal(true)
+        .optional()
+        .describe(
+          'Calls the producer group for compensation when a group in "expects" gives up on it for good',
+        ),
+      cloudEvents: CloudEvents.optional(),
+      expects: ExpectedGroups.optional().describe(
+        'Consumer groups that must consume this message before the transaction is settled; not beside "expects" of the transaction',
       ),
-    cloudEvents: CloudEvents.optional(),
-    expects: ExpectedGroups.optional().describe(
-      'Consumer groups that must consume this message before the transaction is settled; not beside "expects" of the transaction',
-    ),
-  })
-  .superRefine((message, context) => {
-    if (bodiesGiven(message) + Number(message.dataAtCommit === true) !== 1) {
-      context.addIssue({
-        code: 'custom',
-        message: 'needs data, dataBase64 or dataAtCommit, one of the three',
-      });
-    }
-    if (message.deliverAt !== undefined && message.delayMs !== undefined) {
-      context.addIssue({
-        code: 'custom',
-        path: ['delayMs'],
-        message: 'stands beside deliverAt; give one of the two',
-      });
-    }
-    if (message.cloudEvents !== undefined) {
-      for (const headerName of Object.keys(message.headers)) {
-        if (!CLOUD_EVENTS_HEADER.test(headerName)) continue;
+    })
+    .superRefine((message, context) => {
+      if (bodiesGiven(message) + Number(message.dataAtCommit === true) !== 1) {
         context.addIssue({
           code: 'custom',
-          path: ['headers'],
-          message: `header ${headerName} stands beside cloudEvents, which sets these headers; give one of the two`,
-          params: { code: 'FORBIDDEN_HEADER' },
+          message: 'needs data, dataBase64 or dataAtCommit, one of the three',
         });
       }
-    }
-    checkBody(message, context);
-  })
-  .meta({ id: 'Message' });
-/** A message as a caller writes it. */
-export type MessageInput = z.input<typeof Message>;
-/** A message as parsed: defaults filled in. */
-export type Message = z.output<typeof Message>;
-
-export const Messages = z
-  .array(Message)
-  .min(1, { error: 'needs at least one message' })
-  .refine((messages) => messages.length <= LIMITS.messagesPerTransactionMax, {
-    error: `a transaction has at most ${LIMITS.messagesPerTransactionMax} messages`,
-    params: { code: 'TOO_MANY_MESSAGES' },
-  });
-
-/** The body of one message that prepare left open. */
-export const MessageData = z
-  .strictObject({
-    number: z
-      .int()
-      .min(0)
-      .max(LIMITS.messagesPerTransactionMax - 1)
-      .describe('Number of the message in its transaction, from 0'),
-    ...bodyFields,
-  })
-  .superRefine((given, context) => {
-    if (bodiesGiven(given) !== 1) {
-      context.addIssue({
-        code: 'custom',
-        message: 'needs either data or dataBase64, one of the two',
-      });
-    }
-    checkBody(given, context);
-  })
-  .meta({ id: 'MessageData' });
-/** The body of an open message as a caller writes it. */
-export type MessageDataInput = z.input<typeof MessageData>;
-export type MessageData = z.output<typeof MessageData>;
-
-/** Every message that prepare left open, each exactly once, and none else. */
-export const MessageDataList = z
-  .array(MessageData)
-  .min(1, { error: 'needs the data of at least one message; without any, leave it out' })
-  .refine((given) => given.length <= LIMITS.messagesPerTransactionMax, {
-    error: `a transaction has at most ${LIMITS.messagesPerTransactionMax} messages`,
-    params: { code: 'TOO_MANY_MESSAGES' },
-  })
-  .superRefine((given, context) => {
-    const seen = new Set<number>();
-    given.forEach(({ number }, index) => {
-      if (seen.has(number)) {
+      if (message.deliverAt !== undefined && message.delayMs !== undefined) {
         context.addIssue({
           code: 'custom',
-          path: [index, 'number'],
-          message: `message ${number} has its data twice`,
+          path: ['delayMs'],
+          message: 'stands beside deliverAt; give one of the two',
         });
       }
-      seen.add(number);
-    });
-  })
-  .describe('The data of every message that prepare left open by dataAtCommit');
+      if (message.cloudEvents !== undefined) {
+        for (const headerName of Object.keys(message.headers)) {
+          if (!CLOUD_EVENTS_HEADER.test(headerName)) continue;
+          context.addIssue({
+            code: 'custom',
+            path: ['headers'],
+            message: `header ${headerName} stands beside cloudEvents, which sets these headers; give one of the two`,
+            params: { code: 'FORBIDDEN_HEADER' },
+          });
+        }
+      }
+      checkBody(message, context);
+    })
+    .meta({ id: 'Message' }),
+);
+
+/** The messages of one transaction, 1 to 32; more are refused with TOO_MANY_MESSAGES. */
+export const Messages = named<Message[], MessageInput[]>()(
+  z
+    .array(Message)
+    .min(1, { error: 'needs at least one message' })
+    .refine((messages) => messages.length <= LIMITS.messagesPerTransactionMax, {
+      error: `a transaction has at most ${LIMITS.messagesPerTransactionMax} messages`,
+      params: { code: 'TOO_MANY_MESSAGES' },
+    }),
+);
 
 /** The AMQP message id of message `number` (counted from 0): the same on every repeat. */
 export const messageIdOf = (transactionId: string, number: number) => `${transactionId}-${number}`;

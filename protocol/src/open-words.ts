@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { Schema } from './named.js';
 
 /** One of the words that this version knows, or one that a newer peer says. */
 export type OpenWord<Word extends string> = Word | (string & {});
@@ -10,6 +11,6 @@ export type OpenWord<Word extends string> = Word | (string & {});
  */
 export function openWord<const Words extends readonly [string, ...string[]]>(
   words: Words,
-): z.ZodType<OpenWord<Words[number]>, OpenWord<Words[number]>> {
+): Schema<OpenWord<Words[number]>> {
   return z.union([z.enum(words), z.string().describe('A newer broker may say another word')]);
 }

@@ -1,7 +1,7 @@
 import type { BatchOperation } from './batch.js';
 import { LIMITS } from './limits.js';
 import type { Message } from './messages.js';
-import type { PrepareRequest } from './transactions.js';
+import type { PrepareRequest } from './prepare.js';
 import { obstacleIn } from './travelling-data.js';
 
 /*

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { ERRORS, type ErrorCode, EscrowError, errorRow, type FieldError } from './error-codes.js';
-import { openWord } from './open-words.js';
+import { named } from './named.js';
+import { type OpenWord, openWord } from './open-words.js';
 import { prototypeKeyIn } from './travelling-data.js';
 
 const codes = Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]];
@@ -9,20 +10,43 @@ const codes = Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]];
  * An RFC 9457 problem document; `code` is stable, `detail` is for people. The list of codes grows:
  * one that is unknown is to be judged by `status` and `retryable`.
  */
-export const Problem = z
-  .looseObject({
-    type: z.string(),
-    title: z.string(),
-    status: z.int(),
-    code: openWord(codes),
-    detail: z.string(),
-    retryable: z.boolean(),
-    errors: z.array(z.object({ path: z.string(), message: z.string() })).optional(),
-    /** On 503: seconds after which to ask again, as in `Retry-After`. An `EscrowError` has it in its details. */
-    retryAfterSeconds: z.number().optional(),
-  })
-  .meta({ id: 'Problem' });
-export type Problem = z.infer<typeof Problem>;
+export interface Problem {
+  /** `urn:escrowmq:error:<code>`. */
+  type: string;
+  /** What the code means, in one sentence. */
+  title: string;
+  /** The HTTP status. */
+  status: number;
+  /** Stable, from the table in docs/errors.md; a newer broker may send one that is not in it. */
+  code: OpenWord<ErrorCode>;
+  /** What happened, to which id, and what would be right: for people. */
+  detail: string;
+  /** Whether the same, tried again later, may succeed. */
+  retryable: boolean;
+  /** The fields that are wrong; absent where it is about no field. */
+  errors?: FieldError[] | undefined;
+  /** On 503: seconds after which to ask again, as in `Retry-After`. */
+  retryAfterSeconds?: number | undefined;
+  /** Facts of one code, such as the decision on record. */
+  [detail: string]: unknown;
+}
+
+/** An RFC 9457 problem document; what it does not know of one is kept. */
+export const Problem = named<Problem>()(
+  z
+    .looseObject({
+      type: z.string(),
+      title: z.string(),
+      status: z.int(),
+      code: openWord(codes),
+      detail: z.string(),
+      retryable: z.boolean(),
+      errors: z.array(z.object({ path: z.string(), message: z.string() })).optional(),
+      /** On 503: seconds after which to ask again, as in `Retry-After`. An `EscrowError` has it in its details. */
+      retryAfterSeconds: z.number().optional(),
+    })
+    .meta({ id: 'Problem' }),
+);
 
 export const PROBLEM_CONTENT_TYPE = 'application/problem+json';
 

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { LIMITS } from './limits.js';
+import { named } from './named.js';
 import { ConsumerGroupName } from './names.js';
 
 /**
@@ -24,18 +25,40 @@ export const RECEIPTS_QUEUE_ARGUMENTS = {
   'x-delivery-limit': 2_147_483_647,
 } as const;
 
+/** A consumer group's word on one message, as it travels back over RabbitMQ. */
+export interface ConsumerReceipt {
+  /** `<transactionId>-<n>`, the AMQP message id. */
+  messageId: string;
+  /** Whose word it is. */
+  consumerGroup: string;
+  /** Consumed, or failed for good. */
+  kind: 'consumed' | 'failed';
+  /** Number of attempts that failed. @default none is said */
+  attempts?: number | undefined;
+  /** Why the last attempt failed, at most 500 characters. @default none is said */
+  cause?: string | undefined;
+}
+
 /** A consumer group's word on one message: consumed, or failed for good. */
-export const ConsumerReceipt = z.object({
-  messageId: z.string(),
-  consumerGroup: ConsumerGroupName,
-  kind: z.enum(['consumed', 'failed']),
-  attempts: z.int().min(0).optional().describe('Attempts that failed'),
-  cause: z.string().max(LIMITS.causeCharsMax).optional(),
-});
-export type ConsumerReceipt = z.output<typeof ConsumerReceipt>;
+export const ConsumerReceipt = named<ConsumerReceipt>()(
+  z.object({
+    messageId: z.string(),
+    consumerGroup: ConsumerGroupName,
+    kind: z.enum(['consumed', 'failed']),
+    attempts: z.int().min(0).optional().describe('Attempts that failed'),
+    cause: z.string().max(LIMITS.causeCharsMax).optional(),
+  }),
+);
 
 /** The body of one message on a queue of receipts. */
-export const ReceiptBatch = z
-  .object({ receipts: z.array(ConsumerReceipt).min(1).max(LIMITS.receiptsPerMessageMax) })
-  .meta({ id: 'ReceiptBatch' });
-export type ReceiptBatch = z.output<typeof ReceiptBatch>;
+export interface ReceiptBatch {
+  /** 1 to 500. */
+  receipts: ConsumerReceipt[];
+}
+
+/** The body of one message on a queue of receipts. */
+export const ReceiptBatch = named<ReceiptBatch>()(
+  z
+    .object({ receipts: z.array(ConsumerReceipt).min(1).max(LIMITS.receiptsPerMessageMax) })
+    .meta({ id: 'ReceiptBatch' }),
+);

@@ -27,6 +27,47 @@ function isSigningSecret(value: string): boolean {
   return bytes >= SECRET_BYTES.min && bytes <= SECRET_BYTES.max;
 }
 
+/** What a PUT may say beside the settings, as parsed. */
+export interface PutOptions {
+  /**
+   * Number of these settings, by the caller. Lower than the stored one: nothing changes. Without one they
+   * are replaced, and the stored version stays. @default none
+   */
+  version?: number | undefined;
+  /**
+   * The service's own secrets, `whsec_` and the base64 of 24 to 64 random bytes, the one in force first:
+   * `[new, old]` signs with both, `[new]` with the old one for a day more. Repeated they change nothing,
+   * and they are never answered. @default the stored one stays, and a new one is made where there is none
+   */
+  signingSecrets?: string[] | undefined;
+  /**
+   * Taken instead of a made one where this call creates or rotates, so that it may be repeated; else it
+   * changes nothing. It is answered where it is in force. @default one is made
+   */
+  newSecret?: string | undefined;
+  /** Makes a new signing secret; calls carry both signatures for a day. */
+  rotateSecret: boolean;
+}
+
+/** What a PUT may say beside the settings, as a caller writes it. */
+export interface PutInput extends Omit<PutOptions, 'rotateSecret'> {
+  /**
+   * Makes a new signing secret; calls carry both signatures for a day. Not with a version that is too
+   * low. @default false
+   */
+  rotateSecret?: boolean | undefined;
+}
+
+/** What is answered beside the settings. */
+export interface PutAnswer {
+  /** Number of the stored settings; 0 as long as nobody has given one. */
+  version: number;
+  /** To a PUT: false when its version was lower than the stored one. */
+  applied?: boolean | undefined;
+  /** `whsec_…`; only when it was created or the secret rotated. */
+  signingSecret?: string | undefined;
+}
+
 /** What a PUT may say beside the settings. */
 export const PUT_OPTIONS = {
   version: z

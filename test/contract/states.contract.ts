@@ -1,4 +1,4 @@
-import { ParkedReason, STATES } from '@escrowmq/protocol';
+import { PARKED_REASONS, STATES } from '@escrowmq/protocol';
 import { describe, expect, test } from '@jest/globals';
 import * as rules from '../../broker/src/domain/decide.js';
 import type { State } from '../../broker/src/domain/transaction.js';
@@ -32,7 +32,7 @@ function effectOf(outcome: rules.Outcome): Effect {
 export function statesContract(opened: () => OpenStore): void {
   describe('every state × every event', () => {
     test('the table has every state', () => {
-      const parked = ParkedReason.options.map((reason) => `parked: ${reason}`);
+      const parked = PARKED_REASONS.map((reason) => `parked: ${reason}`);
       const all = [...STATES.filter((state) => state !== 'parked'), ...parked];
       expect(STATE_CASE_NAMES.filter((name) => all.includes(name)).sort()).toEqual(all.sort());
     });

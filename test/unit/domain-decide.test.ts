@@ -1,4 +1,4 @@
-import { type ErrorCode, ParkedReason, STATES } from '@escrowmq/protocol';
+import { type ErrorCode, PARKED_REASONS, STATES } from '@escrowmq/protocol';
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import * as rules from '../../broker/src/domain/decide.js';
@@ -119,7 +119,7 @@ describe.each(ROWS)('%s', (row) => {
 
 describe('the table', () => {
   test('it has a row for every state and every reason to park', () => {
-    const parked = ParkedReason.options.map((reason) => `parked: ${reason}`);
+    const parked = PARKED_REASONS.map((reason) => `parked: ${reason}`);
     const all = [...STATES.filter((state) => state !== 'parked'), ...parked];
     expect([...ROWS].sort()).toEqual(all.sort());
   });

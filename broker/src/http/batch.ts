@@ -29,9 +29,9 @@ interface BatchLimits {
 }
 
 /** `BatchRequest` as the description shows it; there, operations are of no type yet. */
-const DescribedBatch = BatchRequest.extend({
-  operations: z.array(BatchOperation).min(1).max(LIMITS.operationsPerBatchMax),
-}).meta({ id: 'Batch' });
+const DescribedBatch = z
+  .strictObject({ operations: z.array(BatchOperation).min(1).max(LIMITS.operationsPerBatchMax) })
+  .meta({ id: 'Batch' });
 
 /** What all operations of one batch have in common. */
 interface BatchContext {

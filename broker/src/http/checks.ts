@@ -1,9 +1,9 @@
 import {
   CheckAnswer,
   EscrowError,
-  LIMITS,
   PollChecksAnswer,
   PollChecksRequest,
+  PollOfAnswers,
   ProducerGroupName,
   parse,
   parseOuter,
@@ -17,11 +17,6 @@ interface CheckLimits {
   /** Answers may bring the data of their transactions. */
   bodyBytesMax: number;
 }
-
-/** Its answers are parsed one by one: one that is wrong keeps no other from deciding. */
-const PollOfAnswers = PollChecksRequest.extend({
-  answers: z.array(z.unknown()).max(LIMITS.checksPerPollMax).default([]),
-});
 
 /** The answers that are some, and the first that is none. */
 function judged(answers: readonly unknown[]): { right: CheckAnswer[]; wrong?: EscrowError } {

@@ -1,3 +1,4 @@
+import type { OperationTrace } from '@escrowmq/protocol';
 import type { TraceContext } from '../domain/transaction.js';
 
 /*
@@ -25,7 +26,7 @@ function isTracestate(value: string): boolean {
 }
 
 /** What a request's headers, or an operation of a batch, say of their trace. */
-type TraceFields = Readonly<Record<string, unknown>>;
+type TraceFields = OperationTrace | Readonly<Record<string, unknown>>;
 
 /** The trace context of a request; empty without a well-formed `traceparent`. */
 export function traceContextOf(headers: TraceFields): TraceContext {

@@ -1,4 +1,4 @@
-import { BatchResult, Decision, EscrowError, toProblem } from '@escrowmq/protocol';
+import { BatchResult, DECISIONS, EscrowError, toProblem } from '@escrowmq/protocol';
 import { refusalFrom } from './refusals.js';
 
 /**
@@ -22,7 +22,7 @@ export function readResults(value: unknown, ids: string[]): BatchResult[] {
 /** Enough of an unexpected answer to see what sent it. */
 const EXCERPT_CHARS = 200;
 
-const DECISIONS: ReadonlySet<unknown> = new Set(Decision.options);
+const KNOWN_DECISIONS: ReadonlySet<unknown> = new Set(DECISIONS);
 
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null;
@@ -33,7 +33,7 @@ function isUsual(id: string, result: unknown): result is BatchResult {
   // A newer broker may have a state that is unknown here; the decision beside it is not.
   if (answer.id !== id || typeof answer.state !== 'string') return false;
   const { decision } = answer;
-  return decision === undefined || (isObject(decision) && DECISIONS.has(decision.decision));
+  return decision === undefined || (isObject(decision) && KNOWN_DECISIONS.has(decision.decision));
 }
 
 function readUnusual(id: string, value: unknown): BatchResult {

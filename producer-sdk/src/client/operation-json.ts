@@ -16,9 +16,15 @@ import {
 import { uuidv7 } from 'uuidv7';
 
 /** What `prepare` takes: the messages and how their transaction is found and checked. */
-export type PrepareOptions = Omit<PrepareInput, 'producerGroup'> & { trace?: OperationTrace };
-/** What `send` takes. */
-export type SendOptions = Omit<SendInput, 'producerGroup'> & { trace?: OperationTrace };
+export interface PrepareOptions extends Omit<PrepareInput, 'producerGroup'> {
+  /** W3C trace context that the messages carry to their consumers. @default that of the span */
+  trace?: OperationTrace;
+}
+/** What `send` takes: the messages and how they are found. */
+export interface SendOptions extends Omit<SendInput, 'producerGroup'> {
+  /** W3C trace context that the messages carry to their consumers. @default that of the span */
+  trace?: OperationTrace;
+}
 
 /** One operation of a batch, checked and written as JSON. */
 export interface Operation {
