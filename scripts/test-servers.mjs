@@ -17,14 +17,15 @@ const USAGE = 2;
 
 const { servers, jest } = orEnd(() => testServersArguments(process.argv.slice(2)));
 await setUp();
-const { parseServerSet, serverVersions } = await import('@escrowmq/local-servers');
+const { parseServerSet, serverSetProblem, serverVersions } = await import(
+  '@escrowmq/local-servers'
+);
 const set = orEnd(() => parseServerSet(servers, '--with'));
-try {
-  const versions = await serverVersions(set);
-  process.stdout.write(`${[`${set}:`, ...versions].join('\n  ')}\n`);
-} catch (error) {
-  end(`SKIPPED: ${error.message}`, process.env.ESCROW_TEST_NO_SKIPS === '1' ? 1 : 0);
+const problem = await serverSetProblem(set);
+if (problem !== undefined) {
+  end(`SKIPPED: ${problem}`, process.env.ESCROW_TEST_NO_SKIPS === '1' ? 1 : 0);
 }
+process.stdout.write(`${[`${set}:`, ...(await serverVersions(set))].join('\n  ')}\n`);
 for (const variable of GIVEN_SERVERS) delete process.env[variable];
 process.env.ESCROW_TEST_SERVERS = set;
 runJest(jest);

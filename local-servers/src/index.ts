@@ -22,7 +22,7 @@ export {
   type PrivatePostgresOptions,
   startPrivatePostgres,
 } from './postgres.js';
-export { serverVersions } from './programs.js';
+export { serverSetProblem, serverVersions } from './programs.js';
 export {
   type PrivateRabbitmq,
   type PrivateRabbitmqOptions,

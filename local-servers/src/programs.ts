@@ -63,9 +63,20 @@ export async function postgresOf(servers?: ServerSet): Promise<PostgresBinaries>
 }
 
 /**
- * What the servers of a set say that they are, one line each; installs the set first.
- * @throws Error whose first line says what is missing and what would help
+ * Installs what is missing of a set.
+ * @returns why it can't be had here and what would help, in its first line; undefined when it is there
  */
+export async function serverSetProblem(set: ServerSet): Promise<string | undefined> {
+  try {
+    if (set === 'debian-12') await ensureServerPackages(['rabbitmq', 'mysql', 'postgres']);
+    else await ensureServerSet(set);
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+/** What the servers of a set say that they are, one line each; of a set that is there. */
 export async function serverVersions(set: ServerSet): Promise<string[]> {
   const [rabbitmq, mysql, postgres] = [
     await rabbitmqOf(set),
