@@ -6,6 +6,7 @@ export type {
   Mysql2Transaction,
 } from './adapters/mysql2-shape.js';
 export { type CallbackRules, callInside, ENDINGS } from './call-inside.js';
+export { repeatedSession } from './conflicts.js';
 export type {
   Dialect,
   Executor,

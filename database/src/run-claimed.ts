@@ -1,5 +1,6 @@
 import { EscrowError, isEscrowError } from '@escrowmq/protocol';
 import { callInside } from './call-inside.js';
+import { isConflict } from './conflicts.js';
 import type {
   Dialect,
   Executor,
@@ -170,11 +171,7 @@ class NothingToDo extends Error {
 class Ended extends Error {}
 
 /** Nothing but the claim was written, so the whole may be done again. */
-function hasLostRace(error: unknown): boolean {
-  if (error instanceof LostRace) return true;
-  const meaning = meaningOf(error);
-  return meaning === 'deadlock' || meaning === 'not serializable';
-}
+const hasLostRace = (error: unknown) => error instanceof LostRace || isConflict(error);
 
 /** What to throw for a transaction that did not come to its end. */
 async function explained<Tx, S>(run: Run<Tx, S>, error: unknown): Promise<unknown> {

@@ -465,7 +465,7 @@ test('what the broker lost between prepare and commit is prepared once more, and
 test('a missing barrier table is named, with the cure', async () => {
   const elsewhere = database.pool({ database: 'information_schema' });
   const thrown = await failure(producer.transaction(elsewhere, message, async () => undefined));
-  expect(thrown.message).toMatch(/denied|escrow_barrier/);
+  expect(thrown.message).toMatch(/denied|escrow_barrier/i);
   await database.observer.query('rename table escrow_barrier to hidden');
   try {
     const missing = await failure(producer.transaction(pool, message, async () => undefined));

@@ -1,5 +1,5 @@
-import type { Dialect, LocalDatabase } from '@escrowmq/database';
-import { type DatabaseInput, databaseOf, ensureTable } from '@escrowmq/database';
+import type { Dialect, Executor, LocalDatabase } from '@escrowmq/database';
+import { type DatabaseInput, databaseOf, ensureTable, repeatedSession } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
 import { INTEGER, NOW_MS, NUMBER_OUT, TABLE_LIMITS, TEXT, times } from './tables.js';
 
@@ -179,7 +179,7 @@ async function purgeGroup(
   const end = firstIdOf(before);
   let purged = 0;
   for (let last = ''; ; ) {
-    const rows = await database.session(async (executor) => {
+    const portion = async (executor: Executor) => {
       const values = [String(before), group, last, end];
       const columns = { id: 'text', aged: 'text' } as const;
       const found = await executor.select(selectRows(dialect), columns, values);
@@ -192,7 +192,8 @@ async function purgeGroup(
       }
       purged += ids.length;
       return found;
-    }, TABLE_LIMITS);
+    };
+    const rows = await repeatedSession(database, portion, TABLE_LIMITS);
     const furthest = rows.at(-1);
     if (furthest === undefined || rows.length < PURGE_ROWS_MAX) return purged;
     last = furthest.id;

@@ -1,5 +1,5 @@
 import type { ClaimOn, Dialect, SqlValue } from '@escrowmq/database';
-import { type DatabaseInput, databaseOf, ensureTable } from '@escrowmq/database';
+import { type DatabaseInput, databaseOf, ensureTable, repeatedSession } from '@escrowmq/database';
 import type { CompensationRequest } from '@escrowmq/protocol';
 import { EscrowError } from '@escrowmq/protocol';
 import { BARRIER_RETENTION_MS } from '../local/barrier.js';
@@ -172,7 +172,8 @@ export async function purgeCompensations(
   }
   const found = databaseOf(database);
   for (let purged = 0; ; ) {
-    const rows = await found.session(
+    const rows = await repeatedSession(
+      found,
       (executor) => purgeOnce({ executor, dialect: found.dialect }, olderThanMs),
       LIMITS,
     );

@@ -1,6 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import type { Dialect, Executor, LocalDatabase, TransactionLimits } from '@escrowmq/database';
-import { type DatabaseInput, databaseOf, ensureTable, meaningOf } from '@escrowmq/database';
+import {
+  type DatabaseInput,
+  databaseOf,
+  ensureTable,
+  meaningOf,
+  repeatedSession,
+} from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
 import {
   BARRIER_COLUMNS,
@@ -76,7 +82,8 @@ export async function purgeBarrier(
   const found = databaseOf(database);
   const olderThanSeconds = Math.ceil(olderThanMs / 1000);
   for (let purged = 0; ; ) {
-    const rows = await found.session(
+    const rows = await repeatedSession(
+      found,
       (executor) => purgeOnce(executor, found.dialect, olderThanSeconds),
       LIMITS,
     );
@@ -144,7 +151,7 @@ async function barrierIdentity(
   const found = await readIdentity(database, limits);
   if (found !== undefined) return found;
   try {
-    await database.session((executor) => executor.execute(insertIdentity, values), limits);
+    await repeatedSession(database, (executor) => executor.execute(insertIdentity, values), limits);
   } catch (error) {
     // Somebody else was faster; whatever else went wrong shows in the next line.
     if (meaningOf(error) !== 'duplicate key') throw error;
@@ -193,7 +200,8 @@ async function readIdentity(
   const { dialect } = database;
   const { read } = BARRIER_SQL[dialect];
   try {
-    const [row] = await database.session(
+    const [row] = await repeatedSession(
+      database,
       (executor) => executor.select(read, BARRIER_COLUMNS, [idValue(IDENTITY_ROW)]),
       limits,
     );

@@ -1,5 +1,5 @@
 import type { Dialect, Executor, LocalDatabase } from '@escrowmq/database';
-import { Deadline, isAnswered, meaningOf, within } from '@escrowmq/database';
+import { Deadline, isAnswered, meaningOf, repeatedSession, within } from '@escrowmq/database';
 import { fromZodError, type MessageData, MessageDataList } from '@escrowmq/protocol';
 import { backOffMs } from '../back-off.js';
 import { insertBarrier } from './barrier.js';
@@ -15,6 +15,7 @@ import { BARRIER_COLUMNS, BARRIER_SQL, idValue, storedText } from './barrier-sql
  *   durable now and not what an old snapshot shows.
  * - The insert waits on the lock of an open transaction: after a second the answer is unknown, and
  *   nothing is decided.
+ * - A conflict with it or with another check: nothing was written, and it is tried again at once.
  *
  * Reading alone would find no row while the local transaction is still open; whoever then answers
  * rollback loses the message of a transaction that commits a moment later.
@@ -149,7 +150,8 @@ function inSession<T>(
 ): Promise<T> {
   // Whoever asked is told at the deadline, and what comes later is nobody's.
   const limitMs = Math.max(1, deadline.leftMs);
-  return database.session(
+  return repeatedSession(
+    database,
     (executor) => WITH_SHORT_LOCK_WAIT[database.dialect](executor, () => work(executor)),
     { connectionTimeoutMs: limitMs, commitTimeoutMs: limitMs },
   );
@@ -190,13 +192,13 @@ const WITH_SHORT_LOCK_WAIT: Record<Dialect, Around> = {
   sqlite: (_executor, work) => work(),
 };
 
-/** Lock wait and deadlock are what an open transaction looks like. */
+/** Lock wait and conflict are what an open transaction looks like. */
 function reasonOf({ table }: DecidingRow, error: unknown): string {
   switch (meaningOf(error)) {
     case 'locked':
       return 'the local transaction is still open';
     case 'deadlock':
-      return 'deadlock with another check';
+      return 'at every attempt another check or the local transaction was faster';
     case 'read-only':
       return 'the database is read-only: not the primary';
     case 'no such table':

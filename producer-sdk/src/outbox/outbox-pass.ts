@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Executor, LocalDatabase } from '@escrowmq/database';
-import { meaningOf } from '@escrowmq/database';
+import { meaningOf, repeatedSession } from '@escrowmq/database';
 import { EscrowError, LIMITS } from '@escrowmq/protocol';
 import { isForGood, isUnavailable, mayBeOfOne, sendBatch } from '../client/batch.js';
 import { refusalOf, retryAfterMsOf } from '../client/batch-results.js';
@@ -129,7 +129,7 @@ async function claim({ database, producerGroup, leaseMs }: PassDeps): Promise<Cl
   };
   try {
     // The session has ended, and what it wrote is durable, before anything is sent.
-    return await database.session(inOne, OUTBOX_LIMITS);
+    return await repeatedSession(database, inOne, OUTBOX_LIMITS);
   } catch (error) {
     throw meaningOf(error) === 'no such table' ? missingOutbox(error) : error;
   }
@@ -256,7 +256,8 @@ async function putOffRest(
   if (ids.length === 0) return 0;
   const { putOff } = OUTBOX_STATEMENTS[database.dialect];
   const pauseMs = Math.ceil(Math.max(PUT_OFF_MS_MIN, verdicts.retryAfterMs));
-  await database.session(
+  await repeatedSession(
+    database,
     (executor) => executor.execute(putOff(ids.length), [pauseMs, token, ...ids.map(idValue)]),
     OUTBOX_LIMITS,
   );

@@ -1,5 +1,5 @@
 import type { Dialect, Executor, LocalDatabase, TransactionLimits } from '@escrowmq/database';
-import { type DatabaseInput, databaseOf, ensureTable } from '@escrowmq/database';
+import { type DatabaseInput, databaseOf, ensureTable, repeatedSession } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
 import { idValue, textValue } from '../local/barrier-sql.js';
 import { OUTBOX_STATEMENTS } from './outbox-sql.js';
@@ -114,7 +114,7 @@ async function inPortions(
   portion: (executor: Executor) => Promise<number>,
 ): Promise<number> {
   for (let total = 0; ; ) {
-    const rows = await database.session(portion, OUTBOX_LIMITS);
+    const rows = await repeatedSession(database, portion, OUTBOX_LIMITS);
     total += rows;
     if (rows < ROWS_PER_STATEMENT_MAX) return total;
   }
@@ -134,7 +134,8 @@ export async function markSent(
 ): Promise<void> {
   if (ids.length === 0) return;
   const values = ids.map(idValue).sort();
-  await database.session(
+  await repeatedSession(
+    database,
     (executor) =>
       executor.execute(OUTBOX_STATEMENTS[database.dialect].markSent(ids.length), values),
     OUTBOX_LIMITS,
@@ -148,7 +149,8 @@ export async function park(
   cause: string,
 ): Promise<void> {
   const { dialect } = database;
-  await database.session(
+  await repeatedSession(
+    database,
     (executor) =>
       executor.execute(OUTBOX_STATEMENTS[dialect].park, [textValue(dialect, cause), idValue(id)]),
     OUTBOX_LIMITS,
