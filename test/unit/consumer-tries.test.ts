@@ -5,9 +5,11 @@ import {
   deliveryCountOf,
   isReturned,
   notBeforeOf,
+  returnCountOf,
   triesOf,
 } from '../../consumer-sdk/src/delivery/tries.js';
 import { copyProperties } from '../../consumer-sdk/src/settle/copy.js';
+import { requeuePauseMs } from '../../consumer-sdk/src/settle/next-step.js';
 
 const retried = {
   [HEADERS.topic]: 't',
@@ -92,5 +94,19 @@ describe('N07: what the headers say of the tries of a group', () => {
         properties: { headers: { 'x-delivery-count': 60 } },
       }) as unknown as ConsumeMessage;
     expect([deliveryCountOf(delivery(false)), deliveryCountOf(delivery(true))]).toEqual([0, 60]);
+  });
+
+  test('V02: what was put back again and again waits longer, though RabbitMQ 4.3 counts no delivery', () => {
+    const pauseFor = (headers: Record<string, number>, redelivered = true) =>
+      requeuePauseMs(
+        returnCountOf({
+          fields: { redelivered },
+          properties: { headers },
+        } as unknown as ConsumeMessage),
+      );
+    expect(pauseFor({ 'x-acquired-count': 3 })).toBe(8_000);
+    expect(pauseFor({ 'x-delivery-count': 3 })).toBe(8_000);
+    expect(pauseFor({ 'x-acquired-count': 3, 'x-delivery-count': 1 })).toBe(8_000);
+    expect(pauseFor({ 'x-acquired-count': 3 }, false)).toBe(1_000);
   });
 });

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import net, { type AddressInfo, type Socket } from 'node:net';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { mysqlStatement } from '../../local-servers/src/mysql-statement.js';
 import { startTcpProxy, type TcpProxy } from '../../local-servers/src/tcp-proxy.js';
 import { until } from '../support/until.js';
 
@@ -213,4 +214,14 @@ test('the next cut is told when it has happened, and a closed proxy takes nobody
   await proxy.close();
   await proxy.close();
   await expect(connect()).rejects.toThrow();
+});
+
+test.each([
+  ['as a driver sends it', '\x07\0\0\0\x03commit', true],
+  ['as a layer spells it', '\x08\0\0\0\x03COMMIT;', true],
+  ['behind query attributes', '\x09\0\0\0\x03\0\x01commit', true],
+  ['as a value', "\x20\0\0\0\x03insert into t values ('commit')", false],
+  ['as the beginning of another word', '\x0a\0\0\0\x03committed', false],
+])('V02: a statement on the wire of MySQL is found %s: %s', (_how, bytes, isFound) => {
+  expect(mysqlStatement('commit').test(bytes)).toBe(isFound);
 });

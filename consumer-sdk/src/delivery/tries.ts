@@ -73,7 +73,19 @@ function hasDied(headers: Headers, group: string): boolean {
  * first time may still carry the count of a queue it was moved out of.
  */
 export function deliveryCountOf(delivery: ConsumeMessage): number {
+  return rabbitCount(delivery, 'x-delivery-count');
+}
+
+/**
+ * How often it has come back, for whatever reason: from RabbitMQ 4.3 on, what its consumer puts back
+ * is no failed delivery any more, and only this counts it.
+ */
+export function returnCountOf(delivery: ConsumeMessage): number {
+  return Math.max(deliveryCountOf(delivery), rabbitCount(delivery, 'x-acquired-count'));
+}
+
+function rabbitCount(delivery: ConsumeMessage, header: string): number {
   if (!delivery.fields.redelivered) return 0;
-  const count: unknown = delivery.properties.headers?.['x-delivery-count'];
+  const count: unknown = delivery.properties.headers?.[header];
   return typeof count === 'number' ? count : 0;
 }

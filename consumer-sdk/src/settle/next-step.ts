@@ -104,8 +104,8 @@ const REQUEUE_MS_MAX = 30_000;
 
 /**
  * How long a message stays with us when its retry copy or dead letter was not confirmed. Grows
- * with the deliveries that RabbitMQ counts, so it is never a hot loop.
+ * with the returns that RabbitMQ counts, so it is never a hot loop.
  */
-export function requeuePauseMs(deliveryCount: number): number {
-  return Math.min(REQUEUE_MS_MAX, REQUEUE_MS_MIN * 2 ** Math.min(deliveryCount, 16));
+export function requeuePauseMs(returnCount: number): number {
+  return Math.min(REQUEUE_MS_MAX, REQUEUE_MS_MIN * 2 ** Math.min(returnCount, 16));
 }

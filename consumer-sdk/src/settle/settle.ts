@@ -4,7 +4,7 @@ import type { ConsumeMessage } from 'amqplib';
 import { causedBy } from '../cause.js';
 import type { Delivery } from '../delivery/delivery.js';
 import type { Envelope } from '../delivery/message.js';
-import { deliveryCountOf } from '../delivery/tries.js';
+import { returnCountOf } from '../delivery/tries.js';
 import type { Log, OnMessage } from '../events.js';
 import type { Publisher } from '../rabbit/publisher.js';
 import { copyProperties } from './copy.js';
@@ -79,7 +79,7 @@ export async function settleFailed(
   try {
     await putAside(delivery, failure, context);
   } catch (error) {
-    const requeueInMs = requeuePauseMs(deliveryCountOf(delivery.original));
+    const requeueInMs = requeuePauseMs(returnCountOf(delivery.original));
     tellSettlingFailed(delivery, { error, requeueInMs }, context);
     await putBack(delivery, requeueInMs, context.closing);
   }
