@@ -1,7 +1,16 @@
+import type { AnyTopic } from '@escrowmq/protocol';
 import type { BatchHandler, BatchOptions } from './batch/options.js';
 import type { Handler } from './delivery/consume-one.js';
 import type { EphemeralHandler, EphemeralOptions } from './ephemeral/options.js';
 import type { SubscribeOptions } from './options.js';
+import type {
+  EphemeralTopicMessage,
+  KeyOf,
+  TopicMessage,
+  TypedBatchOptions,
+  TypedEphemeralOptions,
+  TypedSubscribeOptions,
+} from './typed/options.js';
 
 export interface Subscription {
   /**
@@ -32,6 +41,10 @@ export interface Consumer {
    * @throws EscrowError INVALID_NAME, UNKNOWN_FIELD, INVALID_CONFIGURATION (also when the queues
    *   exist with other properties), BROKER_UNREACHABLE, SHUTTING_DOWN after `close`
    */
+  subscribe<Topic extends AnyTopic, Key extends KeyOf<Topic> = KeyOf<Topic>>(
+    options: TypedSubscribeOptions<Topic, Key>,
+    handler: (message: TopicMessage<Topic, Key>) => unknown,
+  ): Promise<Subscription>;
   subscribe<Data = unknown>(
     options: SubscribeOptions,
     handler: Handler<Data>,
@@ -56,6 +69,10 @@ export interface Consumer {
    *   prices.delete(message.data.sku);
    * });
    */
+  subscribeEphemeral<Topic extends AnyTopic, Key extends KeyOf<Topic> = KeyOf<Topic>>(
+    options: TypedEphemeralOptions<Topic, Key>,
+    handler: (message: EphemeralTopicMessage<Topic, Key>) => unknown,
+  ): Promise<Subscription>;
   subscribeEphemeral<Data = unknown>(
     options: EphemeralOptions,
     handler: EphemeralHandler<Data>,
@@ -78,6 +95,10 @@ export interface Consumer {
    *   return { failed };
    * });
    */
+  subscribeBatch<Topic extends AnyTopic, Key extends KeyOf<Topic> = KeyOf<Topic>>(
+    options: TypedBatchOptions<Topic, Key>,
+    handler: (messages: readonly TopicMessage<Topic, Key>[]) => ReturnType<BatchHandler<unknown>>,
+  ): Promise<Subscription>;
   subscribeBatch<Data = unknown>(
     options: BatchOptions,
     handler: BatchHandler<Data>,

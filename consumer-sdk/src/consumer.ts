@@ -3,19 +3,30 @@ import type { ChannelModel } from 'amqplib';
 import { type Announced, announcedEphemeral, announcedGroup } from './announce/announced.js';
 import { type Announcer, createAnnouncer } from './announce/announcer.js';
 import { subscribeToBatches } from './batch/consume-batches.js';
-import { parseBatchOptions } from './batch/options.js';
+import { type BatchHandler, type BatchOptions, parseBatchOptions } from './batch/options.js';
 import type { Consumer, Subscription } from './consumer-api.js';
 import { logTo } from './default-log.js';
-import { subscribeToEach } from './delivery/consume-one.js';
+import { type Handler, subscribeToEach } from './delivery/consume-one.js';
 import type { RunningSubscription, Shared } from './delivery/subscription.js';
-import { parseEphemeralOptions } from './ephemeral/options.js';
+import {
+  type EphemeralHandler,
+  type EphemeralOptions,
+  parseEphemeralOptions,
+} from './ephemeral/options.js';
 import { subscribeEphemeral } from './ephemeral/subscription.js';
-import { type ConsumerOptions, parseConsumerOptions, parseSubscribeOptions } from './options.js';
+import {
+  type ConsumerOptions,
+  parseConsumerOptions,
+  parseSubscribeOptions,
+  type SubscribeOptions,
+} from './options.js';
 import { subscribeInOrder } from './ordered/subscribe-in-order.js';
 import { keepConnection, unreachable } from './rabbit/connection.js';
 import type { KeptOpen } from './rabbit/keep-open.js';
 import { createPublisher } from './rabbit/publisher.js';
 import { createReceipts } from './settle/receipts.js';
+import type { Given } from './typed/named-topic.js';
+import { typedHandler } from './typed/typed-handler.js';
 import { withinMs } from './within-ms.js';
 
 /** What all subscriptions share, and the connection behind the publisher; opened by the first. */
@@ -116,28 +127,42 @@ export function createConsumer(options: ConsumerOptions): Consumer {
   }
 
   return {
-    async subscribe(subscribeOptions, handler) {
+    async subscribe(
+      subscribeOptions: Given<SubscribeOptions>,
+      handler: (message: never) => unknown,
+    ) {
       const settings = parseSubscribeOptions(subscribeOptions);
       requireFunction(handler, 'handler', 'subscribe');
-      const { ordered } = settings;
+      const { ordered, places } = settings;
+      const typed = typedHandler(handler as Handler<never>, places);
       return run(announcedGroup(settings, 'each'), (shared) =>
         ordered === undefined
-          ? subscribeToEach(settings, handler, shared)
-          : subscribeInOrder({ ...settings, ordered }, handler, shared),
+          ? subscribeToEach(settings, typed, shared)
+          : subscribeInOrder({ ...settings, ordered }, typed, shared),
       );
     },
-    async subscribeBatch(batchOptions, handler) {
+    async subscribeBatch(
+      batchOptions: Given<BatchOptions>,
+      handler: (messages: never) => ReturnType<BatchHandler<never>>,
+    ) {
       const settings = parseBatchOptions(batchOptions);
       requireFunction(handler, 'handler', 'subscribeBatch');
       return run(announcedGroup(settings.subscribe, 'batch'), (shared) =>
-        subscribeToBatches(settings, handler, shared),
+        subscribeToBatches(settings, handler as BatchHandler<never>, shared),
       );
     },
-    async subscribeEphemeral(ephemeralOptions, handler) {
+    async subscribeEphemeral(
+      ephemeralOptions: Given<EphemeralOptions>,
+      handler: (message: never) => unknown,
+    ) {
       const settings = parseEphemeralOptions(ephemeralOptions);
       requireFunction(handler, 'handler', 'subscribeEphemeral');
       return run(announcedEphemeral(settings), (shared) =>
-        subscribeEphemeral(settings, handler, shared),
+        subscribeEphemeral(
+          settings,
+          typedHandler(handler as EphemeralHandler<never>, settings.places),
+          shared,
+        ),
       );
     },
     pause: () => all('pause'),

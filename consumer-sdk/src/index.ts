@@ -1,7 +1,16 @@
 export {
+  type AnyTopic,
+  defineTopic,
   type ErrorCode,
   EscrowError,
   isEscrowError,
+  type SchemaVersions,
+  type StandardSchema,
+  type TopicSchemas,
+  type TypedData,
+  type TypedMessage,
+  type TypedMessageOptions,
+  type TypedTopic,
 } from '@escrowmq/protocol';
 export type { ApplyOptions, OnceMessage } from './apply/apply-options.js';
 export {
@@ -43,3 +52,13 @@ export type { DeadReason } from './settle/next-step.js';
 export { PermanentError } from './settle/permanent-error.js';
 export { RetryLater } from './settle/retry-later.js';
 export type { Tracing } from './tracing.js';
+export type {
+  EphemeralTopicMessage,
+  FitMessage,
+  KeyOf,
+  OfTypedTopic,
+  TopicMessage,
+  TypedBatchOptions,
+  TypedEphemeralOptions,
+  TypedSubscribeOptions,
+} from './typed/options.js';

@@ -9,6 +9,7 @@ import {
   rabbitUrlProblem,
   refuseUnknown,
   Topic,
+  type TopicPlaces,
   textOfError,
 } from '@escrowmq/protocol';
 import type { Log } from './events.js';
@@ -20,6 +21,7 @@ import {
   orderedSettings,
 } from './ordered/options.js';
 import type { Tracing } from './tracing.js';
+import { type Given, namedTopic } from './typed/named-topic.js';
 
 export interface ConsumerOptions {
   /** `amqp://user:password@host:port/vhost` or `amqps://…`. */
@@ -82,6 +84,8 @@ export type ConsumerSettings = Omit<Required<ConsumerOptions>, 'logger' | 'traci
 };
 export type SubscribeSettings = Required<Omit<SubscribeOptions, 'ordered'>> & {
   ordered: OrderedSettings | undefined;
+  /** Of a typed topic: the schemas that messages have to fit. */
+  places: TopicPlaces | undefined;
 };
 
 /** Sixteen handlers keep a database pool of usual size busy and no more. */
@@ -144,15 +148,17 @@ const SUBSCRIBE_OPTIONS = optionNames<SubscribeOptions>({
 
 /** @throws EscrowError INVALID_NAME, INVALID_CONFIGURATION or UNKNOWN_FIELD */
 export function parseSubscribeOptions(
-  options: SubscribeOptions,
+  options: Given<SubscribeOptions>,
   where: 'subscribe' | 'subscribeBatch' = 'subscribe',
 ): SubscribeSettings {
   // Those of a batch were looked at as such.
   if (where === 'subscribe') refuseUnknown(options, SUBSCRIBE_OPTIONS, where);
+  const named = namedTopic(options);
   const settings: SubscribeSettings = {
-    topic: parse(Topic, options.topic, 'topic'),
+    topic: parse(Topic, named.topic, 'topic'),
+    places: named.places,
     group: parse(ConsumerGroupName, options.group, 'group'),
-    routingKeys: options.routingKeys ?? ['#'],
+    routingKeys: named.routingKeys ?? ['#'],
     concurrency: options.concurrency ?? CONCURRENCY_DEFAULT,
     retryDelaysMs:
       options.retryDelaysMs ??

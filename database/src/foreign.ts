@@ -45,7 +45,7 @@ async function follow(value: unknown, ends: ForeignEnds): Promise<void> {
 }
 
 /** What `await` waits for. Throws what a hostile `then` throws, as `await` would. */
-function isThenable(value: unknown): boolean {
+export function isThenable(value: unknown): boolean {
   const isObject = (typeof value === 'object' && value !== null) || typeof value === 'function';
   return isObject && 'then' in value && typeof value.then === 'function';
 }

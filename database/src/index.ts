@@ -20,7 +20,7 @@ export type {
 export { Deadline, type Late, within } from './deadline.js';
 export { ensureTable, type TableToEnsure } from './ensure-table.js';
 export { executorOn, type Sender } from './executor.js';
-export { callForeign, type ForeignEnds, tellForeign } from './foreign.js';
+export { callForeign, type ForeignEnds, isThenable, tellForeign } from './foreign.js';
 export type { Meaning } from './meaning.js';
 export { refuseNested } from './nested.js';
 export type { ColumnKind, Columns, RowOf } from './read-rows.js';

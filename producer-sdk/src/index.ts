@@ -9,15 +9,24 @@ export type {
   Mysql2Transaction,
 } from '@escrowmq/database';
 export {
+  type AnyTopic,
   type BusinessKeyAnswer,
   type CompensationRequest,
+  defineTopic,
   EscrowError,
   isEscrowError,
   type MessageInput,
   type ProducerGroupAnswer,
   type ProducerGroupInput,
+  type SchemaVersions,
+  type StandardSchema,
+  type TopicSchemas,
   type TransactionAnswer,
   type TransactionView,
+  type TypedData,
+  type TypedMessage,
+  type TypedMessageOptions,
+  type TypedTopic,
 } from '@escrowmq/protocol';
 export type { CheckDecisionOptions } from './checks/check-decider.js';
 export {

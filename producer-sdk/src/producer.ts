@@ -15,6 +15,7 @@ import {
   mayStillSettle,
   optionNames,
   parse,
+  placeOf,
   refuseUnknown,
   requireFunction,
   TransactionView,
@@ -36,10 +37,11 @@ import {
 } from './client/operation-json.js';
 import { createOperations } from './client/operations.js';
 import { traceOperations } from './client/traced-operations.js';
+import { after, fitMessageData, fitRequest } from './client/typed-messages.js';
 import { createBarrierIdentities } from './local/barrier.js';
 import { type EnlistedTransaction, enlistIn } from './local/enlist.js';
 import { escrow } from './local/escrow.js';
-import type { HeldMessages } from './local/held-messages.js';
+import type { HeldMessages, OpenMessage } from './local/held-messages.js';
 import { type LocalWork, runTransaction, type TransactionResult } from './local/transaction.js';
 import { PRODUCER_OPTIONS, type ProducerOptions, parseProducerOptions } from './options.js';
 import { outbox } from './outbox/outbox.js';
@@ -67,7 +69,7 @@ export function createProducer(options: ProducerOptions): Producer {
   let allDone = () => {};
 
   /** Keeps `close` waiting for it; whoever called it gets its error. */
-  async function track<T>(work: () => Promise<T>): Promise<T> {
+  async function track<T>(work: () => T | Promise<T>): Promise<T> {
     underWay += 1;
     try {
       return await work();
@@ -76,7 +78,7 @@ export function createProducer(options: ProducerOptions): Producer {
       if (underWay === 0) allDone();
     }
   }
-  const start = <T>(work: () => Promise<T>) =>
+  const start = <T>(work: () => T | Promise<T>) =>
     track(() => {
       assert(!isClosed, 'this producer is closed; make a new one');
       return work();
@@ -86,6 +88,8 @@ export function createProducer(options: ProducerOptions): Producer {
     traced.run(operation, { timeoutMs: prepareTimeoutMs, messages, trace });
   const verdict = (operation: Operation, messages: MessageInput[] = []) =>
     traced.run(operation, { timeoutMs: verdictTimeoutMs, messages });
+  /** Of schemas; they stand before the call, which has a limit of its own. */
+  const schemaLimit = { limitMs: prepareTimeoutMs, option: 'prepareTimeoutMs' };
   const commitOperation = (id: string, messageData: MessageDataInput[] = []) =>
     messageData.length === 0
       ? verdictOperation('commit', id)
@@ -108,7 +112,7 @@ export function createProducer(options: ProducerOptions): Producer {
     const operation = prepareOperation(settings, { ...prepared, id });
     return escrow({
       id,
-      openNumbers: openNumbers(prepared.messages),
+      open: openMessages(prepared.messages),
       size: { bytes: operation.bytes, bytesMax: settings.transactionBytesMax },
       prepare: () => prepare(operation, prepared),
       commit: (messageData) => verdict(commitOperation(id, messageData), prepared.messages),
@@ -128,7 +132,7 @@ export function createProducer(options: ProducerOptions): Producer {
         id,
         writing: settings,
         prepared: trace === undefined ? prepared : { trace, ...prepared },
-        openNumbers: openNumbers(prepared.messages),
+        open: openMessages(prepared.messages),
         sender: outboxSender,
         ...(database === undefined ? {} : { database }),
       }),
@@ -196,12 +200,17 @@ export function createProducer(options: ProducerOptions): Producer {
     prepare: (request) =>
       start(() => {
         refuseUnknown(request, PREPARE_OPTIONS, 'prepare');
-        return prepare(prepareOperation(settings, request), request);
+        return after(fitRequest(request, schemaLimit), (fit) =>
+          prepare(prepareOperation(settings, fit), fit),
+        );
       }),
     commit: (id, options = {}) =>
       start(async () => {
         refuseUnknown(options, ['messageData'], 'commit');
-        return verdict(commitOperation(id, options.messageData));
+        const { messageData = [] } = options;
+        return after(fitMessageData(messageData, schemaLimit), (fit) =>
+          verdict(commitOperation(id, fit)),
+        );
       }),
     rollback: (id) => start(() => verdict(verdictOperation('rollback', id))),
     cancel: (id, options) =>
@@ -221,9 +230,11 @@ export function createProducer(options: ProducerOptions): Producer {
     send: (request) =>
       start(() => {
         refuseUnknown(request, SEND_OPTIONS, 'send');
-        const { messages, trace } = request;
-        const operation = sendOperation(settings, request);
-        return traced.run(operation, { timeoutMs: requestTimeoutMs, messages, trace });
+        return after(fitRequest(request, schemaLimit), (fit) => {
+          const { messages, trace } = fit;
+          const operation = sendOperation(settings, fit);
+          return traced.run(operation, { timeoutMs: requestTimeoutMs, messages, trace });
+        });
       }),
     waitForBusinessKey: (key, options = {}) =>
       start(async () =>
@@ -242,12 +253,15 @@ export function createProducer(options: ProducerOptions): Producer {
         requireFunction(callback, 'callback', 'transaction');
         const found = databaseOf(database) as LocalDatabase<Tx>;
         if (options.separate !== true) refuseNested(found as LocalDatabase<never>, 'transaction');
-        return transaction(found, prepareOptions(messages, options), callback, options);
+        const prepared = await fitRequest(prepareOptions(messages, options), schemaLimit);
+        return transaction(found, prepared, callback, options);
       }),
     enlist: (given, messages, options = {}) =>
       start(async () => {
         refuseUnknown(options, TRANSACTION_OPTIONS, 'enlist');
-        return enlist(transactionOf(given), prepareOptions(messages, options), options);
+        const open = transactionOf(given);
+        const prepared = await fitRequest(prepareOptions(messages, options), schemaLimit);
+        return enlist(open, prepared, options);
       }),
     async close() {
       if (isClosed) return;
@@ -317,6 +331,10 @@ function prepareOptions(
   return { ...rest, messages: [messages].flat() };
 }
 
-function openNumbers(messages: MessageInput[]): number[] {
-  return messages.flatMap(({ dataAtCommit }, number) => (dataAtCommit === true ? [number] : []));
+function openMessages(messages: MessageInput[]): OpenMessage[] {
+  return messages.flatMap((message, number) => {
+    if (message.dataAtCommit !== true) return [];
+    const place = placeOf(message);
+    return [place === undefined ? { number } : { number, place }];
+  });
 }

@@ -42,7 +42,7 @@ export const HEADERS = {
   cause: 'escrow-cause',
   /** UTC milliseconds of a consumer's clock: it was a dead letter before and was moved back. */
   returnedAt: 'escrow-returned-at',
-  /** Why it is a dead letter: exhausted, permanent, redelivered, foreign, altered or unreadable. */
+  /** Why it is a dead letter: exhausted, permanent, mismatch, redelivered, foreign, altered or unreadable. */
   deadReason: 'escrow-dead-reason',
   /** Names of headers that a copy had no room for, separated by commas; absent when it had. */
   leftOut: 'escrow-left-out',

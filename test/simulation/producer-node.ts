@@ -78,7 +78,7 @@ export function createProducerNode(options: ProducerOptions): ProducerNode {
     const { prepareTimeoutMs, verdictTimeoutMs } = SETTINGS;
     const messagesOfBroker = escrow({
       id,
-      openNumbers: [],
+      open: [],
       size: { bytes: prepare.bytes, bytesMax: SETTINGS.transactionBytesMax },
       prepare: () => acknowledged('prepare', operations.run(prepare, prepareTimeoutMs)),
       commit: () =>

@@ -31,7 +31,7 @@ function notifier(stored: Webhook[]) {
     hear: (_event: ConsumerEvent): void => {},
   };
   const consumer: Pick<Consumer, 'subscribe' | 'close'> = {
-    async subscribe(options, handler) {
+    async subscribe(options: unknown, handler: unknown) {
       await world.subscribing;
       const subscription = { options, handler, closed: false } as FakeSubscription;
       subscriptions.push(subscription);

@@ -102,7 +102,7 @@ function transact(
     { logger, runInBackground, limits, waitForCommit: !commitInBackground },
     {
       database: rows.database,
-      messages: escrow({ id: ID, openNumbers: [], size, ...answers, runInBackground, logger }),
+      messages: escrow({ id: ID, open: [], size, ...answers, runInBackground, logger }),
       callback,
     },
   );

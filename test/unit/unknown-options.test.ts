@@ -5,6 +5,7 @@ import * as producerTelemetry from '@escrowmq/producer/opentelemetry';
 import * as testing from '@escrowmq/producer/testing';
 import { isEscrowError, refuseUnknown } from '@escrowmq/protocol';
 import { afterAll, describe, expect, test } from '@jest/globals';
+import { z } from 'zod';
 
 /*
  * Every public function that takes options refuses those that it does not know, and what is no object of
@@ -20,6 +21,7 @@ const producer = producerSdk.createProducer({ brokers: BROKERS, ...GROUP });
 const consumer = consumerSdk.createConsumer({ rabbitmq: 'amqp://127.0.0.1:1' });
 const check = producerSdk.createCheckHandler({ signingSecret: SECRET, database: pool() });
 const poller = producerSdk.createCheckPoller({ brokers: BROKERS, ...GROUP, database: pool() });
+const topic = producerSdk.defineTopic('user', { registered: z.number() });
 const nothing = async () => undefined;
 
 /** Passes for a pool of mysql2 as far as nobody asks it for a connection. */
@@ -79,6 +81,9 @@ const TAKE_OPTIONS: Record<string, Take> = {
   once: (options) => consumerSdk.once(pool() as never, message, nothing, options),
   onceBatch: (options) => consumerSdk.onceBatch(pool() as never, [message], nothing, options),
   latest: (options) => consumerSdk.latest(pool() as never, message, options, nothing),
+  'topic.message': (options) => topic.message('registered', 7, options),
+  'topic.open': (options) => topic.open('registered', options),
+  'topic.data': (options) => topic.data('registered', 7, options),
   'consumer.subscribe': (options) => consumer.subscribe(options, nothing),
   'consumer.subscribeBatch': (options) => consumer.subscribeBatch(options, nothing),
   'consumer.subscribeEphemeral': (options) => consumer.subscribeEphemeral(options, nothing),
@@ -89,7 +94,7 @@ const TAKE_NONE = [
   'ensureBarrierTable purgeBarrier ensureOutboxTable purgeOutbox ensureCompensationTable',
   'purgeCompensations ensureConsumedTable purgeConsumed ensureLatestTable isEscrowError EscrowError',
   'PermanentError RetryLater producer.rollback producer.close poller.start poller.close',
-  'consumer.pause consumer.resume consumer.close',
+  'consumer.pause consumer.resume consumer.close defineTopic',
 ].flatMap((line) => line.split(' '));
 
 const methodsOf = (name: string, object: object) =>
@@ -110,6 +115,7 @@ describe('N12: options that are none', () => {
       ...methodsOf('producer', producer),
       ...methodsOf('consumer', consumer),
       ...methodsOf('poller', poller),
+      ...methodsOf('topic', topic),
     ];
     const known = [...Object.keys(TAKE_OPTIONS), ...TAKE_NONE];
     expect([...new Set(found)].sort()).toEqual(known.sort());

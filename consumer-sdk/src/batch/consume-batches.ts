@@ -1,5 +1,5 @@
-import { textOfError } from '@escrowmq/protocol';
-import { causedBy } from '../cause.js';
+import { type TopicPlaces, textOfError } from '@escrowmq/protocol';
+import { failureOf } from '../delivery/consume-one.js';
 import type { Delivery } from '../delivery/delivery.js';
 import { examine } from '../delivery/examine.js';
 import { type GroupContext, subscribeGroup } from '../delivery/group-subscription.js';
@@ -9,9 +9,9 @@ import { newCall } from '../delivery/new-call.js';
 import { Stop } from '../delivery/stop.js';
 import type { RunningSubscription, Shared } from '../delivery/subscription.js';
 import { deliveryCountOf } from '../delivery/tries.js';
-import { afterError } from '../settle/next-step.js';
 import { settleAbandoned, settleConsumed, settleFailed } from '../settle/settle.js';
 import { handleInSpan } from '../tracing.js';
+import { type Fit, fitData } from '../typed/fit-data.js';
 import { Batches, type Gathered } from './batches.js';
 import type { BatchHandler, BatchOutcome, BatchSettings } from './options.js';
 
@@ -20,6 +20,8 @@ interface Item extends Gathered {
   delivery: Delivery;
   envelope: Envelope;
   data: unknown;
+  /** Of the schema of a typed topic. */
+  version?: number;
 }
 
 /**
@@ -63,8 +65,9 @@ function tracedBatchHandler(
 }
 
 function gather(delivery: Delivery, batches: Batches<Item>, context: GroupContext): void {
-  const { original, abandoned } = delivery;
-  const examined = examine(original, context.settings.group, context.policy);
+  const { original } = delivery;
+  const { group, places } = context.settings;
+  const examined = examine(original, group, context.policy);
   if (examined.kind === 'refused') {
     void settleFailed(delivery, examined, context);
     return;
@@ -74,8 +77,39 @@ function gather(delivery: Delivery, batches: Batches<Item>, context: GroupContex
   const hasFailed = envelope.attempts > 0 || envelope.returned;
   const isAlone = hasFailed || deliveryCountOf(original) >= ALONE_AFTER_REDELIVERIES;
   const item = { delivery, envelope, data, isAlone };
+  if (places === undefined) addTo(batches, item, context);
+  else fitAndAdd(batches, item, { places, context });
+}
+
+/** What fits no schema never gets into a batch, and fails alone. */
+function fitAndAdd(
+  batches: Batches<Item>,
+  item: Item,
+  { places, context }: { places: TopicPlaces; context: GroupContext },
+): void {
+  const { delivery, envelope, data } = item;
+  callHandler({
+    call: () => fitData(places, { ...envelope, data }),
+    stop: new Stop(),
+    abandoned: delivery.abandoned,
+    limits: context.limits,
+    ended(end) {
+      if ('error' in end) {
+        void settleFailed(delivery, failureOf(end.error, envelope, context), context);
+      } else addTo(batches, { ...item, ...(end.result as Fit) }, context);
+    },
+  });
+}
+
+function addTo(batches: Batches<Item>, item: Item, context: GroupContext): void {
+  const { delivery } = item;
+  // No batch begins any more.
+  if (context.closing.aborted) {
+    delivery.giveUp();
+    return;
+  }
   // Until its batch begins; then the batch listens.
-  abandoned.onStop(() => {
+  delivery.abandoned.onStop(() => {
     batches.remove(item);
     settleAbandoned(delivery, context);
   });
@@ -93,8 +127,8 @@ function handleBatch(
   const { stop, work } = newCall(context.settings, ids, context.log);
   for (const { delivery } of batch) delivery.abandoned.onStop(undefined);
   const messages = batch.map(
-    ({ delivery, envelope, data }) =>
-      new ReceivedMessage(delivery.original, { envelope, data, group, stop, work }),
+    ({ delivery, envelope, data, version }) =>
+      new ReceivedMessage(delivery.original, { envelope, data, version, group, stop, work }),
   );
   return new Promise((resolve) => {
     callHandler({
@@ -152,11 +186,6 @@ function settleBatch(batch: readonly Item[], errors: Errors, context: GroupConte
     const failed = errors[index];
     if (isAbandoned) settleAbandoned(delivery, context);
     else if (failed === undefined) settleConsumed(delivery, envelope, context);
-    else {
-      const { attempts, postponed } = envelope;
-      const next = afterError(failed.error, { attempts, postponed }, context.policy);
-      const failure = { next, ...causedBy(failed.error), envelope };
-      void settleFailed(delivery, failure, context);
-    }
+    else void settleFailed(delivery, failureOf(failed.error, envelope, context), context);
   });
 }

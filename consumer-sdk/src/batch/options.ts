@@ -8,6 +8,7 @@ import {
   type SubscribeOptions,
   type SubscribeSettings,
 } from '../options.js';
+import type { Given } from '../typed/named-topic.js';
 
 export interface BatchOptions extends Omit<SubscribeOptions, 'ordered'> {
   /** Messages in one call of the handler, at most. @default 100 */
@@ -69,7 +70,7 @@ const BATCH_SUBSCRIBE_OPTIONS = optionNames<BatchOptions>({
 });
 
 /** @throws EscrowError INVALID_NAME, INVALID_CONFIGURATION or UNKNOWN_FIELD */
-export function parseBatchOptions(options: BatchOptions): BatchSettings {
+export function parseBatchOptions(options: Given<BatchOptions>): BatchSettings {
   refuseUnknown(options, BATCH_SUBSCRIBE_OPTIONS, 'subscribeBatch');
   const { batchMax = BATCH_MAX_DEFAULT, batchWaitMs = 0, ...others } = options;
   refuse(

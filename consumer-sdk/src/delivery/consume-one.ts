@@ -60,7 +60,12 @@ export function consumeOne(delivery: Delivery, context: ConsumeContext): void {
   });
 }
 
-function failureOf(error: unknown, envelope: Envelope, { policy }: ConsumeContext): Failure {
+/** What becomes of a message after an error. */
+export function failureOf(
+  error: unknown,
+  envelope: Envelope,
+  { policy }: Pick<GroupContext, 'policy'>,
+): Failure {
   const { attempts, postponed } = envelope;
   const next = afterError(error, { attempts, postponed }, policy);
   return { next, ...causedBy(error), envelope };

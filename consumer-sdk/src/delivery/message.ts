@@ -10,7 +10,8 @@ import { isReturned, notBeforeOf, triesOf } from './tries.js';
 /**
  * A message as a handler gets it.
  *
- * `Data` is what the caller says the JSON is; it is not checked.
+ * `Data` is what the caller says the JSON is; it is not checked. Of a typed topic it is what the schema
+ * gave: see `TopicMessage`.
  */
 export interface Message<Data = unknown> {
   /** `<transactionId>-<number>`, the same on every repeat: what "apply once" hangs on. */
@@ -185,7 +186,10 @@ export class ReceivedMessage implements Message<never> {
   readonly group: string;
   readonly topic: string;
   readonly routingKey: string;
-  readonly data: never;
+  /** Written once more where a schema gives something else: before the handler has it. */
+  data: never;
+  /** Of the schema that the data fit. */
+  version: number | undefined;
   readonly body: Buffer;
   readonly contentType: string;
   readonly headers: Readonly<Record<string, unknown>>;
@@ -211,6 +215,7 @@ export class ReceivedMessage implements Message<never> {
     this.routingKey = envelope.routingKey;
     // What the caller of subscribe says it is.
     this.data = data as never;
+    this.version = parts.version;
     this.body = original.content;
     this.contentType = envelope.contentType;
     this.headers = envelope.headers;
@@ -240,6 +245,8 @@ export class ReceivedMessage implements Message<never> {
 export interface MessageParts {
   envelope: Envelope;
   data: unknown;
+  /** @default the topic is plain, or the data are not checked yet */
+  version?: number | undefined;
   group: string;
   /** Behind the message's signal. */
   stop: Stop;

@@ -5,6 +5,7 @@ import {
   RoutingKey,
   refuseUnknown,
   Topic,
+  type TopicPlaces,
 } from '@escrowmq/protocol';
 import type { Message } from '../delivery/message.js';
 import {
@@ -16,6 +17,7 @@ import {
   routingKeyProblems,
   WAIT_MS_MAX,
 } from '../options.js';
+import { type Given, namedTopic } from '../typed/named-topic.js';
 
 /**
  * Why messages may be missing: the queue was lost with its channel or connection and is a new one
@@ -55,7 +57,10 @@ export interface EphemeralOptions {
   drainTimeoutMs?: number;
 }
 
-export type EphemeralSettings = Required<EphemeralOptions>;
+export type EphemeralSettings = Required<EphemeralOptions> & {
+  /** Of a typed topic: the schemas that messages have to fit. */
+  places: TopicPlaces | undefined;
+};
 
 const QUEUE_MESSAGES_MAX_DEFAULT = 10_000;
 /** RabbitMQ keeps a classic queue of that size on disk without trouble; more is no cache's food. */
@@ -76,11 +81,11 @@ const EPHEMERAL_OPTIONS = optionNames<EphemeralOptions>({
 });
 
 /** @throws EscrowError INVALID_NAME, INVALID_CONFIGURATION or UNKNOWN_FIELD */
-export function parseEphemeralOptions(options: EphemeralOptions): EphemeralSettings {
+export function parseEphemeralOptions(options: Given<EphemeralOptions>): EphemeralSettings {
   refuseUnknown(options, EPHEMERAL_OPTIONS, 'subscribeEphemeral');
+  const { topic, routingKeys = ['#'], places } = namedTopic(options);
   const {
     onGap,
-    routingKeys = ['#'],
     queueMessagesMax = QUEUE_MESSAGES_MAX_DEFAULT,
     queueBytesMax = QUEUE_BYTES_MAX_DEFAULT,
     handlerTimeoutMs = HANDLER_TIMEOUT_MS_DEFAULT,
@@ -102,7 +107,8 @@ export function parseEphemeralOptions(options: EphemeralOptions): EphemeralSetti
   refuse(problems, 'subscribeEphemeral');
   for (const key of routingKeys) parse(RoutingKey, key, 'a routing key');
   return {
-    topic: parse(Topic, options.topic, 'topic'),
+    topic: parse(Topic, topic, 'topic'),
+    places,
     // A copy: the caller's array may change while the subscription lives.
     routingKeys: [...routingKeys],
     onGap,

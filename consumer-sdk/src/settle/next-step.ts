@@ -1,3 +1,4 @@
+import { isMismatch } from './mismatch.js';
 import { isPermanentError } from './permanent-error.js';
 import { POSTPONED_MAX, retryLaterMs } from './retry-later.js';
 
@@ -12,6 +13,7 @@ import { POSTPONED_MAX, retryLaterMs } from './retry-later.js';
  * - `permanent`: the handler threw a `PermanentError`
  * - `foreign`: not a message of EscrowMQ; no handler saw it
  * - `altered`: ours, but its body is not the one that the broker sent; no handler saw it
+ * - `mismatch`: its data fit no schema of the subscription's typed topic; no handler saw it
  * - `unreadable`: ours, but its body is not the JSON it says it is; no handler saw it
  * - `redelivered`: came back unsettled again and again, as when it kills its consumer
  */
@@ -20,6 +22,7 @@ export type DeadReason =
   | 'permanent'
   | 'foreign'
   | 'altered'
+  | 'mismatch'
   | 'unreadable'
   | 'redelivered';
 
@@ -64,6 +67,9 @@ export function afterError(error: unknown, tries: Tries, policy: RetryPolicy): N
     return { step: 'postpone', ...stay, attempts: tries.attempts, postponed: postponed + 1 };
   }
   const attempts = tries.attempts + 1;
+  if (isMismatch(error)) {
+    return { step: 'deadLetter', reason: 'mismatch', attempts, postponed };
+  }
   if (isPermanentError(error)) {
     return { step: 'deadLetter', reason: 'permanent', attempts, postponed };
   }

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { deadLetterQueueName, retryQueueName } from '@escrowmq/protocol';
 import type { ConsumeMessage } from 'amqplib';
-import { causedBy } from '../cause.js';
+import { causedBy, shortCause } from '../cause.js';
 import type { Delivery } from '../delivery/delivery.js';
 import type { Envelope } from '../delivery/message.js';
 import { returnCountOf } from '../delivery/tries.js';
@@ -155,7 +155,7 @@ async function publishInstead(
     messageId: id,
     consumerGroup: group,
     attempts,
-    cause,
+    cause: shortCause(cause),
   });
 }
 

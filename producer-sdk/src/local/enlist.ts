@@ -1,6 +1,7 @@
 import type { LocalDatabase, LocalTransaction, TransactionGuard } from '@escrowmq/database';
 import { isSqliteInTransaction, meaningOf, savepointGuard } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
+import { inTime } from '../client/typed-messages.js';
 import type { ProducerLimits } from '../options.js';
 import type { HeldMessages } from './held-messages.js';
 import { createSuppliedData, type SupplyData } from './supplied-data.js';
@@ -67,7 +68,9 @@ export async function enlistIn(
     id,
     supplyData: supplied.supply,
     async verify() {
-      const messageData = supplied.complete();
+      const { settleTimeoutMs: limitMs } = deps.limits;
+      const option = 'settleTimeoutMs';
+      const messageData = await inTime(supplied.complete(), { limitMs, option });
       if (messageData !== undefined) await messages.supply(transaction, messageData);
       if (!(await guard.holds())) throw ended(id);
       await guard.arm();

@@ -7,7 +7,7 @@ import {
 import type { Logger } from '../logger.js';
 import { insertBarrier, missingTable, setBarrierData } from './barrier.js';
 import { settleOutcome } from './decide-outcome.js';
-import type { HeldMessages, TransactionSize } from './held-messages.js';
+import type { HeldMessages, OpenMessage, TransactionSize } from './held-messages.js';
 
 /**
  * Messages held by the broker: prepared there, bound by a barrier row, released by the broker's
@@ -15,7 +15,7 @@ import type { HeldMessages, TransactionSize } from './held-messages.js';
  */
 export interface EscrowDeps {
   id: string;
-  openNumbers: readonly number[];
+  open: readonly OpenMessage[];
   size: TransactionSize;
   prepare(): Promise<TransactionAnswer>;
   commit(messageData: MessageData[] | undefined): Promise<TransactionAnswer>;
@@ -26,7 +26,7 @@ export interface EscrowDeps {
 }
 
 export function escrow(deps: EscrowDeps): HeldMessages {
-  const { id, openNumbers, size } = deps;
+  const { id, open, size } = deps;
   let held: Promise<Error | undefined> | undefined;
 
   async function sendRollback(): Promise<void> {
@@ -43,7 +43,7 @@ export function escrow(deps: EscrowDeps): HeldMessages {
 
   return {
     id,
-    openNumbers,
+    open,
     size,
     hold() {
       held ??= deps.prepare().then(

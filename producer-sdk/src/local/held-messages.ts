@@ -1,11 +1,18 @@
 import type { Dialect, Executor, LocalDatabase } from '@escrowmq/database';
-import type { EscrowError, MessageData } from '@escrowmq/protocol';
+import type { EscrowError, MessageData, SchemaPlace } from '@escrowmq/protocol';
 import type { Outcome } from './decide-outcome.js';
 
 /** Bytes of UTF-8. */
 export interface TransactionSize {
   readonly bytes: number;
   readonly bytesMax: number;
+}
+
+/** A message whose data the callback must supply. */
+export interface OpenMessage {
+  readonly number: number;
+  /** The schema that they have to fit; absent for a plain topic. */
+  readonly place?: SchemaPlace;
 }
 
 /**
@@ -37,8 +44,8 @@ export interface HeldMessages {
   release(messageData: MessageData[] | undefined): Promise<void>;
   /** Only where the local transaction was certainly undone. */
   drop(): Promise<void>;
-  /** The messages whose data the callback must supply, by number. */
-  readonly openNumbers: readonly number[];
+  /** The messages whose data the callback must supply. */
+  readonly open: readonly OpenMessage[];
   /** What the transaction has as JSON without the data that are left open, and may have with them. */
   readonly size: TransactionSize;
   /** For a duplicate key at `bind`. */

@@ -1,6 +1,7 @@
 import type { LocalDatabase, OpenTransaction } from '@escrowmq/database';
 import { callInside, Deadline, meaningOf, within } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
+import { inTime } from '../client/typed-messages.js';
 import type { ProducerLimits } from '../options.js';
 import { endedInside } from './ended-inside.js';
 import type { HeldMessages } from './held-messages.js';
@@ -201,7 +202,9 @@ const NOTHING_SENT =
 
 /** Data that the callback supplied travel with the commit, and stay here for a check to repeat. */
 async function supply<Tx, T>(run: Run<Tx, T>, open: OpenTransaction<Tx>): Promise<void> {
-  const messageData = run.supplied.complete();
+  const { leftMs: limitMs } = run.deadline;
+  const option = 'transactionTimeoutMs';
+  const messageData = await inTime(run.supplied.complete(), { limitMs, option });
   if (messageData === undefined) return;
   const { executor } = open;
   const { dialect } = run.database;

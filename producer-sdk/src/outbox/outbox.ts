@@ -10,7 +10,7 @@ import {
 } from '../client/operation-json.js';
 import { idValue, textValue } from '../local/barrier-sql.js';
 import { type DecidingRow, type Outcome, settleIn } from '../local/decide-outcome.js';
-import type { HeldMessages } from '../local/held-messages.js';
+import type { HeldMessages, OpenMessage } from '../local/held-messages.js';
 import type { OutboxSender } from './outbox-sender.js';
 import { OUTBOX_STATEMENTS } from './outbox-sql.js';
 import { missingOutbox, SETTLE_AGE_MS_MAX } from './outbox-table.js';
@@ -29,7 +29,7 @@ export interface OutboxDeps {
   writing: Writing;
   /** The messages, as for a prepare. */
   prepared: PrepareOptions;
-  openNumbers: readonly number[];
+  open: readonly OpenMessage[];
   /** @default the one that `decide` is asked with first */
   database?: LocalDatabase<unknown>;
   sender: OutboxSender;
@@ -43,7 +43,7 @@ export interface OutboxDeps {
 const HEAD_START_MS = 3_000;
 
 export function outbox(deps: OutboxDeps): HeldMessages {
-  const { id, writing, openNumbers, sender } = deps;
+  const { id, writing, open, sender } = deps;
   const { producerGroup } = writing;
   const startedAt = Date.now();
   let operation = storedOperation(deps);
@@ -51,7 +51,7 @@ export function outbox(deps: OutboxDeps): HeldMessages {
 
   return {
     id,
-    openNumbers,
+    open,
     size: { bytes: operation.bytes, bytesMax: writing.transactionBytesMax },
     hold: async () => undefined,
     async bind({ executor, dialect }) {
@@ -122,15 +122,15 @@ const decidingRow = (producerGroup: string): DecidingRow => ({
  * @throws {EscrowError} the code of the field that is wrong, or BODY_TOO_LARGE, before anything was
  *   written
  */
-function storedOperation({ id, writing, prepared, openNumbers }: OutboxDeps): Operation {
+function storedOperation({ id, writing, prepared, open }: OutboxDeps): Operation {
   // Nobody checks: what is in the outbox is decided.
   const { checkAfterMs, checkContext, ...send } = prepared;
-  if (openNumbers.length === 0) return sendOperation(writing, { ...send, id });
+  if (open.length === 0) return sendOperation(writing, { ...send, id });
   // A send can't leave data open. As a prepare all the rest of it is checked before the callback
   // runs; what it says in the end is written by `supply`.
   const { json } = prepareOperation(writing, { ...send, id });
-  const open = JSON.stringify({ ...JSON.parse(json), op: 'send' });
-  return { op: 'send', id, json: open, bytes: Buffer.byteLength(open) };
+  const stored = JSON.stringify({ ...JSON.parse(json), op: 'send' });
+  return { op: 'send', id, json: stored, bytes: Buffer.byteLength(stored) };
 }
 
 /** @throws {EscrowError} like `storedOperation` */
