@@ -19,10 +19,10 @@ describeUnless(noLock)('a folder that is filled once', () => {
 
   const folder = () => join(parent, 'set-1');
   const env = { PATH: String(process.env.PATH) };
-  /** Notes that it began, waits for somebody to make the file `go`, and fills the folder. */
+  /** Notes that it began, waits for the file `go`, or for the end of a test, and fills the folder. */
   const build = () => {
     const script = `echo begun >>"$0/begun"
-      until [ -e "$0/go" ]; do sleep 0.05; done
+      while [ ! -e "$0/go" ]; do [ -d "$0" ] || exit 8; sleep 0.05; done
       [ ! -e "$1/first" ] || exit 9
       touch "$1/first" "$1/second"`;
     return { command: ['sh', '-c', script, parent] as const, env };

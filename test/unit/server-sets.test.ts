@@ -7,6 +7,7 @@ import {
   rootOf,
   serverSetsFolder,
 } from '../../local-servers/src/server-sets.js';
+import { FlagError, parseFlags } from '../../soak/src/flags.js';
 
 /** A script is no module of any project of the compiler's. */
 const { testServersArguments } = (await import(
@@ -26,6 +27,14 @@ describe('the set of servers', () => {
     const says = /is "debian-14"; it must be one of debian-12, debian-13, debian-sid$/;
     expect(() => chosenServerSet({ ESCROW_TEST_SERVERS: 'debian-14' })).toThrow(says);
     expect(() => parseServerSet('debian-14', '--with')).toThrow(/^--with is/);
+  });
+
+  test('is named to the soak by a flag, by the same names', () => {
+    expect(parseFlags(['--servers', 'debian-sid']).servers).toBe('debian-sid');
+    expect(parseFlags([]).servers).toBeUndefined();
+    const parse = () => parseFlags(['--servers', 'sid']);
+    expect(parse).toThrow(/^--servers is "sid"; it must be one of debian-12.*\nflags:/);
+    expect(parse).toThrow(FlagError);
   });
 
   test('lies in the folder that is set, else where the system keeps caches', () => {
@@ -109,7 +118,10 @@ describe('a command', () => {
 });
 
 describe('npm run test:servers', () => {
-  const FITTING = ['--testPathPatterns', 'test/(contract|system|faults)/|test/long/local-servers'];
+  const FITTING = [
+    '--testPathPatterns',
+    'test/(contract/(?!sqlite)|system/|faults/)|test/long/local-servers',
+  ];
   const PROJECTS = ['--selectProjects', 'servers', 'long'];
 
   test.each([
