@@ -49,7 +49,7 @@ afterAll(async () => {
 
 /** Starts the snippet below a heading, and waits until it is through: it consumes by then. */
 async function run(heading: string): Promise<PageProgram> {
-  const source = snippet(heading).replace(/topic: '(\w+)'/g, `topic: '$1-${suffix}'`);
+  const source = snippet(heading).replace(/(topic: |defineTopic\()'(\w+)'/g, `$1'$2-${suffix}'`);
   const env = {
     BROKER_URL: broker.url,
     DATABASE_URL: databaseUrl,
@@ -147,4 +147,18 @@ test('an ephemeral subscription, and traces', async () => {
   await run('## Every instance: ephemeral subscriptions');
   program?.kill();
   await run('## Traces');
+});
+
+test('N10: typed topics', async () => {
+  await run('## Typed topics');
+  const sent = { routingKey: 'sent', data: { parcelId: 7, at: '2030-01-02T03:04:05.678Z' } };
+  await send('parcel', sent);
+  await prints('parcel 7 was sent in 2030');
+  const moved = { routingKey: 'moved', headers: { 'schema-version': 2 } };
+  await send('parcel', { ...moved, data: { city: 'Bremen', country: 'DE' } });
+  await prints('to Bremen');
+  await send('parcel', { ...sent, data: { parcelId: 'seven' } });
+  await until('what breaks its schema is a dead letter', () =>
+    String(program?.lines()).includes("reason: 'mismatch'"),
+  );
 });

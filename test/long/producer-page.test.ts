@@ -32,6 +32,7 @@ const SECTION = {
   enlist: '## 8. A transaction that you opened yourself',
   supply: '## 9. Data that is known only in the transaction',
   outbox: '## 10. Outbox mode',
+  typed: '## 13. Typed topics',
 };
 const APP_MODULE = `import 'reflect-metadata';
 import { Module } from '@nestjs/common';
@@ -153,6 +154,18 @@ if (outcome !== 'committed') throw new Error(outcome);
   await delivered({ id: 8 });
   await until('the outbox was sent', () =>
     queue.received.some(({ content }) => content.toString() === '"boxed"'),
+  );
+});
+
+test('N10: typed topics work as shown', async () => {
+  await queue.close();
+  queue = await bindQueue(rabbitmqUrl(), [{ topic: 'user', routingKey: '#' }]);
+  const { lines } = await run(['### mysql2', SECTION.register, SECTION.typed]);
+  expect(await idsOf('user')).toEqual([9]);
+  await delivered({ street: 'Kirchweg 1', city: 'Bremen' });
+  await until('all three are delivered', () => queue.received.length === 3);
+  expect(lines.at(-2)).toBe(
+    'the data of message 0 do not fit topic user, key registered: userId: Invalid input: expected number, received string',
   );
 });
 
