@@ -35,7 +35,7 @@ export function startWebhooks(deps: WebhooksDeps): { api: Webhooks; stop(): Prom
   const storeNow = () => clock.now();
   const failed: Observer['failed'] = (what, error) => observer.failed(what, error);
   const postParts = {
-    agent,
+    agent: agent.dispatcher,
     urlProblem,
     sign: signatureHeaders,
     describeFailure,
@@ -78,7 +78,7 @@ export function startWebhooks(deps: WebhooksDeps): { api: Webhooks; stop(): Prom
     async stop() {
       await loop.stop();
       await notifier.stop();
-      await agent.destroy();
+      await agent.close();
     },
   };
 }

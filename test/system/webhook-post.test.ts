@@ -19,7 +19,7 @@ beforeEach(async () => {
   endpoint = await startWebhookEndpoint();
 });
 afterEach(() => endpoint.close());
-afterAll(() => agent.destroy());
+afterAll(() => agent.close());
 
 interface Attempt {
   settings?: object;
@@ -40,7 +40,7 @@ const call = ({ settings, secrets, signal, parts }: Attempt = {}) =>
       signal: signal ?? new AbortController().signal,
     },
     {
-      agent,
+      agent: agent.dispatcher,
       urlProblem: (url) => local.checkUrlProblem(url),
       sign: signatureHeaders,
       describeFailure,
@@ -85,13 +85,13 @@ test('a host that takes no connection costs no more than the time limit', async 
     const startedAt = performance.now();
     const outcome = await call({
       settings: { url: 'http://localhost:1/', timeoutMs: 150 },
-      parts: { agent: waiting },
+      parts: { agent: waiting.dispatcher },
     });
     expect(outcome).toEqual(failed('timed out after 150 ms'));
     // Connecting alone may take 5 s.
     expect(performance.now() - startedAt).toBeLessThan(4_500);
   } finally {
-    await waiting.destroy();
+    await waiting.close();
   }
 });
 
@@ -132,14 +132,14 @@ test('a name that is allowed and resolves to this machine is not called', async 
     const { port } = new URL(endpoint.url);
     const outcome = await call({
       settings: { url: `http://hook.example:${port}/hook` },
-      parts: { agent: guarded, urlProblem: (url) => policy.checkUrlProblem(url) },
+      parts: { agent: guarded.dispatcher, urlProblem: (url) => policy.checkUrlProblem(url) },
     });
     expect(outcome).toEqual(
       failed('the loopback address 127.0.0.1 needs a range of its own in ESCROW_CALLBACK_ALLOW'),
     );
     expect(endpoint.received).toEqual([]);
   } finally {
-    await guarded.destroy();
+    await guarded.close();
   }
 });
 

@@ -1,7 +1,7 @@
 import type { LookupAddress } from 'node:dns';
 import { lookup as systemLookup } from 'node:dns';
 import type { LookupFunction } from 'node:net';
-import { Agent, buildConnector } from 'undici';
+import { Agent, buildConnector, type Dispatcher } from 'undici';
 import type { CallbackPolicy } from './callback-policy.js';
 
 /** Resolves a host name to all of its addresses. */
@@ -29,19 +29,40 @@ const CONNECT_TIMEOUT_MS = 5_000;
  */
 const KEEP_ALIVE_MS = 1_000;
 
+export interface GuardedAgent {
+  /** For undici's `request`. */
+  dispatcher: Dispatcher;
+  /** Ends every call and every connection, the one that is not there yet included. */
+  close(): Promise<void>;
+}
+
 /** An HTTP client of which every connection, to a name or to a literal address, obeys the policy. */
-export function createGuardedAgent(policy: CallbackPolicy, resolve = systemResolve): Agent {
-  return new Agent({
-    connect: guardedConnector(policy, resolve),
+export function createGuardedAgent(policy: CallbackPolicy, resolve = systemResolve): GuardedAgent {
+  const closed = new AbortController();
+  const agent = new Agent({
+    connect: guardedConnector(policy, resolve, closed.signal),
     keepAliveTimeout: KEEP_ALIVE_MS,
     keepAliveMaxTimeout: KEEP_ALIVE_MS,
     // The caller's signal limits the whole call, to the millisecond; these run on a coarse clock.
     headersTimeout: 0,
     bodyTimeout: 0,
   });
+  return {
+    dispatcher: agent,
+    async close() {
+      await agent.destroy();
+      // undici destroys what is connected. A host that drops packets, or a resolver that hangs, would
+      // keep its socket, and with it the process, for what is left of CONNECT_TIMEOUT_MS.
+      closed.abort();
+    },
+  };
 }
 
-function guardedConnector(policy: CallbackPolicy, resolve: Resolve): buildConnector.connector {
+function guardedConnector(
+  policy: CallbackPolicy,
+  resolve: Resolve,
+  closed: AbortSignal,
+): buildConnector.connector {
   return (target, done) => {
     const url = urlOf(target);
     const connect = buildConnector({
@@ -49,6 +70,7 @@ function guardedConnector(policy: CallbackPolicy, resolve: Resolve): buildConnec
       // Each connection has a connector of its own, so there is no later one to resume a session.
       maxCachedSessions: 0,
       lookup: guardedLookup(url, policy, resolve),
+      signal: closed,
     });
     connect(target, (...[error, socket]) => {
       if (error !== null) return done(error, null);

@@ -165,7 +165,7 @@ export function createProducerCalls(kind: CallKind, options: CallerOptions): Pro
         question,
         signingSecrets,
         answerBytesMax,
-        agent,
+        agent: agent.dispatcher,
         signal,
         at: new Date(options.storeNow()),
       });
@@ -226,7 +226,7 @@ export function createProducerCalls(kind: CallKind, options: CallerOptions): Pro
         for (const waiter of waiting) waiter.done(shuttingDown.detail);
       }
       for (const controller of calls) controller.abort(shuttingDown);
-      await agent.destroy();
+      await agent.close();
     },
   };
 }

@@ -1,4 +1,4 @@
-import type { Agent, Dispatcher } from 'undici';
+import type { Dispatcher } from 'undici';
 import { request as send } from 'undici';
 import type { TraceContext } from '../domain/transaction.js';
 import { AddressRefused } from './guarded-agent.js';
@@ -35,7 +35,7 @@ export interface SignedCall<Answer> {
   signingSecrets: readonly string[];
   /** Reading stops here, whatever was announced. */
   answerBytesMax: number;
-  agent: Agent;
+  agent: Dispatcher;
   /** Ends the call. While it is still connecting, undici hears it only afterwards. */
   signal: AbortSignal;
   /** Part of what is signed: the receiver compares it with its own clock. */
