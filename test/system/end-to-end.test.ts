@@ -1,5 +1,11 @@
 import http from 'node:http';
-import { createConsumer, ensureConsumedTable, once, PermanentError } from '@escrowmq/consumer';
+import {
+  type ConsumerEvent,
+  createConsumer,
+  ensureConsumedTable,
+  once,
+  PermanentError,
+} from '@escrowmq/consumer';
 import {
   createCheckHandler,
   createProducer,
@@ -82,7 +88,11 @@ describe.each(['sqlite', 'mysql'] as const)('with the broker on %s', (kind) => {
     );
 
   test('a committed transaction is applied once and its business key settles', async () => {
-    const consumer = createConsumer({ rabbitmq: rabbitmqUrl() });
+    const events: ConsumerEvent[] = [];
+    const consumer = createConsumer({
+      rabbitmq: rabbitmqUrl(),
+      logger: (event) => events.push(event),
+    });
     await consumer.subscribe<{ id: number; phone: string }>(
       { topic, group: 'phone-index', routingKeys: ['registered'], retryDelaysMs: [50] },
       async (message) => {
@@ -121,6 +131,9 @@ describe.each(['sqlite', 'mysql'] as const)('with the broker on %s', (kind) => {
       transactions: [{ failed: ['phone-index'], waitingFor: [] }],
     });
     await consumer.close();
+    expect(events.filter(({ event }) => event === 'deadLettered')).toMatchObject([
+      { group: 'phone-index', cause: expect.stringContaining('no such phone') },
+    ]);
   });
 
   test('a prepare that nobody committed is decided by the barrier of its database (F09)', async () => {

@@ -97,9 +97,11 @@ test('no more than concurrencyMax checks are decided at a time, and no more are 
   await until('three are under way', () => seen.now === 3);
   expect(broker.polls.map(({ limit }) => limit)).toEqual([3]);
   gate.resolve();
-  await until('all are answered', () => broker.answers().length === 20);
+  // An answer whose poll took too long is given again: the broker takes it once.
+  const answered = () => new Set(broker.answers().map(({ id }) => id));
+  await until('all are answered', () => answered().size === 20);
   expect(seen.most).toBe(3);
-  expect(sorted(broker.answers().map(({ id }) => id))).toEqual(sorted(ids));
+  expect(sorted([...answered()])).toEqual(sorted(ids));
 });
 
 test('one slow decision holds up neither the other answers nor the next polls', async () => {
