@@ -1,3 +1,5 @@
+import { BETTER_SQLITE3 } from './scripts/better-sqlite3.mjs';
+
 /*
  * Three projects, told apart by folder:
  *
@@ -20,6 +22,8 @@ const shared = {
     ],
   },
   moduleNameMapper: {
+    // For Knex, TypeORM and the rest as well, which import it by this name.
+    '^better-sqlite3$': BETTER_SQLITE3,
     '^@escrowmq/protocol$': '<rootDir>/protocol/src/index.ts',
     '^@escrowmq/database$': '<rootDir>/database/src/index.ts',
     '^@escrowmq/database/(.*)$': '<rootDir>/database/src/adapters/$1.ts',

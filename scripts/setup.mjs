@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { BETTER_SQLITE3 } from './better-sqlite3.mjs';
 
 /*
  * What every other script does first: a fresh clone becomes one that runs, and a clone that is
@@ -31,13 +32,15 @@ class SetUpFailure extends Error {}
 /**
  * Checks Node, installs what the lock file asks for, makes sure that SQLite loads, and builds.
  * Prints what is wrong and ends the process with code 1 when that is not possible.
+ * @param {{ forTests?: boolean }} options `forTests`: they want better-sqlite3 on every Node
  */
-export async function setUp() {
+export async function setUp({ forTests = false } = {}) {
   try {
     checkNode();
     useLocalHeaders();
     await installPackages();
     await ensureSqliteDriver();
+    if (forTests) await ensureTestDriver();
     loadBuiltInSqlite();
     await step('building', [
       process.execPath,
@@ -67,9 +70,11 @@ function checkNode() {
  * addon that does not load.
  */
 function useLocalHeaders() {
-  if (process.env.npm_config_nodedir) return;
-  const prefixes = [dirname(dirname(process.execPath)), '/usr', '/usr/local'];
+  // The first is what the user set, which may have been for the Node that was here before.
+  const set = process.env.npm_config_nodedir;
+  const prefixes = [set, dirname(dirname(process.execPath)), '/usr', '/usr/local'];
   const prefix = prefixes.find((candidate) => {
+    if (!candidate) return false;
     const header = join(candidate, 'include', 'node', 'node_version.h');
     if (!existsSync(header)) return false;
     const major = /#define NODE_MAJOR_VERSION (\d+)/.exec(readFileSync(header, 'utf8'))?.[1];
@@ -124,6 +129,28 @@ async function ensureSqliteDriver() {
       'one built in; or let better-sqlite3 be compiled: install a C++ compiler, make and python3 (on Debian: ' +
       "apt-get install build-essential python3), make Node's headers available (npm downloads them, or set " +
       'npm_config_nodedir to the folder that holds include/node), and run: npm rebuild better-sqlite3',
+  );
+}
+
+/**
+ * Tests use better-sqlite3 where the broker does not, in the version that loads on this Node: npm leaves
+ * out 13 where it installs on Node 20, and what it compiled there loads on no other.
+ */
+async function ensureTestDriver() {
+  const load = [
+    process.execPath,
+    '--eval',
+    `const Database = require('${BETTER_SQLITE3}'); new Database(':memory:').close();`,
+  ];
+  if ((await run(load)).code === 0) return;
+  const command =
+    BETTER_SQLITE3 === 'better-sqlite3'
+      ? ['rebuild', BETTER_SQLITE3]
+      : ['install', '--no-save', '--ignore-scripts', '--no-audit', '--no-fund'];
+  await step(`installing ${BETTER_SQLITE3}`, [...npm(), ...command], { mayFail: true });
+  if ((await run(load)).code === 0) return;
+  process.stderr.write(
+    `${BETTER_SQLITE3} does not load on Node ${process.version}: what tests it will fail\n`,
   );
 }
 

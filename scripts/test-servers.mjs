@@ -16,7 +16,7 @@ const GIVEN_SERVERS = ['ESCROW_TEST_RABBITMQ', 'ESCROW_TEST_MYSQL', 'ESCROW_TEST
 const USAGE = 2;
 
 const { servers, jest } = orEnd(() => testServersArguments(process.argv.slice(2)));
-await setUp();
+await setUp({ forTests: true });
 const { parseServerSet, serverSetProblem, serverVersions } = await import(
   '@escrowmq/local-servers'
 );

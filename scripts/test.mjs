@@ -24,7 +24,7 @@ const long =
   process.argv.includes('--all') ||
   args.some((arg) => LONG_FOLDERS.test(arg) || arg === '--selectProjects');
 
-await setUp();
+await setUp({ forTests: true });
 
 runJest([
   ...(long || args.some((arg) => NAMES_WORKERS.test(arg)) ? [] : [SHORT_WORKERS]),

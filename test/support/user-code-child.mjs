@@ -6,7 +6,6 @@
  *
  * Says `consuming` when it does, then each event as a line of JSON; ends with SIGTERM, and says `closed`.
  */
-import Database from 'better-sqlite3';
 import {
   createConsumer,
   ensureConsumedTable,
@@ -16,6 +15,9 @@ import {
   onceBatch,
 } from '../../consumer-sdk/dist/index.js';
 import { fromSqlite } from '../../database/dist/adapters/sqlite.js';
+import { BETTER_SQLITE3 } from '../../scripts/better-sqlite3.mjs';
+
+const { default: Database } = await import(BETTER_SQLITE3);
 
 const [rabbitmq, file, topic, group, logging] = process.argv.slice(2);
 const database = fromSqlite(() => new Database(file));
