@@ -18,11 +18,22 @@ export type {
   TransactionLimits,
 } from './database.js';
 export { Deadline, type Late, within } from './deadline.js';
+export { deleteRowsSql } from './delete-rows.js';
+export { type EnsureOptions, parseEnsureOptions } from './ensure-options.js';
 export { ensureTable, type TableToEnsure } from './ensure-table.js';
 export { executorOn, type Sender } from './executor.js';
 export { callForeign, type ForeignEnds, isThenable, tellForeign } from './foreign.js';
+export {
+  type Chore,
+  type Housekeeping,
+  type HousekeepingDeps,
+  type HousekeepingNews,
+  keepHouse,
+} from './housekeeping.js';
+export { parseEveryMs, parseKeptMs } from './housekeeping-options.js';
 export type { Meaning } from './meaning.js';
 export { refuseNested } from './nested.js';
+export { inPortions, PORTION_ROWS_MAX, rowsOf } from './portions.js';
 export type { ColumnKind, Columns, RowOf } from './read-rows.js';
 export {
   type ClaimedWork,

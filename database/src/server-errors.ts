@@ -42,6 +42,11 @@ export function isAway(error: unknown): boolean {
   return said === 'connection lost' || said === 'interrupted' || servesNobody(error);
 }
 
+/** True when the service has closed what led to its database: nobody gets a connection there any more. */
+export function isClosed(error: unknown): boolean {
+  return search(error, saidByClosed) ?? false;
+}
+
 /** True when an error on COMMIT proves that nothing of the transaction is durable. */
 export function provesRollback(error: unknown): boolean {
   const proof = search(error, (each) => isRolledBackByMysql(each) ?? isRolledBackByPostgres(each));
@@ -110,6 +115,19 @@ const AWAY_NAMES =
 /** Errors that have nothing else: of pools that were ended, of connections that were lost before. */
 const AWAY_MESSAGES =
   /\b(closed state|pool is closed|connection terminated|connection ended|not queryable|(pool|client) after calling end|client was closed|timeout exceeded when trying to connect|unable to acquire a connection|driver has already been destroyed|connection is (not established|closed)|connection lost|socket hang up)\b/i;
+
+/**
+ * What drivers and layers say once they were closed. A connection that the server has closed is none of
+ * it: that may come back.
+ */
+const CLOSED_MESSAGES =
+  /\b(pool is closed|pool after calling end|unable to acquire a connection|driver has already been destroyed|connection manager was closed|connection is not established with|driver not connected|database (connection )?is not open)\b/i;
+
+/** True, or nothing: what it wraps may say more. */
+function saidByClosed(error: object): true | undefined {
+  const { message } = error as { message?: unknown };
+  return typeof message === 'string' && CLOSED_MESSAGES.test(message) ? true : undefined;
+}
 
 /** True, or nothing: what it wraps may say more. */
 function saidByClient(error: object): true | undefined {
