@@ -47,6 +47,10 @@ const SAID: Record<Name, Said | undefined> = {
     'no right to announce; instances of a group do not hear of each other',
   ),
   announcementIgnored: warn('an announcement of another instance can not be read'),
+  housekeepingOn: warn(
+    'old rows are deleted from now on; ensureConsumedTable(database, { housekeeping: false }) turns that off',
+  ),
+  housekeepingFailed: warn('old rows could not be deleted; it is tried again'),
 };
 
 /**
@@ -96,6 +100,7 @@ const nameOf = ({ host, instance, version }: Instance) => `${host} (${instance},
 function kindOf(event: ConsumerEvent): string {
   const topic = 'topic' in event ? event.topic : '';
   const group = 'group' in event ? event.group : '';
+  const table = 'table' in event ? event.table : '';
   const between = 'about' in event ? `${event.about} ${event.other.instance}` : '';
-  return `${event.event} ${topic} ${group} ${between}`;
+  return `${event.event} ${topic} ${group} ${table} ${between}`;
 }

@@ -68,7 +68,11 @@ export type ConsumerEvent =
   /** The RabbitMQ user may not announce: instances of a group do not hear of each other. */
   | ({ event: 'announcementsRefused' } & Caused)
   /** Announcements that can't be read, and how many since the last time this was said. */
-  | { event: 'announcementIgnored'; cause: string; count: number };
+  | { event: 'announcementIgnored'; cause: string; count: number }
+  /** Old rows of a table are deleted from now on. Said once for each database, with its first purge. */
+  | { event: 'housekeepingOn'; table: string; keptMs: number; everyMs: number }
+  /** They could not be deleted, twice in a row; it is tried again. Said at most once in six hours. */
+  | ({ event: 'housekeepingFailed'; table: string } & Caused);
 
 /** What a handler begins for its messages and has to await. */
 export type WorkCall = 'once' | 'latest' | 'onceBatch';

@@ -1,3 +1,4 @@
+export type { EnsureOptions, Housekeeping } from '@escrowmq/database';
 export {
   type AnyTopic,
   defineTopic,
@@ -13,11 +14,8 @@ export {
   type TypedTopic,
 } from '@escrowmq/protocol';
 export type { ApplyOptions, OnceMessage } from './apply/apply-options.js';
-export {
-  CONSUMED_TABLE_SQL,
-  ensureConsumedTable,
-  purgeConsumed,
-} from './apply/consumed-table.js';
+export { purgeConsumed } from './apply/consumed-purge.js';
+export { CONSUMED_TABLE_SQL, ensureConsumedTable } from './apply/consumed-table.js';
 export {
   createDuplicateFront,
   type DuplicateFront,
@@ -46,6 +44,7 @@ export type {
   OnMessage,
   OnQueue,
 } from './events.js';
+export { type HousekeepingOptions, startHousekeeping } from './housekeeping.js';
 export type { ConsumerOptions, SubscribeOptions } from './options.js';
 export type { OrderedOptions } from './ordered/options.js';
 export type { DeadReason } from './settle/next-step.js';

@@ -1,3 +1,4 @@
+import { repeatedSession } from './conflicts.js';
 import type { Executor, LocalDatabase } from './database.js';
 
 /** Rows per statement, so that a purge holds few locks and never for long. */
@@ -17,7 +18,7 @@ export async function* inPortions(
   portion: (executor: Executor) => Promise<number>,
 ): AsyncGenerator<number, void> {
   for (;;) {
-    const rows = await database.session(portion, LIMITS);
+    const rows = await repeatedSession(database, portion, LIMITS);
     yield rows;
     if (rows < PORTION_ROWS_MAX) return;
   }

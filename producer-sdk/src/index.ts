@@ -1,7 +1,9 @@
 export type {
   DatabaseInput,
   Dialect,
+  EnsureOptions,
   Executor,
+  Housekeeping,
   LocalDatabase,
   LocalTransaction,
   Mysql2Connection,
@@ -70,24 +72,27 @@ export {
   nestCompensationMiddleware,
   nodeCompensationListener,
 } from './compensation/compensation-mounts.js';
+export { purgeCompensations } from './compensation/compensation-purge.js';
 export {
   COMPENSATION_TABLE_SQL,
   ensureCompensationTable,
-  purgeCompensations,
 } from './compensation/compensation-table.js';
-export { BARRIER_TABLE_SQL, ensureBarrierTable, purgeBarrier } from './local/barrier.js';
+export { type HousekeepingOptions, startHousekeeping } from './housekeeping.js';
+export { BARRIER_TABLE_SQL, ensureBarrierTable } from './local/barrier.js';
+export { purgeBarrier } from './local/barrier-purge.js';
 export type { EnlistedTransaction, SettleResult } from './local/enlist.js';
 export type { SupplyData } from './local/supplied-data.js';
 export type { TransactionInfo, TransactionResult } from './local/transaction.js';
 export type { Logger } from './logger.js';
 export type { ProducerLimits, ProducerOptions } from './options.js';
+export { purgeOutbox } from './outbox/outbox-purge.js';
 export {
   createOutboxRelay,
   type OutboxRelay,
   type OutboxRelayOptions,
   type OutboxStats,
 } from './outbox/outbox-relay.js';
-export { ensureOutboxTable, OUTBOX_TABLE_SQL, purgeOutbox } from './outbox/outbox-table.js';
+export { ensureOutboxTable, OUTBOX_TABLE_SQL } from './outbox/outbox-table.js';
 export { createProducer } from './producer.js';
 export type { CancelOptions, CommitOptions, Producer, TransactionOptions } from './producer-api.js';
 export type { RegisterGroupOptions } from './register-group.js';

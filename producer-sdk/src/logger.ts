@@ -2,11 +2,13 @@ import { createStderrLog, tellForeign } from '@escrowmq/database';
 
 /** Where the SDK reports what it cannot throw. Any pino-like logger fits. */
 export interface Logger {
+  /** What somebody should know and nobody has to act on; a logger without it gets that as a warning. */
+  info?(fields: Record<string, unknown>, message: string): void;
   warn(fields: Record<string, unknown>, message: string): void;
   error(fields: Record<string, unknown>, message: string): void;
 }
 
-type Level = keyof Logger;
+type Level = 'warn' | 'error';
 
 /** Those that this module made, which need no guard. */
 const GUARDED = new WeakSet<object>();
@@ -18,8 +20,8 @@ const GUARDED = new WeakSet<object>();
  *
  * @param given by the user @default stderr, bounded: nothing stays unsaid because nobody set a logger
  */
-export function loggerOf(given: Logger | undefined): Logger {
-  if (given !== undefined && GUARDED.has(given)) return given;
+export function loggerOf(given: Logger | undefined): Required<Logger> {
+  if (given !== undefined && GUARDED.has(given)) return given as Required<Logger>;
   const say = createStderrLog('escrowmq producer');
   let hasSaidSo = false;
   const toStderr = (level: Level, fields: Record<string, unknown>, message: string) => {
@@ -34,21 +36,28 @@ export function loggerOf(given: Logger | undefined): Logger {
     say({ level: 'error', kind: text, text, thrown: { error } });
   };
   const tell =
-    (level: Level) =>
+    (name: keyof Logger, level: Level) =>
     (fields: Record<string, unknown>, message: string): void => {
       if (given === undefined) {
         toStderr(level, fields, message);
         return;
       }
       tellForeign(
-        () => given[level](fields, message),
+        () =>
+          name === 'info' && given.info !== undefined
+            ? given.info(fields, message)
+            : given[level](fields, message),
         (error) => {
           failed(level, error);
           toStderr(level, fields, message);
         },
       );
     };
-  const logger: Logger = { warn: tell('warn'), error: tell('error') };
+  const logger: Required<Logger> = {
+    info: tell('info', 'warn'),
+    warn: tell('warn', 'warn'),
+    error: tell('error', 'error'),
+  };
   GUARDED.add(logger);
   return logger;
 }

@@ -36,8 +36,22 @@ describe('the relay as a command', () => {
       databaseUrls: ['sqlite:a.db', 'sqlite:b.db'],
       apiKey: undefined,
       createTable: true,
-      purgeAfterDays: undefined,
       once: false,
+    });
+  });
+
+  test.each([
+    ['keeps what was sent for a week where it makes the table', ['--create-table'], 7],
+    ['purges nothing where it does not', [], undefined],
+    [
+      'purges nothing where it is told so',
+      ['--create-table', '--purge-after-days', 'never'],
+      undefined,
+    ],
+    ['purges at another age', ['--create-table', '--purge-after-days', '1.5'], 1.5],
+  ])('%s', (_, flags, purgeAfterDays) => {
+    expect(parseCommand([...FLAGS, ...flags], { ESCROW_OUTBOX_DATABASE: DATABASE })).toMatchObject({
+      purgeAfterDays,
     });
   });
 

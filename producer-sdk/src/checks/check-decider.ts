@@ -1,11 +1,13 @@
 import type { LocalDatabase } from '@escrowmq/database';
 import { type DatabaseInput, Deadline, databaseOf, within } from '@escrowmq/database';
 import { type CheckAnswer, type CheckRequest, EscrowError, optionNames } from '@escrowmq/protocol';
+import { createBarrierIdentities } from '../local/barrier.js';
+import { purgedUntil } from '../local/barrier-mark.js';
 import {
   BARRIER_RETENTION_MS,
   BARRIER_RETENTION_SLACK_MS,
-  createBarrierIdentities,
-} from '../local/barrier.js';
+  noteRetention,
+} from '../local/barrier-retention.js';
 import { decideOutcome } from '../local/decide-outcome.js';
 import { type Logger, loggerOf } from '../logger.js';
 import { parseLimit } from '../options.js';
@@ -52,7 +54,12 @@ export type Prepared = Pick<CheckRequest, 'id' | 'checkContext' | 'preparedAt'>;
 
 export type Located =
   | { kind: 'here'; database: LocalDatabase<unknown> }
-  | { kind: 'nowhere'; reason: string; cause?: unknown };
+  | ({ kind: 'nowhere' } & Obstacle);
+
+interface Obstacle {
+  reason: string;
+  cause?: unknown;
+}
 
 /** Wherever checks are decided. */
 export const DECISION_OPTIONS = optionNames<CheckDecisionOptions>({
@@ -67,13 +74,15 @@ const ANSWER_TIMEOUT_MS = 2_500;
 
 /** @throws {EscrowError} INVALID_CONFIGURATION: no database, both kinds, or a limit that is none */
 export function createCheckDecider(options: CheckDecisionOptions): LocatingDecider {
-  const named = parseDatabases(options);
+  const { named, all } = parseDatabases(options);
   const answerTimeoutMs = parseLimit(
     'answerTimeoutMs',
     options.answerTimeoutMs ?? ANSWER_TIMEOUT_MS,
   );
   const identities = createBarrierIdentities(answerTimeoutMs);
-  const ageMsMax = parseRetention(options.barrierRetentionMs ?? BARRIER_RETENTION_MS);
+  const { barrierRetentionMs = BARRIER_RETENTION_MS } = options;
+  const ageMsMax = parseRetention(barrierRetentionMs);
+  for (const each of all) noteRetention(each, barrierRetentionMs);
   const logger = loggerOf(options.logger);
 
   function unknown({ id, attempt }: CheckRequest, reason: string, error?: unknown): CheckAnswer {
@@ -87,18 +96,32 @@ export function createCheckDecider(options: CheckDecisionOptions): LocatingDecid
     database: LocalDatabase<unknown>,
     { barrier }: CheckContext,
     limitMs: number,
-  ): Promise<{ reason: string; cause?: unknown } | undefined> {
+  ): Promise<Obstacle | undefined> {
     if (barrier === undefined) return undefined;
     try {
-      const here =
-        identities.known(database) ??
-        (await within(identities.of(database), limitMs, {
-          error: () => new Error(`the database gave no answer within ${Math.round(limitMs)} ms`),
-        }));
+      const here = identities.known(database) ?? (await answered(identities.of(database), limitMs));
       if (here === barrier) return undefined;
       return { reason: 'this is not the database that the transaction was prepared in' };
     } catch (cause) {
       return { reason: 'the identity of the barrier table could not be read', cause };
+    }
+  }
+
+  /** Why nobody can tell any more what became of it: its row may have been there, and purged. */
+  async function isPurged(
+    database: LocalDatabase<unknown>,
+    { preparedAt }: Prepared,
+    limitMs: number,
+  ): Promise<Obstacle | undefined> {
+    // Rows that young are never purged; nearly all that is asked for is younger.
+    if (Date.now() - preparedAt <= BARRIER_RETENTION_SLACK_MS) return undefined;
+    const limits = { connectionTimeoutMs: answerTimeoutMs, commitTimeoutMs: answerTimeoutMs };
+    try {
+      const until = await answered(purgedUntil(database, limits), limitMs);
+      if (until === undefined || preparedAt > until + BARRIER_RETENTION_SLACK_MS) return undefined;
+      return { reason: 'its barrier row may be purged: other rows of that time are' };
+    } catch (cause) {
+      return { reason: 'whether its barrier row may be purged could not be read', cause };
     }
   }
 
@@ -112,8 +135,11 @@ export function createCheckDecider(options: CheckDecisionOptions): LocatingDecid
       const name = context.database ?? '(none named)';
       return { kind: 'nowhere', reason: `no database is known here as ${name}` };
     }
-    const elsewhere = await isElsewhere(database, context, limitMs);
-    return elsewhere === undefined ? { kind: 'here', database } : { kind: 'nowhere', ...elsewhere };
+    const deadline = new Deadline(limitMs);
+    const obstacle =
+      (await isElsewhere(database, context, limitMs)) ??
+      (await isPurged(database, prepared, deadline.leftMs));
+    return obstacle === undefined ? { kind: 'here', database } : { kind: 'nowhere', ...obstacle };
   }
 
   return {
@@ -132,22 +158,32 @@ export function createCheckDecider(options: CheckDecisionOptions): LocatingDecid
   };
 }
 
-function parseDatabases({
-  database,
-  databases,
-}: CheckDecisionOptions): (name: string | undefined) => LocalDatabase<unknown> | undefined {
+const answered = <T>(work: Promise<T>, limitMs: number): Promise<T> =>
+  within(work, limitMs, {
+    error: () => new Error(`the database gave no answer within ${Math.round(limitMs)} ms`),
+  });
+
+interface Databases {
+  named(name: string | undefined): LocalDatabase<unknown> | undefined;
+  all: Iterable<LocalDatabase<unknown>>;
+}
+
+function parseDatabases({ database, databases }: CheckDecisionOptions): Databases {
   if ((database === undefined) === (databases === undefined)) {
     throw new EscrowError('INVALID_CONFIGURATION', 'give either database or databases');
   }
   if (database !== undefined) {
     const only = databaseOf(database);
     // A name that nobody here knows is another database: its barrier is not in this one.
-    return (name) => (name === undefined ? only : undefined);
+    return { named: (name) => (name === undefined ? only : undefined), all: [only] };
   }
   const byName = new Map(
     Object.entries(databases ?? {}).map(([name, given]) => [name, databaseOf(given)]),
   );
-  return (name) => (name === undefined ? undefined : byName.get(name));
+  return {
+    named: (name) => (name === undefined ? undefined : byName.get(name)),
+    all: byName.values(),
+  };
 }
 
 function parseRetention(barrierRetentionMs: number): number {

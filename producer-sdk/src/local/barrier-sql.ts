@@ -22,10 +22,18 @@ interface BarrierSql {
   read: string;
   /** Of the data and an id. */
   setData: string;
-  /** Of the identity and the id of its row; kept for ever, as it is never old enough to be purged. */
-  insertIdentity: string;
+  /** Of an id and data; kept for ever, as it is never old enough to be purged. */
+  insertKept: string;
   /** Of an age in seconds and a number of rows. */
   selectOld: string;
+  /** An id, as an expression of one value. */
+  id: string;
+  /** Milliseconds since 1970. */
+  selectNow: string;
+  /** The data of an id, without a lock. */
+  readMark: string;
+  /** Of the data, an id and the data again: what is lower becomes that. */
+  raiseMark: string;
 }
 
 const MYSQL: BarrierSql = {
@@ -47,10 +55,15 @@ const MYSQL: BarrierSql = {
   // which are the same in the character set of any connection.
   setData:
     'update escrow_barrier set data = convert(unhex(?) using utf8mb4) where transaction_id = unhex(?)',
-  insertIdentity: `insert into escrow_barrier (transaction_id, decision, created_at, data)
+  insertKept: `insert into escrow_barrier (transaction_id, decision, created_at, data)
 values (unhex(?), 'rollback', '9999-12-31', convert(unhex(?) using utf8mb4))`,
   selectOld: `select hex(transaction_id) as id from escrow_barrier
 where created_at < utc_timestamp(3) - interval ? second order by created_at limit ?`,
+  id: 'unhex(?)',
+  selectNow: "select timestampdiff(microsecond, '1970-01-01', utc_timestamp(3)) div 1000 as ms",
+  readMark: 'select hex(data) as data from escrow_barrier where transaction_id = unhex(?)',
+  raiseMark: `update escrow_barrier set data = convert(unhex(?) using utf8mb4)
+where transaction_id = unhex(?) and data < convert(unhex(?) using utf8mb4)`,
 };
 
 const POSTGRES: BarrierSql = {
@@ -70,11 +83,18 @@ const POSTGRES: BarrierSql = {
 where transaction_id = cast(? as uuid) for update`,
   setData: `update escrow_barrier set data = convert_from(decode(cast(? as text), 'hex'), 'UTF8')
 where transaction_id = cast(? as uuid)`,
-  insertIdentity: `insert into escrow_barrier (transaction_id, decision, created_at, data)
+  insertKept: `insert into escrow_barrier (transaction_id, decision, created_at, data)
 values (cast(? as uuid), 'rollback', 'infinity', convert_from(decode(cast(? as text), 'hex'), 'UTF8'))`,
   selectOld: `select replace(cast(transaction_id as text), '-', '') as id from escrow_barrier
 where created_at < clock_timestamp() - cast(? as int) * interval '1 second'
 order by created_at limit cast(? as int)`,
+  id: 'cast(? as uuid)',
+  selectNow:
+    'select cast(cast(extract(epoch from clock_timestamp()) * 1000 as bigint) as text) as ms',
+  readMark: `select encode(convert_to(data, 'UTF8'), 'hex') as data from escrow_barrier
+where transaction_id = cast(? as uuid)`,
+  raiseMark: `update escrow_barrier set data = convert_from(decode(cast(? as text), 'hex'), 'UTF8')
+where transaction_id = cast(? as uuid) and data < convert_from(decode(cast(? as text), 'hex'), 'UTF8')`,
 };
 
 /** Whole milliseconds since 1970, UTC. */
@@ -93,10 +113,14 @@ const SQLITE: BarrierSql = {
   insert: `insert into escrow_barrier (transaction_id, decision, created_at) values (?, ?, ${SQLITE_NOW})`,
   read: 'select decision, data from escrow_barrier where transaction_id = ?',
   setData: 'update escrow_barrier set data = ? where transaction_id = ?',
-  insertIdentity: `insert into escrow_barrier (transaction_id, decision, created_at, data)
+  insertKept: `insert into escrow_barrier (transaction_id, decision, created_at, data)
 values (?, 'rollback', 253402214400000, ?)`,
   selectOld: `select transaction_id as id from escrow_barrier
 where created_at < ${SQLITE_NOW} - ? * 1000 order by created_at limit ?`,
+  id: '?',
+  selectNow: `select ${SQLITE_NOW} as ms`,
+  readMark: 'select data from escrow_barrier where transaction_id = ?',
+  raiseMark: 'update escrow_barrier set data = ? where transaction_id = ? and data < ?',
 };
 
 export const BARRIER_SQL: Record<Dialect, BarrierSql> = {
@@ -122,10 +146,3 @@ export function storedText(dialect: Dialect, stored: string | undefined): string
 
 /** Of `read`. */
 export const BARRIER_COLUMNS = { decision: 'text', data: 'text or null' } as const;
-
-/** @param count of ids, each one a value */
-export function deleteRowsSql(dialect: Dialect, count: number): string {
-  const id = { mysql: 'unhex(?)', postgres: 'cast(? as uuid)', sqlite: '?' }[dialect];
-  const ids = Array(count).fill(id).join(', ');
-  return `delete from escrow_barrier where transaction_id in (${ids})`;
-}

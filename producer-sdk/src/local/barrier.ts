@@ -3,19 +3,15 @@ import type { Dialect, Executor, LocalDatabase, TransactionLimits } from '@escro
 import {
   type DatabaseInput,
   databaseOf,
+  type EnsureOptions,
   ensureTable,
   meaningOf,
+  parseEnsureOptions,
   repeatedSession,
 } from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
-import {
-  BARRIER_COLUMNS,
-  BARRIER_SQL,
-  deleteRowsSql,
-  idValue,
-  storedText,
-  textValue,
-} from './barrier-sql.js';
+import { keepBarrier } from './barrier-purge.js';
+import { BARRIER_COLUMNS, BARRIER_SQL, idValue, storedText, textValue } from './barrier-sql.js';
 
 /**
  * The statements that create the barrier table, by dialect, for a migration. It must stand in the
@@ -28,28 +24,20 @@ export const BARRIER_TABLE_SQL: Readonly<Record<Dialect, string>> = {
   sqlite: BARRIER_SQL.sqlite.createTable.join(';\n'),
 };
 
-const DAY_MS = 24 * 60 * 60 * 1000;
-
-/** How long barrier rows are kept when nobody says otherwise: a week of outage is survived. */
-export const BARRIER_RETENTION_MS = 7 * DAY_MS;
-
-/** Checks stop inserting a day before rows are purged: room for clocks that disagree. */
-export const BARRIER_RETENTION_SLACK_MS = DAY_MS;
-
-/** Rows per statement, so that a purge holds few locks and never for long. */
-const PURGE_ROWS_MAX = 1_000;
-
-/** What the SDK does beside the transactions of its callers is not what they wait for. */
-const LIMITS = { connectionTimeoutMs: 10_000, commitTimeoutMs: 10_000 };
-
 /**
  * Creates the barrier table where it is missing. Where it is there, no right to create tables is needed; where
  * it is not and the service has none, run `BARRIER_TABLE_SQL` in a migration.
  *
+ * From then on this process deletes rows that no check asks for any more, as `startHousekeeping` does.
+ *
  * @param database a pool of mysql2, or what one of the adapters made: `fromPg(pool)`
  * @throws {EscrowError} INVALID_CONFIGURATION with the statements to run, where the user may not
  */
-export async function ensureBarrierTable(database: DatabaseInput): Promise<void> {
+export async function ensureBarrierTable(
+  database: DatabaseInput,
+  options: EnsureOptions = {},
+): Promise<void> {
+  const { housekeeping } = parseEnsureOptions(options, 'ensureBarrierTable');
   await ensureTable(database, {
     name: 'escrow_barrier',
     columns: ['transaction_id', 'decision', 'created_at', 'data'],
@@ -59,50 +47,7 @@ export async function ensureBarrierTable(database: DatabaseInput): Promise<void>
       sqlite: BARRIER_SQL.sqlite.createTable,
     },
   });
-}
-
-/**
- * Deletes barrier rows older than `olderThanMs` by the database's clock, a thousand at a time, and
- * returns how many. Run it daily.
- *
- * @param olderThanMs milliseconds, at least the `barrierRetentionMs` of the check handlers: a row
- *   purged earlier lets a late check roll back what was committed. @default 7 days
- * @throws {EscrowError} INVALID_CONFIGURATION when it is two days or less
- */
-export async function purgeBarrier(
-  database: DatabaseInput,
-  olderThanMs: number = BARRIER_RETENTION_MS,
-): Promise<number> {
-  if (!(olderThanMs > 2 * BARRIER_RETENTION_SLACK_MS)) {
-    throw new EscrowError(
-      'INVALID_CONFIGURATION',
-      `barrier rows may be purged after more than two days, not after ${olderThanMs} ms: checks still need them`,
-    );
-  }
-  const found = databaseOf(database);
-  const olderThanSeconds = Math.ceil(olderThanMs / 1000);
-  for (let purged = 0; ; ) {
-    const rows = await repeatedSession(
-      found,
-      (executor) => purgeOnce(executor, found.dialect, olderThanSeconds),
-      LIMITS,
-    );
-    purged += rows;
-    if (rows < PURGE_ROWS_MAX) return purged;
-  }
-}
-
-async function purgeOnce(
-  executor: Executor,
-  dialect: Dialect,
-  olderThanSeconds: number,
-): Promise<number> {
-  const { selectOld } = BARRIER_SQL[dialect];
-  const values = [olderThanSeconds, PURGE_ROWS_MAX];
-  const rows = await executor.select(selectOld, { id: 'text' }, values);
-  const ids = rows.map(({ id }) => id);
-  if (ids.length > 0) await executor.execute(deleteRowsSql(dialect, ids.length), ids);
-  return ids.length;
+  if (housekeeping) keepBarrier(databaseOf(database));
 }
 
 /**
@@ -146,12 +91,12 @@ async function barrierIdentity(
   limits: TransactionLimits,
 ): Promise<string> {
   const { dialect } = database;
-  const { insertIdentity } = BARRIER_SQL[dialect];
+  const { insertKept } = BARRIER_SQL[dialect];
   const values = [idValue(IDENTITY_ROW), textValue(dialect, randomUUID())];
   const found = await readIdentity(database, limits);
   if (found !== undefined) return found;
   try {
-    await repeatedSession(database, (executor) => executor.execute(insertIdentity, values), limits);
+    await repeatedSession(database, (executor) => executor.execute(insertKept, values), limits);
   } catch (error) {
     // Somebody else was faster; whatever else went wrong shows in the next line.
     if (meaningOf(error) !== 'duplicate key') throw error;

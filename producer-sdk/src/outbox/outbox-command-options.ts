@@ -9,7 +9,8 @@ export const USAGE = `escrow-outbox-relay: sends what local transactions have le
   --database <url>          mysql://user:password@host:port/database, postgres://… or sqlite:app.db;
                             several may be given
   --create-table            creates the table escrow_outbox where it is missing
-  --purge-after-days <n>    deletes what was sent longer ago, once an hour (default: never)
+  --purge-after-days <n>    deletes what was sent longer ago, once an hour; never keeps it
+                            (default: 7 with --create-table, else never)
   --once                    sends what is due and ends, with 1 where something is left
   --help
 
@@ -23,6 +24,7 @@ export interface CommandOptions {
   apiKey: string | undefined;
   databaseUrls: string[];
   createTable: boolean;
+  /** `undefined` for never. */
   purgeAfterDays: number | undefined;
   once: boolean;
 }
@@ -45,13 +47,14 @@ export function parseCommand(args: string[], environment: Variables): CommandOpt
   if (brokers.length === 0) throw invalid('give at least one broker by --broker');
   const producerGroup = values['producer-group'];
   if (producerGroup === undefined) throw invalid('--producer-group is missing');
+  const createTable = values['create-table'] === true;
   return {
     brokers,
     producerGroup,
     apiKey: secretFrom(environment, 'ESCROW_API_KEY'),
     databaseUrls,
-    createTable: values['create-table'] === true,
-    purgeAfterDays: daysOf(values['purge-after-days']),
+    createTable,
+    purgeAfterDays: daysOf(values['purge-after-days'] ?? (createTable ? DAYS_DEFAULT : 'never')),
     once: values.once === true,
   };
 }
@@ -75,11 +78,17 @@ function parsedArgs(args: string[]) {
   }
 }
 
-function daysOf(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
+/** As `ensureOutboxTable` has it. */
+const DAYS_DEFAULT = '7';
+const DAYS_MAX = 3_650;
+
+function daysOf(text: string): number | undefined {
+  if (text === 'never') return undefined;
   const days = Number(text);
-  if (Number.isFinite(days) && days >= 1) return days;
-  throw invalid(`--purge-after-days is ${JSON.stringify(text)}; it must be a number of 1 or more`);
+  if (days >= 1 && days <= DAYS_MAX) return days;
+  throw invalid(
+    `--purge-after-days is ${JSON.stringify(text)}; it must be a number from 1 to ${DAYS_MAX}, or never`,
+  );
 }
 
 /** The variable, or what stands in the file that `<name>_FILE` names; an empty one is not set. */

@@ -1,16 +1,17 @@
 #!/usr/bin/env node
+import { type Housekeeping, parseEveryMs } from '@escrowmq/database';
 import { isEscrowError } from '@escrowmq/protocol';
 import type { Logger } from '../logger.js';
 import { type OpenedDatabase, openByUrl } from './outbox-command-database.js';
 import { type CommandOptions, parseCommand, USAGE } from './outbox-command-options.js';
+import { keepOutbox } from './outbox-purge.js';
 import { createOutboxRelay, type OutboxRelay } from './outbox-relay.js';
-import { ensureOutboxTable, purgeOutbox } from './outbox-table.js';
+import { ensureOutboxTable } from './outbox-table.js';
 
 /** The relay as a process of its own: start, signals, exit codes. */
 
 const SIGNALS = ['SIGTERM', 'SIGINT'] as const;
 const DAY_MS = 24 * 60 * 60 * 1000;
-const PURGE_EVERY_MS = 60 * 60 * 1000;
 
 /** Exit codes: wrong usage is told apart from what may be over at the next attempt. */
 const WRONG_USAGE = 2;
@@ -24,6 +25,7 @@ function say(level: string, fields: Record<string, unknown>, message: string): v
 }
 
 const logger: Logger = {
+  info: (fields, message) => say('info', fields, message),
   warn: (fields, message) => say('warn', fields, message),
   error: (fields, message) => say('error', fields, message),
 };
@@ -32,7 +34,7 @@ async function run(options: CommandOptions): Promise<void> {
   const opened = await Promise.all(options.databaseUrls.map(openByUrl));
   try {
     if (options.createTable) {
-      for (const { database } of opened) await ensureOutboxTable(database);
+      for (const { database } of opened) await ensureOutboxTable(database, { housekeeping: false });
     }
     const { brokers, producerGroup, apiKey } = options;
     const relay = createOutboxRelay({
@@ -76,22 +78,15 @@ async function relayUntilStopped(
   });
   relay.start();
   say('info', { databases: opened.length }, 'relaying');
-  const purging =
-    purgeAfterDays === undefined
-      ? undefined
-      : setInterval(() => void purge(opened, purgeAfterDays * DAY_MS), PURGE_EVERY_MS);
+  const kept = purgeAfterDays === undefined ? [] : keepOutboxes(opened, purgeAfterDays * DAY_MS);
   say('info', { signal: await stopped }, 'stopping');
-  clearInterval(purging);
+  await Promise.all(kept.map((each) => each.stop()));
 }
 
-async function purge(opened: OpenedDatabase[], olderThanMs: number): Promise<void> {
-  try {
-    for (const { database } of opened) {
-      say('info', { purged: await purgeOutbox(database, olderThanMs) }, 'purged');
-    }
-  } catch (error) {
-    logger.warn({ error }, 'the outbox could not be purged; it is tried again in an hour');
-  }
+function keepOutboxes(opened: OpenedDatabase[], keptMs: number): Housekeeping[] {
+  return opened.map(({ database }) =>
+    keepOutbox(database, { keptMs, everyMs: parseEveryMs(), logger }),
+  );
 }
 
 function main(): void {

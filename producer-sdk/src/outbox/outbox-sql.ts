@@ -1,4 +1,4 @@
-import type { Dialect } from '@escrowmq/database';
+import { type Dialect, deleteRowsSql } from '@escrowmq/database';
 
 /**
  * The table in the producer's own database that holds what is to be sent: one row per transaction,
@@ -162,17 +162,18 @@ export interface OutboxStatements {
   unpark(count: number): string;
   /** [state, age in ms, number of rows] */
   selectFinished: string;
-  /** [ids]; guarded. */
+  /** [ids]; guarded, and looks at no other row. */
   deleteFinished(count: number): string;
 }
 
 export const OUTBOX_STATEMENTS: Readonly<Record<Dialect, OutboxStatements>> = {
-  mysql: statementsOf(DIALECTS.mysql),
-  postgres: statementsOf(DIALECTS.postgres),
-  sqlite: statementsOf(DIALECTS.sqlite),
+  mysql: statementsOf('mysql'),
+  postgres: statementsOf('postgres'),
+  sqlite: statementsOf('sqlite'),
 };
 
-function statementsOf(sql: OutboxSql): OutboxStatements {
+function statementsOf(dialect: Dialect): OutboxStatements {
+  const sql = DIALECTS[dialect];
   const { now, id, text, number, idOut, numberOut } = sql;
   const update = `update escrow_outbox${sql.byId} set`;
   const ids = (count: number) => `(${Array(count).fill(id).join(', ')})`;
@@ -210,7 +211,12 @@ where state = 'parked' and producer_group = ? order by due_at limit ${number}`,
 where transaction_id in ${ids(count)} and state = 'parked'`,
     selectFinished: `select ${idOut} as id from escrow_outbox
 where state = ? and due_at < ${now} - ${number} order by due_at limit ${number}`,
-    deleteFinished: (count) => `delete from escrow_outbox
-where transaction_id in ${ids(count)} and state in ('sent', 'void')`,
+    deleteFinished: (count) =>
+      deleteRowsSql(dialect, {
+        table: 'escrow_outbox',
+        key: [{ column: 'transaction_id', value: id }],
+        count,
+        guard: "state in ('sent', 'void')",
+      }),
   };
 }

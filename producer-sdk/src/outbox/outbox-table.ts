@@ -1,7 +1,18 @@
-import type { Dialect, Executor, LocalDatabase, TransactionLimits } from '@escrowmq/database';
-import { type DatabaseInput, databaseOf, ensureTable, repeatedSession } from '@escrowmq/database';
+import type { Dialect, LocalDatabase, TransactionLimits } from '@escrowmq/database';
+import {
+  type DatabaseInput,
+  databaseOf,
+  type EnsureOptions,
+  ensureTable,
+  inPortions,
+  PORTION_ROWS_MAX,
+  parseEnsureOptions,
+  repeatedSession,
+  rowsOf,
+} from '@escrowmq/database';
 import { EscrowError } from '@escrowmq/protocol';
 import { idValue, textValue } from '../local/barrier-sql.js';
+import { keepOutbox } from './outbox-purge.js';
 import { OUTBOX_STATEMENTS } from './outbox-sql.js';
 
 /**
@@ -21,27 +32,20 @@ export const OUTBOX_LIMITS: TransactionLimits = {
   commitTimeoutMs: 10_000,
 };
 
-const HOUR_MS = 60 * 60 * 1000;
-const DAY_MS = 24 * HOUR_MS;
-
-/** For how long after its start the outcome of a local transaction may be asked for. */
-export const SETTLE_AGE_MS_MAX = 12 * HOUR_MS;
-
-/** Twice that, as the two are measured by clocks that may disagree. */
-const RETENTION_MS_MIN = 2 * SETTLE_AGE_MS_MAX;
-const RETENTION_MS = 7 * DAY_MS;
-
-/** Rows per statement, so that a purge holds few locks and never for long. */
-const ROWS_PER_STATEMENT_MAX = 1_000;
-
 /**
  * Creates the outbox table where it is missing. Where it is there, no right to create tables is needed; where
  * it is not and the service has none, run `OUTBOX_TABLE_SQL` in a migration.
  *
+ * From then on this process deletes rows that were sent long ago, as `startHousekeeping` does.
+ *
  * @param database a pool of mysql2, or what one of the adapters made: `fromPg(pool)`
  * @throws {EscrowError} INVALID_CONFIGURATION with the statements to run, where the user may not
  */
-export async function ensureOutboxTable(database: DatabaseInput): Promise<void> {
+export async function ensureOutboxTable(
+  database: DatabaseInput,
+  options: EnsureOptions = {},
+): Promise<void> {
+  const { housekeeping } = parseEnsureOptions(options, 'ensureOutboxTable');
   await ensureTable(database, {
     name: 'escrow_outbox',
     columns: [
@@ -54,44 +58,7 @@ export async function ensureOutboxTable(database: DatabaseInput): Promise<void> 
       sqlite: OUTBOX_STATEMENTS.sqlite.createTable,
     },
   });
-}
-
-/**
- * Deletes the rows of messages that were sent more than `olderThanMs` ago by the database's clock,
- * a thousand at a time, and returns how many. What is not sent yet or parked is never deleted. Run
- * it daily.
- *
- * @param olderThanMs milliseconds @default 7 days
- * @throws {EscrowError} INVALID_CONFIGURATION when it is less than a day: until then the row may
- *   have to say what became of a COMMIT that got no answer
- */
-export async function purgeOutbox(
-  database: DatabaseInput,
-  olderThanMs: number = RETENTION_MS,
-): Promise<number> {
-  if (!(olderThanMs >= RETENTION_MS_MIN)) {
-    throw new EscrowError(
-      'INVALID_CONFIGURATION',
-      `rows of the outbox may be purged after a day or more, not after ${olderThanMs} ms: until then one may still have to say what became of its transaction`,
-    );
-  }
-  const found = databaseOf(database);
-  const sent = await purgeState(found, 'sent', olderThanMs);
-  return sent + (await purgeState(found, 'void', olderThanMs));
-}
-
-async function purgeState(
-  database: LocalDatabase<unknown>,
-  state: 'sent' | 'void',
-  olderThanMs: number,
-): Promise<number> {
-  const { selectFinished, deleteFinished } = OUTBOX_STATEMENTS[database.dialect];
-  return inPortions(database, async (executor) => {
-    const values = [state, Math.ceil(olderThanMs), ROWS_PER_STATEMENT_MAX];
-    const ids = idsIn(await executor.select(selectFinished, ID, values));
-    if (ids.length > 0) await executor.execute(deleteFinished(ids.length), ids);
-    return ids.length;
-  });
+  if (housekeeping) keepOutbox(databaseOf(database));
 }
 
 /** Puts everything that is parked back among what is to be sent; returns how many. */
@@ -100,29 +67,17 @@ export async function unparkAll(
   producerGroup: string,
 ): Promise<number> {
   const { selectParked, unpark } = OUTBOX_STATEMENTS[database.dialect];
-  return inPortions(database, async (executor) => {
-    const values = [producerGroup, ROWS_PER_STATEMENT_MAX];
-    const ids = idsIn(await executor.select(selectParked, ID, values));
+  const portions = inPortions(database, async (executor) => {
+    const rows = await executor.select(selectParked, { id: 'text' }, [
+      producerGroup,
+      PORTION_ROWS_MAX,
+    ]);
+    const ids = rows.map(({ id }) => id);
     if (ids.length > 0) await executor.execute(unpark(ids.length), ids);
     return ids.length;
   });
+  return rowsOf(portions);
 }
-
-/** @returns the sum of what the portions returned; the last one is not full */
-async function inPortions(
-  database: LocalDatabase<unknown>,
-  portion: (executor: Executor) => Promise<number>,
-): Promise<number> {
-  for (let total = 0; ; ) {
-    const rows = await repeatedSession(database, portion, OUTBOX_LIMITS);
-    total += rows;
-    if (rows < ROWS_PER_STATEMENT_MAX) return total;
-  }
-}
-
-const ID = { id: 'text' } as const;
-
-const idsIn = (rows: { id: string }[]): string[] => rows.map(({ id }) => id);
 
 /**
  * What the broker has taken. Guarded, and in the order of the ids, so that two who mark the same

@@ -11,9 +11,10 @@ import {
 import { idValue, textValue } from '../local/barrier-sql.js';
 import { type DecidingRow, type Outcome, settleIn } from '../local/decide-outcome.js';
 import type { HeldMessages, OpenMessage } from '../local/held-messages.js';
+import { SETTLE_AGE_MS_MAX } from './outbox-purge.js';
 import type { OutboxSender } from './outbox-sender.js';
 import { OUTBOX_STATEMENTS } from './outbox-sql.js';
-import { missingOutbox, SETTLE_AGE_MS_MAX } from './outbox-table.js';
+import { missingOutbox } from './outbox-table.js';
 
 /**
  * Messages held in the producer's own database: the local transaction writes them into the outbox,
