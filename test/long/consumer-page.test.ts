@@ -117,6 +117,11 @@ test('apply a batch once', async () => {
   await until('all are counted', async () => (await values('select count from visits'))[0] === 3);
 });
 
+test('N15: housekeeping', async () => {
+  const { lines } = await run('## Housekeeping');
+  expect(lines()).toEqual(['ready']);
+});
+
 test('keep the latest state', async () => {
   await pool.query('create table price (product_id int primary key, price int)');
   await run('## Keep the latest state');

@@ -99,6 +99,10 @@ const delivered = (data: object) =>
     queue.received.some(({ content }) => content.toString() === JSON.stringify(data)),
   );
 
+test('N15: housekeeping', async () => {
+  expect((await run(['## 12. Housekeeping'])).lines).toEqual(['ready']);
+});
+
 test.each([
   ['mysql2', 'Express'],
   ['Prisma', 'Fastify'],
