@@ -48,7 +48,8 @@ async function topicWithQueue(): Promise<string> {
 
 test('a blocked connection is told, takes nothing, and goes on when it is unblocked (F56)', async () => {
   const topic = await topicWithQueue();
-  const { publish } = open();
+  // On a busy machine rabbitmqctl takes longer than a publish may.
+  const { publish } = open({ publishLimitMs: 120_000 });
   let readyCalls = 0;
   rabbit!.onReady(() => readyCalls++);
   await until('there is room', () => rabbit!.room > 0);
