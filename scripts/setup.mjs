@@ -169,7 +169,7 @@ function loadBuiltInSqlite() {
 }
 
 /** The npm that runs this script, so that a version manager's choice holds. */
-function npm() {
+export function npm() {
   const cli = process.env.npm_execpath;
   return cli?.endsWith('.js') ? [process.execPath, cli] : ['npm'];
 }

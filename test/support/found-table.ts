@@ -7,7 +7,7 @@
 export const FOUND_IDS: readonly string[] = [
   ...numbered('U', 1, 25),
   ...numbered('N', 1, 7),
-  ...numbered('N', 11, 13),
+  ...numbered('N', 11, 14),
   ...numbered('V', 1, 2),
   'X1',
   'X2',

@@ -6,8 +6,10 @@ import { promisify } from 'node:util';
 
 /** The root of this repository. */
 export const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
-/** The folders of the packages that others install. */
-export const PACKAGE_FOLDERS = ['protocol', 'database', 'producer-sdk', 'consumer-sdk'];
+/** The folders of the packages that others import. */
+const IMPORTED_FOLDERS = ['protocol', 'database', 'producer-sdk', 'consumer-sdk'];
+/** The folders of the packages that others install; the broker is run, not imported. */
+export const PACKAGE_FOLDERS = [...IMPORTED_FOLDERS, 'broker'];
 
 const run = promisify(execFile);
 
@@ -15,19 +17,35 @@ export interface Packed {
   name: string;
   folder: string;
   tarball: string;
-  manifest: { exports: Record<string, unknown>; dependencies?: Record<string, string> };
+  manifest: { exports?: Record<string, unknown>; dependencies?: Record<string, string> };
 }
 
-/** Packs what is built under `root` into `home`. */
-export async function packInto(home: string, root = ROOT): Promise<Packed[]> {
+/**
+ * What `npm run release` packs of the sources as they are, in `home`.
+ *
+ * @returns the packages, and what the command printed
+ */
+export async function packRelease(home: string): Promise<{ packages: Packed[]; said: string }> {
+  const release = [join(ROOT, 'scripts', 'release.mjs'), '--only-pack', '--into', home];
+  const { stdout: said } = await run(process.execPath, release, { cwd: ROOT });
+  const packages = PACKAGE_FOLDERS.map((folder) => packedOf(home, ROOT, folder));
+  return { packages: await Promise.all(packages), said };
+}
+
+/** Packs what is built under `root`, of what others import, into `home`. */
+export async function packInto(home: string, root: string): Promise<Packed[]> {
   const pack = async (folder: string): Promise<Packed> => {
-    const manifest = JSON.parse(await readFile(join(root, folder, 'package.json'), 'utf8'));
     const packed = ['pack', '--ignore-scripts', '--json', '--pack-destination', home];
     await run('npm', packed, { cwd: join(root, folder) });
-    const file = `${manifest.name.replace('@', '').replace('/', '-')}-${manifest.version}.tgz`;
-    return { name: manifest.name, folder, tarball: join(home, file), manifest };
+    return packedOf(home, root, folder);
   };
-  return Promise.all(PACKAGE_FOLDERS.map(pack));
+  return Promise.all(IMPORTED_FOLDERS.map(pack));
+}
+
+async function packedOf(home: string, root: string, folder: string): Promise<Packed> {
+  const manifest = JSON.parse(await readFile(join(root, folder, 'package.json'), 'utf8'));
+  const file = `${manifest.name.replace('@', '').replace('/', '-')}-${manifest.version}.tgz`;
+  return { name: manifest.name, folder, tarball: join(home, file), manifest };
 }
 
 /**
