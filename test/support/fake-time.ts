@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ensurePackages } from '@escrowmq/local-servers';
@@ -36,7 +36,11 @@ export function fakeTime(offset: string): FakeTime {
   if (preload === undefined) throw new Error('libfaketime is not installed');
   const folder = mkdtempSync(join(tmpdir(), 'escrow-time-'));
   const file = join(folder, 'offset');
-  const set = (to: string) => writeFileSync(file, to);
+  const set = (to: string) => {
+    // By a rename: newer libfaketime ends the process that finds the file empty.
+    writeFileSync(`${file}.new`, to);
+    renameSync(`${file}.new`, file);
+  };
   set(offset);
   return {
     environment: {
