@@ -45,6 +45,8 @@ let store: Awaited<ReturnType<typeof freshStore>>;
 let broker: BrokerProcess;
 let producer: Producer;
 let outboxProducer: Producer;
+/** What a test that fails would leave open. */
+const opened: { close(): Promise<unknown> }[] = [];
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'escrow-typed-'));
@@ -67,7 +69,8 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  await Promise.all([producer.close(), outboxProducer.close()]);
+  await Promise.all([producer, outboxProducer, ...opened].map((one) => one.close()));
+  for (const connection of connections) connection.close();
   await broker.stop();
   await store.remove();
   await rm(folder, { recursive: true });
@@ -83,6 +86,7 @@ test('N10: whichever way data enter and arrive they fit their schema, and what d
   const events: ConsumerEvent[] = [];
   const logger = (event: ConsumerEvent) => events.push(event);
   const consumer = createConsumer({ rabbitmq: rabbitmqUrl(), logger });
+  opened.push(consumer);
   const seen: Record<string, unknown[]> = { each: [], ordered: [], batch: [], ephemeral: [] };
   const see = (how: string, message: { routingKey: string; version: number; data: unknown }) => {
     const { routingKey, version, data } = message;
@@ -147,6 +151,7 @@ test('N10: whichever way data enter and arrive they fit their schema, and what d
 
   // What came without the SDK, and does not fit.
   const connection = await connect(rabbitmqUrl());
+  opened.push({ close: () => connection.close().catch(() => undefined) });
   const channel = await connection.createConfirmChannel();
   const raw = { topic: user.name, routingKey: 'registered', data: { userId: 'seven', at } };
   const inOrder = { [HEADERS.orderingKey]: 'u', [HEADERS.sequence]: 2 };

@@ -72,7 +72,7 @@ test.each([
   expect(fit).toEqual({ data, version: fits });
 });
 
-test.each([3, 0, -1, 1.5, '02', 'two', '', true, {}, '9'.repeat(2_000)])(
+test.each([3, 0, -1, 1.5, '02', 'two', '', true, {}, '9'.repeat(80)])(
   'N10: a message of version %p, which nobody knows, is refused for good in a sentence',
   async (version) => {
     const error = await thrownBy(() => fitData(places(moved), arrived('moved', address, version)));
