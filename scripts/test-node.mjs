@@ -9,6 +9,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
+import { endAs } from './jest.mjs';
 import { ROOT } from './setup.mjs';
 import {
   environmentOf,
@@ -36,12 +37,10 @@ const prefix = installNode();
 const copy = join(home, 'copy');
 bringUpToDate(copy, join(home, 'copied.json'));
 
-const { status } = spawnSync(executable(), [join('scripts', 'test.mjs'), ...jest], {
+endAs([executable(), join('scripts', 'test.mjs'), ...jest], {
   cwd: copy,
   env: environmentOf(prefix, process.env, delimiter),
-  stdio: 'inherit',
 });
-process.exitCode = status ?? 1;
 
 /** @returns the folder that holds bin/node, and include/node to compile against */
 function installNode() {
