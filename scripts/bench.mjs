@@ -13,7 +13,7 @@ import { ROOT, setUp } from './setup.mjs';
 const args = process.argv.slice(2);
 const peers = args[0] === '--peers';
 
-await setUp();
+await setUp({ run: 'bench' });
 const main = join(ROOT, 'bench', 'dist', peers ? 'peers-main.js' : 'main.js');
 process.argv.splice(1, process.argv.length, main, ...args.slice(peers ? 1 : 0));
 await import(pathToFileURL(main).href);

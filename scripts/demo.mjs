@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { ROOT, setUp } from './setup.mjs';
+import { ROOT, SetUpFailure, setUp } from './setup.mjs';
 
 /*
  * npm run demo: a service whose users are sharded by id keeps an index of their phone numbers
@@ -8,7 +8,20 @@ import { ROOT, setUp } from './setup.mjs';
  * demo's own; arguments after `--` are passed on.
  */
 
-await setUp();
-const demo = join(ROOT, 'examples', 'sharding-key-binding', 'dist', 'demo.js');
+const EXAMPLE = 'examples/sharding-key-binding';
+
+await setUp({ run: EXAMPLE, meanwhile: installServers });
+const demo = join(ROOT, EXAMPLE, 'dist', 'demo.js');
 process.argv[1] = demo;
 await import(pathToFileURL(demo).href);
+
+/** The demo would do so as well: here it happens while an addon is compiled. */
+async function installServers({ begin, say }) {
+  const { ensureServerPackages } = await import('@escrowmq/local-servers');
+  const end = begin('installing servers');
+  await ensureServerPackages(['rabbitmq', 'mysql'], say)
+    .catch((error) => {
+      throw new SetUpFailure(error.message);
+    })
+    .finally(end);
+}

@@ -1,14 +1,19 @@
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { BETTER_SQLITE3 } from './better-sqlite3.mjs';
+import { isInstalled, packagesToInstall } from './packages-to-install.mjs';
+import { createProgress } from './progress.mjs';
 
 /*
  * What every other script does first: a fresh clone becomes one that runs, and a clone that is
  * ready is left alone in about a second. Needs nothing but Node: no package is installed yet when
- * this file is read. Prints one line for a step that takes a while, and the whole output of a step
+ * this file is read. Tells how far a step is that takes a while, and the whole output of a step
  * that fails.
+ *
+ * May be ended at any moment: npm writes its record when an install is complete, and without the
+ * record the next run begins anew; a build writes no half file that passes for a whole one.
  */
 
 export const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
@@ -16,8 +21,13 @@ export const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
 /** The same as "engines" in package.json; npm only warns, so it is checked here. */
 const NODE_MIN = [20, 19];
 
-/** A step that is done sooner is not worth a line. */
-const QUIET_MS = 2_000;
+const LOCK_FILE = join(ROOT, 'package-lock.json');
+
+/**
+ * What npm installed, as npm writes it down. Comparing that with the lock file also sees an install
+ * that the user made by hand, which a mark of our own would not.
+ */
+const NPM_RECORD = join(ROOT, 'node_modules', '.package-lock.json');
 
 /** Which SQLite driver the broker finds: the one built into Node from 22.13, or the addon. */
 const LOAD_SQLITE_DRIVER = `
@@ -27,31 +37,43 @@ else { const Database = require('better-sqlite3'); new Database(':memory:').clos
 `;
 
 /** A step of the set-up failed; the message is all that the user needs to see. */
-class SetUpFailure extends Error {}
+export class SetUpFailure extends Error {}
+
+const progress = createProgress(process.stderr);
 
 /**
  * Checks Node, installs what the lock file asks for, makes sure that SQLite loads, and builds.
  * Prints what is wrong and ends the process with code 1 when that is not possible.
- * @param {{ forTests?: boolean }} options `forTests`: they want better-sqlite3 on every Node
+ *
+ * @param {object} [options]
+ * @param {string} [options.run] the folder of the workspace that is to run: then what only tests and checks
+ *   need is left out where it is not there already @default everything
+ * @param {boolean} [options.forTests] they want better-sqlite3 on every Node @default false
+ * @param {(progress: ReturnType<typeof createProgress>) => Promise<void>} [options.meanwhile] what
+ *   else takes long and needs no more than the build: better-sqlite3 may still be compiled beside it
  */
-export async function setUp({ forTests = false } = {}) {
+export async function setUp({ run, meanwhile, forTests = false } = {}) {
   try {
     checkNode();
     useLocalHeaders();
-    await installPackages();
-    await ensureSqliteDriver();
+    await installPackages({ forTests: run === undefined });
     if (forTests) await ensureTestDriver();
+    await allOf(
+      ensureSqliteDriver(),
+      build(run).then(() => meanwhile?.(progress)),
+    );
     loadBuiltInSqlite();
-    await step('building', [
-      process.execPath,
-      join('node_modules', 'typescript', 'bin', 'tsc'),
-      '-b',
-    ]);
   } catch (error) {
     if (!(error instanceof SetUpFailure)) throw error;
     process.stderr.write(`${error.message}\n`);
     process.exit(1);
   }
+}
+
+/** Throws what one threw after all have ended: nothing goes on behind a process that is gone. */
+async function allOf(...promises) {
+  const failed = (await Promise.allSettled(promises)).find(({ status }) => status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
 }
 
 function checkNode() {
@@ -83,32 +105,33 @@ function useLocalHeaders() {
   if (prefix !== undefined) process.env.npm_config_nodedir = prefix;
 }
 
-async function installPackages() {
-  if (installed()) return;
-  await step('installing packages', [...npm(), 'ci', '--no-audit', '--no-fund']);
-}
-
-/**
- * npm writes down what it installed in node_modules/.package-lock.json. Comparing that with the
- * lock file also sees an install that the user made by hand, which a mark of our own would not.
- */
-function installed() {
-  const recordFile = join(ROOT, 'node_modules', '.package-lock.json');
-  if (!existsSync(recordFile)) return false;
-  const wanted = readPackages(join(ROOT, 'package-lock.json'));
-  const present = readPackages(recordFile);
-  return Object.entries(wanted).every(([path, entry]) => {
-    // A workspace is linked where it lies: its version changes without anything to install.
-    if (!path.includes('node_modules/')) return true;
-    // Optional: made for another platform, or failed to build, which is looked at separately.
-    if (entry.optional || entry.devOptional) return true;
-    const found = present[path];
-    return found !== undefined && found.version === entry.version && found.link === entry.link;
-  });
+async function installPackages(need) {
+  const present = existsSync(NPM_RECORD) ? readPackages(NPM_RECORD) : undefined;
+  const { how, forTests } = packagesToInstall(readPackages(LOCK_FILE), present, need);
+  const flags = ['--no-audit', '--no-fund', forTests ? '--include=dev' : '--omit=dev'];
+  if (how === 'anew') {
+    // The one addon of a run is compiled later, where this Node needs it, and beside other steps.
+    if (!forTests) flags.push('--ignore-scripts');
+    await step('installing packages', [...npm(), 'ci', ...flags]);
+  }
+  if (how === 'add') {
+    // Until npm has written it again: what is added is half there.
+    rmSync(NPM_RECORD, { force: true });
+    await step('installing more packages', [...npm(), 'install', '--no-save', ...flags]);
+  }
 }
 
 function readPackages(lockFile) {
   return JSON.parse(readFileSync(lockFile, 'utf8')).packages;
+}
+
+/** Everything, with its types checked, where what the compiler looks at is installed. */
+function build(workspace) {
+  const all = { forTests: true };
+  if (!workspace || isInstalled(readPackages(LOCK_FILE), readPackages(NPM_RECORD), all)) {
+    return step('building', [process.execPath, 'node_modules/typescript/bin/tsc', '-b']);
+  }
+  return step('building', [process.execPath, 'scripts/transpile.mjs', workspace]);
 }
 
 /**
@@ -174,17 +197,10 @@ export function npm() {
   return cli?.endsWith('.js') ? [process.execPath, cli] : ['npm'];
 }
 
-/** Runs a command that must succeed, with a line of its own when it takes a while. */
+/** Runs a command that must succeed, and tells of it when it takes a while. */
 async function step(label, command, { mayFail = false } = {}) {
-  const startedAt = performance.now();
-  let told = false;
-  const timer = setTimeout(() => {
-    told = true;
-    process.stderr.write(`${label} … `);
-  }, QUIET_MS);
-  const { code, output } = await run(command);
-  clearTimeout(timer);
-  if (told) process.stderr.write(`${((performance.now() - startedAt) / 1000).toFixed(1)} s\n`);
+  const end = progress.begin(label);
+  const { code, output } = await run(command).finally(end);
   if (code !== 0 && !mayFail) {
     throw new SetUpFailure(`${output}\n${label} failed with exit code ${code}`);
   }

@@ -9,7 +9,7 @@ import { ROOT, setUp } from './setup.mjs';
  * In this very process, so that Ctrl-C and the exit code are the soak's own.
  */
 
-await setUp();
+await setUp({ run: 'soak' });
 const main = join(ROOT, 'soak', 'dist', 'main.js');
 process.argv.splice(1, process.argv.length, main, ...process.argv.slice(2));
 await import(pathToFileURL(main).href);

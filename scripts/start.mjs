@@ -7,7 +7,7 @@ import { ROOT, setUp } from './setup.mjs';
  * are the broker's own, with nothing in between to pass them on.
  */
 
-await setUp();
+await setUp({ run: 'broker' });
 const main = join(ROOT, 'broker', 'dist', 'main.js');
 process.argv[1] = main;
 await import(pathToFileURL(main).href);
