@@ -18,6 +18,7 @@ const { options } = ts.convertCompilerOptionsFromJson(config.compilerOptions, '.
 const compilerOptions = {
   ...options,
   sourceMap: false,
+  inlineSources: false,
   // What NodeNext reads in the package.json beside a file, which is not looked at here.
   module: ts.ModuleKind.ESNext,
   moduleResolution: ts.ModuleResolutionKind.Bundler,
