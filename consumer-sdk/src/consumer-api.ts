@@ -12,6 +12,7 @@ import type {
   TypedSubscribeOptions,
 } from './typed/options.js';
 
+/** A running subscription, as `subscribe` and its like resolve to. */
 export interface Subscription {
   /**
    * Stops the deliveries and keeps everything else: the queue goes on collecting, for other
@@ -28,6 +29,7 @@ export interface Subscription {
   close(): Promise<void>;
 }
 
+/** A consumer, made by `createConsumer`: its two connections and all of its subscriptions. */
 export interface Consumer {
   /**
    * Consumes a topic for a consumer group; resolves when deliveries flow. From then on lost

@@ -16,8 +16,9 @@ import type { Tracing } from './tracing.js';
 
 export type { Tracing } from './tracing.js';
 
+/** Options of `openTelemetry`. */
 export interface OpenTelemetryOptions {
-  /** @default the global one, whenever it is registered */
+  /** Whose spans they are. @default the global one, whenever it is registered */
   tracerProvider?: TracerProvider;
 }
 

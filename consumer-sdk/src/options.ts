@@ -23,6 +23,7 @@ import {
 import type { Tracing } from './tracing.js';
 import { type Given, namedTopic } from './typed/named-topic.js';
 
+/** Options of `createConsumer`. */
 export interface ConsumerOptions {
   /** `amqp://user:password@host:port/vhost` or `amqps://…`. */
   rabbitmq: string;
@@ -37,7 +38,9 @@ export interface ConsumerOptions {
   tracing?: Tracing;
 }
 
+/** Options of `subscribe`. */
 export interface SubscribeOptions {
+  /** The topic to consume: 1 to 100 letters, digits, dots, dashes or underscores. */
   topic: string;
   /** The consumer group: instances with one group share the work, every group gets everything. */
   group: string;

@@ -4,8 +4,13 @@ import { runInside } from './nested.js';
 /** What a callback is held to while it runs in an open transaction. */
 export interface CallbackRules {
   /** Where and in what it runs, for whatever it begins inside: see nested.ts. */
-  inside: { database: LocalDatabase<never>; what: string };
-  /** Waits for the callback as long as it may take. */
+  inside: {
+    /** The database whose transaction is open. */
+    database: LocalDatabase<never>;
+    /** The call that opened it: `transaction`, `once`. */
+    what: string;
+  };
+  /** Waits for the callback as long as it may take. @default waits as long as it takes */
   inTime?<T>(called: Promise<T>): Promise<T>;
   /** The error for a mistake of the callback, which is described in half a sentence. */
   misused(mistake: string): Error;

@@ -23,6 +23,8 @@ export interface Executor {
    */
   execute(sql: string, values?: readonly SqlValue[]): Promise<unknown>;
   /**
+   * Sends a select and reads its rows.
+   *
    * @param sql a select, like that of `execute`
    * @param columns of the select, in its order
    * @returns its rows, free of what the layer is set to do to rows
@@ -52,6 +54,8 @@ export interface TransactionGuard {
   /** Called right after the barrier row was written. */
   arm(): Promise<void>;
   /**
+   * Called before COMMIT: whether the transaction is still the one that was armed.
+   *
    * @returns false when the transaction ended under the callback's hands
    * @throws when the connection is lost
    */
@@ -70,26 +74,37 @@ export interface TransactionGuard {
 export interface OpenTransaction<Tx> {
   /** The layer's own handle: what a callback gets. */
   readonly tx: Tx;
+  /** The SDK's own statements in it. */
   readonly executor: Executor;
+  /** Proves that it is still open, and still the same. */
   readonly guard: TransactionGuard;
   /**
    * What the callback sent through `tx`, where the adapter can see it. Statements after `refuse`
    * are refused with its error, made when it is needed; those sent before go on.
+   * @default the adapter can't see them
    */
   readonly statements?: {
+    /** How many were sent so far. */
     readonly sent: number;
+    /** How many of them have no answer yet. */
     readonly unanswered: number;
+    /** Refuses what is sent from now on. */
     refuse(error: () => Error): void;
   };
 }
 
 /** A database whose transactions the SDK opens and ends itself. Adapters make one. */
 export interface LocalDatabase<Tx> {
+  /** Tells it from a `LocalTransaction`. */
   readonly kind: 'database';
+  /** Which SQL it takes. */
   readonly dialect: Dialect;
   /** As its users call it: `mysql2`, `Knex`. For messages. */
   readonly layer: string;
-  /** The layer's own object, such as the pool: two databases with the same one are the same. */
+  /**
+   * The layer's own object, such as the pool: two databases with the same one are the same.
+   * @default the database itself
+   */
   readonly on?: object;
   /**
    * Runs `work` in a transaction on a connection of its own. COMMIT is sent when `work` has
@@ -111,8 +126,12 @@ export interface LocalDatabase<Tx> {
 
 /** A transaction that the caller opened, and will end, himself. Adapters make one. */
 export interface LocalTransaction {
+  /** Tells it from a `LocalDatabase`. */
   readonly kind: 'transaction';
+  /** Which SQL it takes. */
   readonly dialect: Dialect;
+  /** As its users call it: `mysql2`, `Knex`. For messages. */
   readonly layer: string;
+  /** The SDK's own statements in it. */
   readonly executor: Executor;
 }

@@ -1,11 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
+/** What happens where somebody waits too long. */
 export interface Late<T> {
   /** The error for whoever waited too long. */
   error(): Error;
-  /** Receives what arrives after the limit, so that it can be given back. */
+  /** Receives what arrives after the limit, so that it can be given back. @default it is dropped */
   giveBack?(value: T): void;
-  /** Ends the wait as the limit does; its reason is thrown. */
+  /** Ends the wait as the limit does; its reason is thrown. @default the limit alone ends it */
   signal?: AbortSignal | undefined;
 }
 
@@ -51,9 +52,11 @@ export function within<T>(work: Promise<T>, limitMs: number, late: Late<T>): Pro
 
 /** A point in time on the monotonic clock: setting the system's clock moves no deadline. */
 export class Deadline {
+  /** How long it was from the start, in milliseconds. */
   readonly limitMs: number;
   readonly #endsAt: number;
 
+  /** Counts from now. @param limitMs milliseconds */
   constructor(limitMs: number) {
     this.limitMs = limitMs;
     this.#endsAt = performance.now() + limitMs;
@@ -64,6 +67,7 @@ export class Deadline {
     return Math.max(0, Math.ceil(this.#endsAt - performance.now()));
   }
 
+  /** Whether nothing is left. */
   get hasPassed(): boolean {
     return this.leftMs === 0;
   }

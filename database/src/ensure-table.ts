@@ -3,7 +3,9 @@ import { type DatabaseInput, databaseOf } from './adapters/database-of.js';
 import type { Dialect, LocalDatabase } from './database.js';
 import { meaningOf } from './server-errors.js';
 
+/** A table that the SDK keeps in a service's own database. */
 export interface TableToEnsure {
+  /** Its name, without a schema. */
   name: string;
   /** Those that the SDK uses: a table without one of them is not the right one. */
   columns: readonly string[];

@@ -6,10 +6,13 @@
  * would end the process.
  */
 
+/** Is told how a call of foreign code ended. */
 export interface ForeignEnds {
+  /** It returned this, or its promise resolved to it. */
   returned(value: unknown): void;
+  /** It threw this, or its promise rejected with it. */
   threw(error: unknown): void;
-  /** Called before a promise is waited for. */
+  /** Called before a promise is waited for. @default nobody is told */
   waits?(): void;
 }
 

@@ -46,6 +46,8 @@ export async function runInside<T>(
 }
 
 /**
+ * Refuses a call that would open a transaction inside a callback's own, on one database.
+ *
  * @param call is to be refused: `once`
  * @throws {EscrowError} TRANSACTION_MISUSED inside the callback of a transaction of that database
  */

@@ -12,6 +12,7 @@ export type ColumnKind = 'text' | 'number' | 'text or null' | 'number or null';
 /** The columns of a select by name, in the order in which it names them. One lower-case word each. */
 export type Columns = Readonly<Record<string, ColumnKind>>;
 
+/** A row with these columns: text as string, number as number, and `undefined` for null. */
 export type RowOf<C extends Columns> = {
   readonly [Name in keyof C]: C[Name] extends 'text'
     ? string

@@ -25,6 +25,7 @@ import { meaningOf, provesRollback } from './server-errors.js';
  * An error on COMMIT is not looked into either: the work is asked for again, and then the claim tells.
  */
 export interface ClaimedWork<Tx, S> {
+  /** Where claim and work are written. */
   database: LocalDatabase<Tx>;
   /** As errors call it: `message 0198f3c2-…-0`. */
   what: string;
@@ -40,12 +41,15 @@ export interface ClaimedWork<Tx, S> {
   claim(on: ClaimOn): Promise<S | undefined>;
   /** On a connection of its own, by a locking read: whether this claim has become durable. */
   isClaimed(on: ClaimOn): Promise<boolean>;
+  /** The error for a database that lacks the table of claims. */
   missingTable(cause: unknown): EscrowError;
+  /** What is done once, through `tx`. */
   work(tx: Tx): Promise<unknown>;
   /**
    * Told when the work has ended and sent nothing through its `tx`, where the adapter can see that. No
    * error: work may find that there is nothing to do. But work on another connection looks the same, and
    * that is not in the transaction.
+   * @default nobody is told
    */
   unused?(): void;
   /**
@@ -57,11 +61,15 @@ export interface ClaimedWork<Tx, S> {
   ended(claim: ClaimOutcome, cause?: unknown): unknown;
 }
 
+/** Where a claim is written and looked for. */
 export interface ClaimOn {
+  /** Statements on that connection. */
   executor: Executor;
+  /** Which SQL it takes. */
   dialect: Dialect;
 }
 
+/** What became of a claim: durable, undone, or not known. */
 export type ClaimOutcome = 'commit' | 'rollback' | 'unknown';
 
 /** Somebody else was faster; a new transaction will see what he did. */
@@ -97,6 +105,8 @@ interface Run<Tx, S> extends ClaimedWork<Tx, S> {
 }
 
 /**
+ * Writes the claim and does the work, in one transaction of the database.
+ *
  * @returns why there was nothing to do, or undefined when the work is durable
  * @throws whatever the work, the claim or the database threw, what `ended` says, or the reason of the
  *   signal when it was aborted before COMMIT: nothing is done then

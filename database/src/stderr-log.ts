@@ -7,17 +7,26 @@ import { attempt, stackOfError, textOfError } from '@escrowmq/protocol';
  */
 export type StderrLog = (line: StderrLine) => void;
 
+/** One line to be told. */
 export interface StderrLine {
+  /** How bad it is. */
   level: 'warn' | 'error';
   /** What the bound on repeats goes by. */
   kind: string;
+  /** What is said, in a sentence. */
   text: string;
+  /** What it is about, written behind the text. @default none */
   fields?: Record<string, unknown>;
-  /** Whatever was thrown. */
-  thrown?: { error: unknown };
+  /** Whatever was thrown. @default nothing was */
+  thrown?: {
+    /** The error, with its stack and causes. */
+    error: unknown;
+  };
 }
 
+/** What the log itself needs: for tests. */
 export interface StderrLogDeps {
+  /** Writes one text. */
   write(level: StderrLine['level'], text: string): void;
   /** Monotonic milliseconds. */
   now(): number;
@@ -35,7 +44,10 @@ interface Repeats {
   last: StderrLine;
 }
 
-/** @param who begins each line: `escrowmq consumer` */
+/**
+ * Makes a log that writes to stderr, with a bound on what repeats.
+ * @param who begins each line: `escrowmq consumer`
+ */
 export function createStderrLog(who: string, deps: StderrLogDeps = CONSOLE): StderrLog {
   const { write, now } = deps;
   const kinds = new Map<string, Repeats>();

@@ -13,6 +13,7 @@ import { isAnswered, meaningOf } from './server-errors.js';
  */
 const SAVEPOINT = 'escrow_barrier';
 
+/** A guard by a savepoint, which is gone when its transaction has ended. */
 export function savepointGuard(executor: Executor, name = SAVEPOINT): TransactionGuard {
   return {
     async arm() {

@@ -2,9 +2,14 @@ import { createStderrLog, tellForeign } from '@escrowmq/database';
 
 /** Where the SDK reports what it cannot throw. Any pino-like logger fits. */
 export interface Logger {
-  /** What somebody should know and nobody has to act on; a logger without it gets that as a warning. */
+  /**
+   * What somebody should know and nobody has to act on.
+   * @default it is told as a warning
+   */
   info?(fields: Record<string, unknown>, message: string): void;
+  /** What went wrong and is tried again. */
   warn(fields: Record<string, unknown>, message: string): void;
+  /** What went wrong and somebody has to look at. */
   error(fields: Record<string, unknown>, message: string): void;
 }
 

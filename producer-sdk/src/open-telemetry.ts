@@ -19,8 +19,9 @@ import type { TracedOperation, Tracing } from './tracing.js';
 
 export type { TracedOperation, Tracing } from './tracing.js';
 
+/** Options of `openTelemetry`. */
 export interface OpenTelemetryOptions {
-  /** @default the global one, whenever it is registered */
+  /** Whose spans they are. @default the global one, whenever it is registered */
   tracerProvider?: TracerProvider;
 }
 

@@ -36,7 +36,7 @@ export interface ProducerLimits {
    */
   attemptTimeoutMs: number;
   /**
-   * Operations that may wait for the broker: for a batch, its answer, or their repeat. One more is
+   * Number of operations that may wait for the broker: for a batch, its answer, or their repeat. One more is
    * refused with BROKER_BUSY before anything of it was sent; a commit or rollback only at twice
    * this number.
    * @default 10000: 20 full batches, about what a broker takes in a second
@@ -57,7 +57,7 @@ export interface ProducerLimits {
    */
   transactionBytesMax: number;
   /**
-   * Connections per broker address.
+   * Number of connections per broker address.
    * @default 8: batches use one at a time, the rest serve queries; long polls have their own
    */
   connectionsPerBrokerMax: number;
@@ -90,6 +90,7 @@ export interface ProducerLimits {
   closeTimeoutMs: number;
 }
 
+/** Options of `createProducer`. All times are milliseconds. */
 export interface ProducerOptions extends Partial<ProducerLimits> {
   /** Addresses of broker instances, such as `http://127.0.0.1:7171`. Any of them will do. */
   brokers: string[];
@@ -117,7 +118,12 @@ export interface ProducerOptions extends Partial<ProducerLimits> {
    *
    * @default none
    */
-  outbox?: boolean | { topics: string[] };
+  outbox?:
+    | boolean
+    | {
+        /** Names of the topics in outbox mode. */
+        topics: string[];
+      };
   /**
    * Puts prepares, sends and verdicts into traces, and lets messages carry the trace to their
    * consumers: `openTelemetry()` of `@escrowmq/producer/opentelemetry`. A `trace` given to a call

@@ -57,6 +57,7 @@ export interface CancelOptions {
   reason: string;
 }
 
+/** A producer's connection to the broker, made by `createProducer`. */
 export interface Producer {
   /**
    * Stores half messages at the broker: durable, and not sent before `commit`. Without `id` one is
@@ -97,7 +98,12 @@ export interface Producer {
    * @param options.waitMs milliseconds, any number of long polls @default 0: answers at once
    * @throws {EscrowError} TRANSACTION_NOT_FOUND, BROKER_UNREACHABLE
    */
-  query(id: string, options?: { waitMs?: number }): Promise<TransactionView>;
+  query(
+    id: string,
+    options?: {
+      /** Milliseconds to wait, by any number of long polls. @default 0: answers at once */ waitMs?: number;
+    },
+  ): Promise<TransactionView>;
   /** Sends messages that hang on no local transaction: prepare and commit in one step. */
   send(options: SendOptions): Promise<TransactionAnswer>;
   /**
@@ -106,7 +112,12 @@ export interface Producer {
    *
    * @param options.waitMs milliseconds, any number of long polls @default 30000
    */
-  waitForBusinessKey(key: string, options?: { waitMs?: number }): Promise<BusinessKeyAnswer>;
+  waitForBusinessKey(
+    key: string,
+    options?: {
+      /** Milliseconds to wait, by any number of long polls. @default 30000 */ waitMs?: number;
+    },
+  ): Promise<BusinessKeyAnswer>;
   /**
    * Registers this producer group, or changes it. Safe to repeat, at every start of a service that
    * gives its own `signingSecret`; the answer has it. Without one a secret is made here, and is in the

@@ -4,10 +4,17 @@ import type { OperationTrace } from '@escrowmq/protocol';
 export interface TracedOperation {
   /** What the broker is asked for; its span is called `escrow <op>`. */
   op: 'prepare' | 'send' | 'commit' | 'rollback';
+  /** Of the transaction. */
   transactionId: string;
+  /** The group of this producer. */
   producerGroup: string;
   /** Of the transaction; empty where only its id is known, as for a `commit` on its own. */
-  messages: readonly { topic: string; routingKey?: string | undefined }[];
+  messages: readonly {
+    /** The topic that it goes to. */
+    topic: string;
+    /** What it is routed by; absent where none was given. */
+    routingKey?: string | undefined;
+  }[];
 }
 
 /**

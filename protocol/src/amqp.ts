@@ -7,10 +7,13 @@
  * `traceparent` and `tracestate` as they were at prepare, then these:
  */
 export const HEADERS = {
+  /** The transaction, a UUID of version 7. */
   transactionId: 'escrow-transaction-id',
   /** Number of the message in its transaction, from 0. */
   messageNumber: 'escrow-message-number',
+  /** How many messages the transaction has. */
   messageCount: 'escrow-message-count',
+  /** As prepared. */
   topic: 'escrow-topic',
   /** As prepared: a message that came through a retry queue has another AMQP routing key. */
   routingKey: 'escrow-routing-key',
@@ -22,6 +25,7 @@ export const HEADERS = {
   expects: 'escrow-expects',
   /** UTC milliseconds of the store's clock before which a delayed message does not leave. */
   dueAt: 'escrow-due-at',
+  /** As prepared; absent without one. */
   orderingKey: 'escrow-ordering-key',
   /** Place of the message among those of its topic and ordering key, from 1, without gaps. */
   sequence: 'escrow-sequence',
@@ -35,8 +39,11 @@ export const HEADERS = {
   postponed: 'escrow-postponed',
   /** UTC milliseconds of a consumer's clock: on its way through several retry queues until then. */
   notBefore: 'escrow-not-before',
+  /** When the first attempt failed, in UTC milliseconds of a consumer's clock. */
   firstFailedAt: 'escrow-first-failed-at',
+  /** When the last attempt failed, in UTC milliseconds of a consumer's clock. */
   lastFailedAt: 'escrow-last-failed-at',
+  /** The group whose retry or dead letter it is. */
   consumerGroup: 'escrow-consumer-group',
   /** Why the last attempt failed. */
   cause: 'escrow-cause',
@@ -59,7 +66,9 @@ export const CLOUD_EVENTS_PREFIX = 'cloudEvents:';
 /** Colons stand in no topic and no group, so two pairs never share a queue. */
 export const queueName = (topic: string, consumerGroup: string) =>
   `escrow:${topic}:${consumerGroup}`;
+/** The queue in which a group's messages wait for one delay. */
 export const retryQueueName = (topic: string, consumerGroup: string, delayMs: number) =>
   `${queueName(topic, consumerGroup)}:retry-${delayMs}ms`;
+/** The queue of a group's dead letters. */
 export const deadLetterQueueName = (topic: string, consumerGroup: string) =>
   `${queueName(topic, consumerGroup)}:dead`;

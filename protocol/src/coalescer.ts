@@ -13,13 +13,15 @@
 export interface CoalescerOptions<In, Out> {
   /** Called with 1 to `batchMax` items; returns one result per item, in order. */
   flush(items: In[]): Promise<Out[]>;
+  /** Number of items in one batch, at most. */
   batchMax: number;
   /** Sum of `sizeOf` in one batch; a single larger item goes alone. @default no limit */
   batchBytesMax?: number;
+  /** Bytes that an item counts for. @default 0 */
   sizeOf?(item: In): number;
   /** Two items with the same key are never in one batch. @default no key */
   keyOf?(item: In): string;
-  /** Calls that may wait; one more is refused with `refuse()`. */
+  /** Number of calls that may wait; one more is refused with `refuse()`. */
   waitingMax: number;
   /** Sum of `sizeOf` that may wait; what exceeds it is refused, unless nothing else waits. @default no limit */
   waitingBytesMax?: number;
@@ -27,9 +29,11 @@ export interface CoalescerOptions<In, Out> {
   refuse(): Error;
 }
 
+/** Turns concurrent calls into batches. */
 export interface Coalescer<In, Out> {
+  /** Resolves to what the flush answered for this item, or rejects with what it threw. */
   call(item: In): Promise<Out>;
-  /** Calls that wait or are in flight. */
+  /** Number of calls that wait or are in flight. */
   readonly size: number;
   /** Resolves when nothing waits and nothing is in flight. */
   idle(): Promise<void>;
@@ -43,6 +47,7 @@ interface Waiting<In, Out> {
   reject(error: unknown): void;
 }
 
+/** Makes a coalescer; it holds nothing that would have to be closed. */
 export function createCoalescer<In, Out>(options: CoalescerOptions<In, Out>): Coalescer<In, Out> {
   const { flush, batchMax, waitingMax, refuse } = options;
   const batchBytesMax = options.batchBytesMax ?? Number.POSITIVE_INFINITY;

@@ -1,17 +1,7 @@
 import { attempt, isErrorNamed } from './foreign.js';
 import type { OpenWord } from './open-words.js';
 
-/**
- * The one table of error codes. The broker answers them as RFC 9457 problem documents, the SDKs
- * throw them as `EscrowError`; callers branch on `code`. docs/errors.md explains each one, and a
- * test holds the table and that page together.
- *
- * `retryable` means: the same request, sent again later, may succeed.
- *
- * `before` is for codes that 0.1 did not have: the code of 0.1, of the same class of status and as
- * retryable, that callers get who do not name their version. A test holds that none lacks it.
- */
-export const ERRORS = {
+const TABLE = {
   INVALID_JSON: { status: 400, retryable: false, title: 'The body is not valid JSON' },
   INVALID_REQUEST: { status: 400, retryable: false, title: 'A field has the wrong type or value' },
   UNKNOWN_FIELD: {
@@ -131,14 +121,30 @@ export const ERRORS = {
 
 /** What the table says of one code. */
 interface ErrorRow {
-  /** Of the HTTP answer; 0 for what never goes over HTTP. */
+  /** Status of the HTTP answer; 0 for what never goes over HTTP. */
   status: number;
+  /** Whether the same request, sent again later, may succeed. */
   retryable: boolean;
+  /** What it means, in a sentence. */
   title: string;
+  /** What callers of 0.1 get in its place; absent for what is as old as 0.1. */
   before?: string;
 }
 
-export type ErrorCode = keyof typeof ERRORS;
+/** What an `EscrowError` and a problem document are told apart by; docs/errors.md explains each one. */
+export type ErrorCode = keyof typeof TABLE;
+
+/**
+ * The one table of error codes. The broker answers them as RFC 9457 problem documents, the SDKs
+ * throw them as `EscrowError`; callers branch on `code`. docs/errors.md explains each one, and a
+ * test holds the table and that page together.
+ *
+ * `retryable` means: the same request, sent again later, may succeed.
+ *
+ * `before` is for codes that 0.1 did not have: the code of 0.1, of the same class of status and as
+ * retryable, that callers get who do not name their version. A test holds that none lacks it.
+ */
+export const ERRORS: Readonly<Record<ErrorCode, ErrorRow>> = TABLE;
 
 /** The row of a code, or `undefined` for one that only a newer peer knows. */
 export function errorRow(code: OpenWord<ErrorCode>): ErrorRow | undefined {
@@ -147,21 +153,32 @@ export function errorRow(code: OpenWord<ErrorCode>): ErrorRow | undefined {
 
 /** One field that is wrong, and what would be right. */
 export interface FieldError {
+  /** Where it stands, with dots: `messages.0.topic`; empty for the whole. */
   path: string;
+  /** What would be right. */
   message: string;
 }
 
+/** What an `EscrowError` may have beside its message. */
 export interface EscrowErrorOptions {
+  /** What was thrown before it. @default none */
   cause?: unknown;
+  /** The fields that are wrong. @default [] */
   fields?: FieldError[];
-  /** Facts for the caller, sent along as members of the problem document (the decision on record). */
+  /**
+   * Facts for the caller, sent along as members of the problem document (the decision on record).
+   * @default {}
+   */
   details?: Record<string, unknown>;
 }
 
 /** What a newer peer said of a code that is not in the table. */
 export interface UnknownCode {
+  /** The code that the peer sent. */
   code: string;
+  /** The HTTP status. */
   status: number;
+  /** Whether the same, tried again later, may succeed. */
   retryable: boolean;
 }
 
@@ -174,16 +191,20 @@ export interface UnknownCode {
  * }
  */
 export class EscrowError extends Error {
+  /** What it is known by, whichever copy of the package made it. */
   override readonly name = 'EscrowError';
   /** A newer broker may have sent one that is not in the table: then judge by the two below it. */
   readonly code: OpenWord<ErrorCode>;
-  /** Of the HTTP answer; 0 for what never goes over HTTP. */
+  /** Status of the HTTP answer; 0 for what never goes over HTTP. */
   readonly status: number;
   /** Whether the same, tried again later, may succeed. */
   readonly retryable: boolean;
+  /** The fields that are wrong; empty where it is about none. */
   readonly fields: FieldError[];
+  /** Facts of the code, such as the decision on record. */
   readonly details: Record<string, unknown>;
 
+  /** An error of one code. @param message what happened, to which id, and what would be right */
   constructor(code: ErrorCode | UnknownCode, message: string, options: EscrowErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     const { status, retryable } = typeof code === 'string' ? ERRORS[code] : code;

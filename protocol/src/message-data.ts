@@ -22,7 +22,9 @@ function isBase64(value: string): boolean {
 
 /** What a message says: `data` (any JSON, sent as `application/json`) or `dataBase64` with its type. */
 export const bodyFields = {
+  /** Any JSON value. */
   data: z.unknown().optional().describe('Any JSON value'),
+  /** Bytes. */
   dataBase64: z
     .string()
     // No request holds more.
@@ -32,6 +34,7 @@ export const bodyFields = {
       params: { code: 'INVALID_BASE64' },
     })
     .optional(),
+  /** The media type of the bytes. */
   contentType: printable(LIMITS.contentTypeCharsMax)
     .refine((value) => bytesOf(value) <= LIMITS.contentTypeBytesMax, {
       error: `must be at most ${LIMITS.contentTypeBytesMax} bytes of UTF-8 (contentTypeBytesMax)`,

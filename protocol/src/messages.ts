@@ -188,9 +188,14 @@ const MESSAGE_ID =
  * The transaction and number behind a message id, or `undefined` for a foreign one. Only what
  * `messageIdOf` makes counts: two texts for one message would get past those who drop repeats.
  */
-export function parseMessageId(
-  messageId: string,
-): { transactionId: string; number: number } | undefined {
+export function parseMessageId(messageId: string):
+  | {
+      /** The transaction, a UUID of version 7. */
+      transactionId: string;
+      /** Number of the message in it, from 0. */
+      number: number;
+    }
+  | undefined {
   const match = MESSAGE_ID.exec(messageId);
   if (match?.[1] === undefined || match[2] === undefined) return undefined;
   const number = Number(match[2]);

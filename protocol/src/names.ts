@@ -36,7 +36,9 @@ const name = (charsMax: number, what: string) =>
     `must be a ${what} of 1 to ${charsMax} letters, digits, dots, dashes or underscores, and begin with a letter or digit`,
   );
 
+/** The name of a producer group: 1 to 64 letters, digits, dots, dashes or underscores. */
 export const ProducerGroupName = name(LIMITS.groupCharsMax, 'producer group');
+/** The name of a consumer group: 1 to 64 letters, digits, dots, dashes or underscores. */
 export const ConsumerGroupName = name(LIMITS.groupCharsMax, 'consumer group');
 
 /** A topic is a durable topic exchange in RabbitMQ, which keeps names in `amq.` to itself. */
@@ -51,6 +53,7 @@ export const Topic = name(LIMITS.topicCharsMax, 'topic').refine(
 // Control characters would break logs and displays; DEL and the C1 range count among them.
 const PRINTABLE = /^[^\p{Cc}\p{Cs}]*$/u;
 
+/** Bytes of a text in UTF-8. */
 export const bytesOf = (text: string) => new TextEncoder().encode(text).length;
 
 /** Text without control characters. */
@@ -64,6 +67,7 @@ export const printable = (charsMax: number) =>
       params: { code: 'INVALID_NAME' },
     });
 
+/** What RabbitMQ routes by within a topic: printable text of at most 255 bytes; may be empty. */
 export const RoutingKey = z
   .string()
   .refine((value) => PRINTABLE.test(value), {

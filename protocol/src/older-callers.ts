@@ -57,12 +57,19 @@ type LeftOut<List extends keyof Words> = Record<Exclude<Words[List], WordsOf01[L
 
 /** What is newer than 0.1. */
 export interface NewerWords {
+  /** States of a transaction, each with its older word. */
   state: Readonly<Record<string, string>>;
+  /** Reasons for parking, each with its older word. */
   parkedReason: Readonly<Record<string, string>>;
+  /** States of a message, each with its older word. */
   messageState: Readonly<Record<string, string>>;
+  /** States of a group, each with its older word. */
   groupState: Readonly<Record<string, string>>;
+  /** States of a compensation, each with its older word. */
   compensationState: Readonly<Record<string, string>>;
+  /** Kinds of receipts that are left out. */
   receiptKind: Readonly<Record<string, 'left out'>>;
+  /** Events of the history that are left out. */
   historyEvent: Readonly<Record<string, 'left out'>>;
   /** The older code, or `undefined` for a code that is as old as 0.1. */
   code(code: string): string | undefined;

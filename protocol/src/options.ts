@@ -12,6 +12,8 @@ export const optionNames = <Options>(
 ): readonly string[] => Object.keys(names);
 
 /**
+ * Refuses options that have a name which is none, and what is no object of options.
+ *
  * @param where takes the options, for the error: `createProducer`
  * @throws {EscrowError} UNKNOWN_FIELD, which names the nearest option; INVALID_CONFIGURATION for what is
  *   no object of options at all
@@ -37,7 +39,7 @@ export function refuseUnknown(options: unknown, known: readonly string[], where:
   );
 }
 
-/** @throws {EscrowError} INVALID_CONFIGURATION for what is no function */
+/** Refuses what is no function. @throws {EscrowError} INVALID_CONFIGURATION */
 export function requireFunction(given: unknown, what: string, where: string): void {
   if (typeof given === 'function') return;
   throw new EscrowError(

@@ -47,9 +47,11 @@ export const orderingSlotOf = (topic: string, orderingKey: string): number =>
 
 /** How an ordered group takes a topic apart: see `consumer-sdk/src/ordered/topology.ts`. */
 export interface Partitioning {
+  /** The topic that is taken apart. */
   topic: string;
+  /** The group that takes it apart. */
   consumerGroup: string;
-  /** 1 to `ORDERING_SLOTS`. */
+  /** Number of partition queues, 1 to `ORDERING_SLOTS`. */
   partitions: number;
 }
 
@@ -62,7 +64,7 @@ export const orderedExchangeName = (topic: string, consumerGroup: string) =>
  */
 export const unorderedExchangeName = ({ topic, consumerGroup, partitions }: Partitioning) =>
   `${queueName(topic, consumerGroup)}:unordered-of-${partitions}`;
-/** @param partition from 0 */
+/** The queue of one partition. @param partition from 0 */
 export const partitionQueueName = (partitioning: Partitioning, partition: number) => {
   const { topic, consumerGroup, partitions } = partitioning;
   return `${queueName(topic, consumerGroup)}:p${partition}of${partitions}`;

@@ -13,17 +13,27 @@ import { obstacleIn } from './travelling-data.js';
  * or `toJSON` puts something different on the wire.
  */
 
+/** A message with nothing but what nearly all have. */
 interface PlainMessage {
+  /** The topic that it goes to. */
   topic: string;
+  /** What it is routed by; empty where none was given. */
   routingKey: string;
+  /** Any JSON value. */
   data: unknown;
 }
+/** A send of the plain kind, without its id and trace. */
 export interface PlainSend {
+  /** What is sent. */
   messages: PlainMessage[];
+  /** As given. */
   businessKeys: string[] | undefined;
 }
+/** A prepare of the plain kind, without its id and trace. */
 export interface PlainPrepare extends PlainSend {
+  /** Milliseconds until the first check, as given. */
   checkAfterMs: number | undefined;
+  /** As given. */
   checkContext: string | undefined;
 }
 
@@ -35,6 +45,7 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 /** Printable ASCII: its characters are its bytes. */
 const TEXT = /^[ -~]*$/;
 
+/** Whether it is a transaction id in the spelling in which ids are made. */
 export function isPlainId(id: unknown): id is string {
   return typeof id === 'string' && ID.test(id);
 }

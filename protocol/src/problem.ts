@@ -48,8 +48,10 @@ export const Problem = named<Problem>()(
     .meta({ id: 'Problem' }),
 );
 
+/** The media type of problem documents. */
 export const PROBLEM_CONTENT_TYPE = 'application/problem+json';
 
+/** The problem document of an error. */
 export function toProblem(error: EscrowError): Problem {
   const { code, status, retryable } = error;
   return {

@@ -14,20 +14,61 @@ import type { RabbitLogin } from './rabbit-login.js';
  *
  * Pure: bytes in, bytes out. Nothing is kept of it but the answer.
  */
+/** Who answered a handshake, and how. */
 export type HandshakeAnswer =
-  /** By now it would succeed. */
-  | { kind: 'accepted' }
-  /** RabbitMQ's own code and sentence, and whether it had accepted user and password by then. */
-  | { kind: 'closed'; code: number; text: string; after: 'login' | 'open' }
-  /** Somebody else is there: what they said first. */
-  | { kind: 'foreign'; what: 'http' | 'tls' | 'amqp' | 'other'; said: string }
-  /** The connection ended, or nothing came, before anything could be told. */
-  | { kind: 'silent'; after: 'hello' | 'login' | 'open'; reason: string };
+  | HandshakeAccepted
+  | HandshakeClosed
+  | HandshakeForeign
+  | HandshakeSilent;
 
+/** By now it would succeed. */
+interface HandshakeAccepted {
+  kind: 'accepted';
+}
+
+/** RabbitMQ refused it, in its own words. */
+interface HandshakeClosed {
+  kind: 'closed';
+  /** RabbitMQ's reply code, like a status of HTTP: 403, 530. */
+  code: number;
+  /** RabbitMQ's own sentence. */
+  text: string;
+  /** Whether it had accepted user and password by then. */
+  after: 'login' | 'open';
+}
+
+/** Somebody else is there. */
+interface HandshakeForeign {
+  kind: 'foreign';
+  /** What it looks like. */
+  what: 'http' | 'tls' | 'amqp' | 'other';
+  /** What they said first. */
+  said: string;
+}
+
+/** The connection ended, or nothing came, before anything could be told. */
+interface HandshakeSilent {
+  kind: 'silent';
+  /** How far it had come. */
+  after: 'hello' | 'login' | 'open';
+  /** Why nothing more came. */
+  reason: string;
+}
+
+/** What came in answer to bytes, and what is to be sent on. */
+interface HandshakeStep {
+  /** To be sent, in this order. */
+  send: Uint8Array[];
+  /** There when it is over. */
+  answer?: HandshakeAnswer;
+}
+
+/** One handshake, without the connection under it. */
 export interface Handshake {
+  /** What to send first. */
   readonly hello: Uint8Array;
   /** What to send next, and the answer once there is one. */
-  receive(bytes: Uint8Array): { send: Uint8Array[]; answer?: HandshakeAnswer };
+  receive(bytes: Uint8Array): HandshakeStep;
   /** When the connection ends before there was an answer, or the time is over. */
   end(reason: string): HandshakeAnswer;
 }
@@ -53,11 +94,12 @@ const METHODS = {
   close: 0x000a_0032,
 } as const;
 
+/** Makes a handshake; nothing is sent by it. */
 export function createHandshake(login: RabbitLogin): Handshake {
   let unread = new Uint8Array(0);
   let after: 'hello' | 'login' | 'open' = 'hello';
 
-  function step(payload: Uint8Array): { send: Uint8Array[]; answer?: HandshakeAnswer } {
+  function step(payload: Uint8Array): HandshakeStep {
     const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
     switch (view.getUint32(0)) {
       case METHODS.start:

@@ -4,13 +4,17 @@
  * and the login is refused; here they are UTF-8.
  */
 export interface RabbitLogin {
+  /** Whether it is `amqps://`. */
   tls: boolean;
   /** Without the brackets of an IPv6 address. */
   hostname: string;
+  /** 5671 with TLS and 5672 without, where the URL has no port. */
   port: number;
   /** Host and port as they stand in the URL: what may be shown. */
   shown: string;
+  /** The virtual host; `/` where the URL has none. */
   vhost: string;
+  /** `guest` where the URL has none. */
   username: string;
   /** Never shown. */
   password: string;
@@ -23,7 +27,7 @@ const FRAME_BYTES_MAX_DEFAULT = 131_072;
 /** AMQP's own minimum; RabbitMQ from 4.1 on refuses less than 8192, with a word. */
 const FRAME_BYTES_MAX_MIN = 4_096;
 
-/** @param url one in which `rabbitUrlProblem` finds nothing */
+/** Reads a URL. @param url one in which `rabbitUrlProblem` finds nothing */
 export function rabbitLoginOf(url: string): RabbitLogin {
   const parsed = new URL(url);
   const { protocol, hostname, port, host, pathname, username, password, searchParams } = parsed;

@@ -14,10 +14,15 @@ export interface RabbitRefusal {
 
 /** As much of a socket of `node:net` or `node:tls` as one handshake takes. */
 export interface HandshakeSocket {
+  /** Listens to what comes, to an error, and to the end. */
   on(event: 'data', listener: (bytes: Uint8Array) => void): unknown;
+  /** Listens to what comes, to an error, and to the end. */
   on(event: 'error', listener: (error: Error) => void): unknown;
+  /** Listens to what comes, to an error, and to the end. */
   on(event: 'close', listener: () => void): unknown;
+  /** Sends bytes. */
   write(bytes: Uint8Array): unknown;
+  /** Closes it at once. */
   destroy(): unknown;
 }
 
@@ -90,6 +95,7 @@ function askAgain(
   });
 }
 
+/** What the answer to a handshake means to whoever set the URL. */
 export function refusalOf(answer: HandshakeAnswer, login: RabbitLogin): RabbitRefusal {
   const { shown } = login;
   switch (answer.kind) {

@@ -21,7 +21,9 @@ export const isReceiptsQueue = (name: unknown): name is string =>
  * the largest AMQP integer.
  */
 export const RECEIPTS_QUEUE_ARGUMENTS = {
+  /** It survives the loss of a node. */
   'x-queue-type': 'quorum',
+  /** How often a message may come back. */
   'x-delivery-limit': 2_147_483_647,
 } as const;
 

@@ -17,6 +17,7 @@ export const WEBHOOK_LIMITS = {
   webhooksMax: 500,
   /** One `queue.bind` each on every connect. */
   routingKeysMax: 100,
+  /** Calls at a time, by each broker instance. */
   concurrencyMax: 64,
   /** An endpoint that needs longer should take the message and work on it afterwards. */
   timeoutMsMax: 60_000,
@@ -24,6 +25,7 @@ export const WEBHOOK_LIMITS = {
   retriesMax: 16,
   /** What waits longer than a day for its next attempt belongs into a schedule. */
   delayMsMax: 24 * 60 * 60 * 1000,
+  /** What is a month old is of use to nobody. */
   giveUpAfterMsMax: 30 * 24 * 60 * 60 * 1000,
 } as const;
 

@@ -17,6 +17,7 @@ import type { DuplicateFront } from './duplicate-front.js';
 /** What `once` and `latest` need of a message, so that a test or a replay can call them without one. */
 export type OnceMessage = Pick<Message, 'id' | 'group'> & Partial<Pick<Message, 'signal'>>;
 
+/** Options of `once`, `onceBatch` and `latest`. */
 export interface ApplyOptions {
   /** Spares the database what was applied by this process before. @default none */
   front?: DuplicateFront;

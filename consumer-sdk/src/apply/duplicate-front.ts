@@ -13,9 +13,11 @@ import type { OnceMessage } from './apply-options.js';
 export interface DuplicateFront {
   /** Whether the database is known to have applied the message. */
   isApplied(database: object, message: OnceMessage): boolean;
+  /** Told when COMMIT was answered: the message is applied. */
   noteApplied(database: object, message: OnceMessage): void;
   /** The latest known to be stored about an object; what is stored may be later. */
   newest(database: object, object: ObjectOfGroup): Stored | undefined;
+  /** Told when COMMIT was answered: this is stored about the object. */
   noteNewest(database: object, object: ObjectOfGroup, stored: Stored): void;
 }
 
@@ -36,18 +38,25 @@ export const note = (
   message: OnceMessage,
 ): void => attempt(() => front?.noteApplied(database, message), undefined);
 
+/** An object, as a consumer group's `latest` names it. */
 export interface ObjectOfGroup {
+  /** The consumer group. */
   group: string;
+  /** The object's own key. */
   key: string;
 }
 
+/** What is stored about an object. */
 export interface Stored {
+  /** The business time, in ms or as the number of a version. */
   at: number;
+  /** The message that brought it. */
   messageId: string;
 }
 
+/** Options of `createDuplicateFront`. */
 export interface DuplicateFrontOptions {
-  /** Messages, and likewise objects, remembered for each database. @default 10000 */
+  /** Number of messages, and likewise of objects, remembered for each database. @default 10000 */
   sizeMax?: number;
 }
 

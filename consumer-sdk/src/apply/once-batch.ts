@@ -22,7 +22,9 @@ import { isConsumed } from './once.js';
 
 /** Ids of the messages, in their order. A message that stands twice in the batch is in both. */
 export interface BatchResult {
+  /** Those that were applied now. */
   applied: string[];
+  /** Those that were applied before. */
   duplicates: string[];
 }
 

@@ -10,8 +10,9 @@ import {
 } from '../options.js';
 import type { Given } from '../typed/named-topic.js';
 
+/** Options of `subscribeBatch`. */
 export interface BatchOptions extends Omit<SubscribeOptions, 'ordered'> {
-  /** Messages in one call of the handler, at most. @default 100 */
+  /** Number of messages in one call of the handler, at most. @default 100 */
   batchMax?: number;
   /**
    * How long the first message of a batch waits for others, in ms. With 0 a batch is what has
@@ -31,7 +32,12 @@ export interface BatchOptions extends Omit<SubscribeOptions, 'ordered'> {
 /** What a handler of batches may return: which of them failed; the others are consumed. */
 export interface BatchOutcome {
   /** `error` as if the handler had thrown it for that message alone. */
-  failed: readonly { message: Message; error: unknown }[];
+  failed: readonly {
+    /** One of the batch. */
+    message: Message;
+    /** Why it failed; a `PermanentError` or a `RetryLater` counts as such. */
+    error: unknown;
+  }[];
 }
 
 /**

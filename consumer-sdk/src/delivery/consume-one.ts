@@ -11,6 +11,7 @@ import { type Envelope, type Message, ReceivedMessage } from './message.js';
 import { newCall } from './new-call.js';
 import type { RunningSubscription, Shared } from './subscription.js';
 
+/** Handles one message. Resolves: it is consumed. Throws or takes too long: it has failed. */
 export type Handler<Data> = (message: Message<Data>) => unknown;
 
 export interface ConsumeContext extends GroupContext {

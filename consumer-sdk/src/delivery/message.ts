@@ -22,6 +22,7 @@ export interface Message<Data = unknown> {
   readonly number: number;
   /** The consumer group that this subscription consumes for. */
   readonly group: string;
+  /** The topic that the producer sent it to. */
   readonly topic: string;
   /** As the producer gave it, also when the message came through a retry queue. */
   readonly routingKey: string;
@@ -29,13 +30,17 @@ export interface Message<Data = unknown> {
   readonly data: Data;
   /** The exact bytes. */
   readonly body: Buffer;
+  /** The media type of `body`. */
   readonly contentType: string;
   /** The producer's own headers and `traceparent`/`tracestate`. */
   readonly headers: Readonly<Record<string, unknown>>;
+  /** The group of the producer that sent it. */
   readonly producerGroup: string;
   /** UTC milliseconds of the broker's store. */
   readonly preparedAt: number;
-  /** Of a delayed message: when it was due, by the same clock. */
+  /**
+   * When a delayed message was due, in UTC milliseconds of the broker's store; `undefined` for others.
+   */
   readonly dueAt: number | undefined;
   /** What the producer keeps in order; `undefined` where it asked for no order. */
   readonly orderingKey: string | undefined;
@@ -44,7 +49,7 @@ export interface Message<Data = unknown> {
    * group's routing keys leave out, or whose message was cancelled, never come.
    */
   readonly sequence: number | undefined;
-  /** Attempts of this group that have failed so far: 0 at the first. */
+  /** Number of attempts of this group that have failed so far: 0 at the first. */
   readonly attempts: number;
   /** How often a handler of this group has thrown `RetryLater` for it, spending no attempt. */
   readonly postponed: number;

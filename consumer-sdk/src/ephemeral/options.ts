@@ -31,9 +31,12 @@ export type EphemeralMessage<Data = unknown> = Omit<
   'group' | 'attempts' | 'returned'
 >;
 
+/** Handles one message; one that throws or takes too long loses it. */
 export type EphemeralHandler<Data> = (message: EphemeralMessage<Data>) => unknown;
 
+/** Options of `subscribeEphemeral`. */
 export interface EphemeralOptions {
+  /** The topic to consume. */
   topic: string;
   /** Which messages of the topic, as RabbitMQ's topic patterns. @default ['#'] */
   routingKeys?: readonly string[];
@@ -45,7 +48,7 @@ export interface EphemeralOptions {
    */
   onGap: (reason: GapReason) => unknown;
   /**
-   * Messages that may wait for this instance; then the oldest are dropped and `onGap` is told.
+   * Number of messages that may wait for this instance; then the oldest are dropped and `onGap` is told.
    * @default 10000: what a cache that is so far behind would rather load anew
    */
   queueMessagesMax?: number;

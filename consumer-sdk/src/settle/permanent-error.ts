@@ -8,6 +8,7 @@ import { attempt, isErrorNamed, isEscrowError } from '@escrowmq/protocol';
  * if (account === undefined) throw new PermanentError(`no account ${data.accountId}`);
  */
 export class PermanentError extends Error {
+  /** What it is known by, whichever copy of the package made it. */
   override readonly name = 'PermanentError';
 }
 

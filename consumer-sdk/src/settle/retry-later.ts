@@ -28,9 +28,12 @@ export const POSTPONED_MAX = 100;
  * if (!order.isPaid) throw new RetryLater(60_000, `order ${order.id} is not paid yet`);
  */
 export class RetryLater extends Error {
+  /** What it is known by, whichever copy of the package made it. */
   override readonly name = 'RetryLater';
+  /** How long it is to wait, in milliseconds. */
   readonly ms: number;
 
+  /** Asks for the message again. @param ms 1 ms to 24 h @param cause for the log */
   constructor(ms: number, cause?: unknown) {
     if (!isTime(ms)) {
       throw new EscrowError(

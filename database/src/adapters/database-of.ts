@@ -13,13 +13,17 @@ const ADAPTERS =
 const ofPools = new WeakMap<object, LocalDatabase<unknown>>();
 
 /**
+ * The database behind what a caller passed: a pool of mysql2/promise gets its adapter.
+ *
  * @throws {EscrowError} INVALID_CONFIGURATION for anything else, a transaction included: the SDK
  *   opens its own
  */
 export function databaseOf(given: Mysql2Pool | LocalDatabase<unknown>): LocalDatabase<unknown>;
+/** The database behind what a caller passed: a pool of mysql2/promise gets its adapter. */
 export function databaseOf<C extends Mysql2Connection, Tx>(
   given: Mysql2Pool<C> | LocalDatabase<Tx>,
 ): LocalDatabase<Mysql2Transaction<C>> | LocalDatabase<Tx>;
+/** The database behind what a caller passed: a pool of mysql2/promise gets its adapter. */
 export function databaseOf(given: unknown): LocalDatabase<unknown> {
   if (typeof given === 'object' && given !== null) {
     if ('kind' in given && given.kind === 'database') return given as LocalDatabase<unknown>;
@@ -41,7 +45,11 @@ function ofPool(pool: Mysql2Pool): LocalDatabase<unknown> {
   return made;
 }
 
-/** @throws {EscrowError} TRANSACTION_MISUSED for a database or pool: its statements are not in the caller's transaction */
+/**
+ * The open transaction behind what a caller passed.
+ * @throws {EscrowError} TRANSACTION_MISUSED for a database or pool: its statements are not in the
+ * caller's transaction
+ */
 export function transactionOf(given: unknown): LocalTransaction {
   if (typeof given === 'object' && given !== null && 'kind' in given) {
     if (given.kind === 'transaction') return given as LocalTransaction;

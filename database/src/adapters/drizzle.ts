@@ -10,11 +10,13 @@ export type DrizzleSql = (strings: TemplateStringsArray, ...values: SqlValue[]) 
 
 /** A database of Drizzle, by what the SDK uses of it. */
 export interface DrizzleDatabase<Tx> {
+  /** Runs `work` in a transaction. */
   transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
 }
 
 /** A transaction of Drizzle: only these can be rolled back. */
 export interface DrizzleTransaction {
+  /** Throws what has Drizzle roll it back. */
   rollback(): never;
 }
 

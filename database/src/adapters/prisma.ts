@@ -8,16 +8,25 @@ import { answersRows } from './rows.js';
 
 /** A transaction of Prisma, by what the SDK uses of it; every generated client has its own type. */
 export interface PrismaTransaction {
+  /** Sends a statement that answers rows. */
   $queryRawUnsafe(query: string, ...values: SqlValue[]): PromiseLike<unknown>;
+  /** Sends a statement that answers how many rows it changed. */
   $executeRawUnsafe(query: string, ...values: SqlValue[]): PromiseLike<number>;
 }
 
 /** A client of Prisma, by what the SDK uses of it. */
 export interface PrismaDatabase<Tx> extends PrismaTransaction {
+  /** Connects, where it is not connected yet. */
   $connect(): Promise<void>;
+  /** Runs `work` in a transaction. */
   $transaction<T>(
     work: (tx: Tx) => Promise<T>,
-    options?: { maxWait?: number; timeout?: number },
+    options?: {
+      /** Milliseconds to wait for a connection. @default Prisma's own, 2000 */
+      maxWait?: number;
+      /** Milliseconds that the transaction may take. @default Prisma's own, 5000 */
+      timeout?: number;
+    },
   ): Promise<T>;
 }
 

@@ -5,16 +5,24 @@ import { callbackStatements } from './callback-statements.js';
 
 /** As much of a prepared statement as the SDK uses. */
 interface SqliteStatement {
+  /** Runs it and gives its rows. */
   all(...values: (string | number | null)[]): unknown[];
+  /** Runs it for what it does. */
   run(...values: (string | number | null)[]): unknown;
-  /** better-sqlite3 says whether a statement has rows, and refuses `all` where it has none. */
+  /**
+   * better-sqlite3 says whether a statement has rows, and refuses `all` where it has none.
+   * @default not said: node:sqlite takes `all` for every statement
+   */
   readonly reader?: boolean;
 }
 
 /** What a Database of better-sqlite3 and a DatabaseSync of node:sqlite have in common. */
 export interface SqliteConnection {
+  /** Compiles one statement. */
   prepare(sql: string): SqliteStatement;
+  /** Runs statements without values. */
   exec(sql: string): unknown;
+  /** Closes the file. */
   close(): unknown;
 }
 

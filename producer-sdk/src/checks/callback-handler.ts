@@ -38,6 +38,7 @@ export const COMPENSATION: CallbackKind = {
   notAnswered: 'COMPENSATION_NOT_DONE',
 };
 
+/** Whose calls are answered. */
 export interface CallbackOptions {
   /**
    * The group's `whsec_…` secret; several while one is being rotated. Or a function that gives
@@ -55,9 +56,13 @@ export const CALLBACK_OPTIONS = optionNames<CallbackOptions>({
   producerGroup: true,
 });
 
+/** What is answered to one of the broker's calls. */
 export interface CallbackResponse {
+  /** The HTTP status. */
   status: number;
+  /** To be sent as they are. */
   headers: Record<string, string>;
+  /** JSON, to be sent as it is. */
   body: string;
 }
 

@@ -21,9 +21,15 @@ import { type CheckContext, readCheckContext } from './check-context.js';
 
 /** Where checks are decided, and how. All times are milliseconds. */
 export interface CheckDecisionOptions {
-  /** The one database of this producer; for transactions that name none. */
+  /**
+   * The one database of this producer; for transactions that name none.
+   * @default none: `databases` has them
+   */
   database?: DatabaseInput;
-  /** Databases by the name given as `database` in `transaction`. */
+  /**
+   * Databases by the name given as `database` in `transaction`.
+   * @default none: `database` is the only one
+   */
   databases?: Record<string, DatabaseInput>;
   /**
    * How long barrier rows are kept. A check for a transaction prepared longer ago than this, less
@@ -32,7 +38,10 @@ export interface CheckDecisionOptions {
   barrierRetentionMs?: number;
   /** Limit for one answer. @default 2500: below the 3000 that the broker waits */
   answerTimeoutMs?: number;
-  /** @default stderr, bounded */
+  /**
+   * Is told why a check was answered `unknown`, and what else is not thrown.
+   * @default stderr, bounded
+   */
   logger?: Logger;
 }
 

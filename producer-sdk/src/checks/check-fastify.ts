@@ -13,7 +13,9 @@ import type { CallbackHeaders } from './check-signature.js';
 
 /** As much of a Fastify instance as the plugin uses, so that others need not install Fastify. */
 export interface FastifyScope {
+  /** Forgets the parsers of the scope. */
   removeAllContentTypeParsers(): void;
+  /** Adds a parser to the scope. */
   addContentTypeParser(
     contentType: string,
     parser: (
@@ -22,27 +24,38 @@ export interface FastifyScope {
       done: (error: Error | null, body?: unknown) => void,
     ) => void,
   ): unknown;
+  /** Adds a route to the scope. */
   post(
     path: string,
     handler: (request: FastifyCheckRequest, reply: FastifyCheckReply) => Promise<unknown>,
   ): unknown;
 }
 
+/** As much of a Fastify request as the plugin uses. */
 export interface FastifyCheckRequest {
+  /** The HTTP method. */
   method: string;
+  /** Names in lower case. */
   headers: CallbackHeaders;
+  /** What the scope's parser made. */
   body: unknown;
 }
 
+/** As much of a Fastify reply as the plugin uses. */
 export interface FastifyCheckReply {
+  /** Sets the status. */
   code(status: number): unknown;
+  /** Sets a header. */
   header(name: string, value: string): unknown;
+  /** Sends the answer. */
   send(body: string): unknown;
 }
 
+/** Options of `fastifyCheckPlugin`. */
 export interface FastifyCheckOptions extends CheckMountOptions {
+  /** The handler that `createCheckHandler` made. */
   check: CheckHandler;
-  /** @default '/escrow-check', behind the `prefix` given to `register` */
+  /** The path that is served. @default '/escrow-check', behind the `prefix` given to `register` */
   path?: string;
 }
 

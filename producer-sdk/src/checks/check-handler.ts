@@ -20,10 +20,15 @@ import {
  */
 export interface CheckHandlerOptions extends CheckDecisionOptions, CallbackOptions {}
 
+/** What is answered to a check. */
 export type CheckResponse = CallbackResponse;
+/** Answers one check; made by `createCheckHandler`, and served by one of the mounts. */
 export type CheckHandler = CallbackHandler;
 
 /**
+ * Makes the handler that answers the broker's checks, each by the barrier in the service's own
+ * database.
+ *
  * @throws {EscrowError} INVALID_CONFIGURATION: no or a malformed secret, no database, or both kinds
  * @example
  * const check = createCheckHandler({ signingSecret: process.env.CHECK_SECRET, database: pool });

@@ -24,10 +24,11 @@ import type { CallbackHeaders } from './check-signature.js';
  * read up to a limit of bytes and of time, and whatever keeps the body from being read is a problem
  * document. The ways differ in where the body comes from and how the answer is written.
  */
+/** How a handler is served. */
 export interface CheckMountOptions {
   /** Limit for reading one body, in milliseconds. @default 2000: a call is a few KiB */
   bodyTimeoutMs?: number;
-  /** @default stderr, bounded */
+  /** Is told what went wrong while a call was read or answered. @default stderr, bounded */
   logger?: Logger;
 }
 

@@ -11,7 +11,12 @@ import {
 } from './check-mount.js';
 
 /** A request of node:http, with what a framework may have put on it before we see it. */
-export type CheckIncomingMessage = IncomingMessage & { body?: unknown; rawBody?: unknown };
+export type CheckIncomingMessage = IncomingMessage & {
+  /** What a body parser made of the body. @default none has run */
+  body?: unknown;
+  /** The bytes that a body parser kept. @default none were kept */
+  rawBody?: unknown;
+};
 
 /** Fits `http.createServer`, Express, Nest and whatever else builds on node:http. */
 export type NodeCheckListener = (request: CheckIncomingMessage, response: ServerResponse) => void;

@@ -40,6 +40,7 @@ export interface CheckPollerOptions extends CheckDecisionOptions {
   waitMs?: number;
 }
 
+/** Fetches checks from the brokers and answers them. */
 export interface CheckPoller {
   /** Polls from now on, until `close`. */
   start(): void;
@@ -52,7 +53,9 @@ export interface CheckPoller {
    * @returns how many checks were answered
    * @throws {EscrowError} the refusal of a broker, or BROKER_UNREACHABLE; the others were polled
    */
-  runOnce(options?: { waitMs?: number }): Promise<number>;
+  runOnce(options?: {
+    /** How long to wait for a first check, in milliseconds. @default 0: takes what is due already */ waitMs?: number;
+  }): Promise<number>;
   /** Polls no more, waits until the checks under way are answered, and closes the connections. */
   close(): Promise<void>;
 }
@@ -68,6 +71,8 @@ const POLLER_OPTIONS = optionNames<Omit<CheckPollerOptions, keyof CheckDecisionO
 const CONCURRENCY_DEFAULT = 8;
 
 /**
+ * Makes a poller. It does nothing before `start` or `runOnce`.
+ *
  * @throws {EscrowError} INVALID_CONFIGURATION or INVALID_NAME
  * @example
  * const poller = createCheckPoller({ brokers, producerGroup: 'accounts', apiKey, database: pool });

@@ -45,9 +45,15 @@ export type TransactionIn<Database> =
 export interface CompensationHandlerOptions<Database extends DatabaseInput>
   extends CallbackOptions,
     Omit<CheckDecisionOptions, 'database' | 'databases'> {
-  /** The one database of this producer, with the tables of the barrier and of compensations. */
+  /**
+   * The one database of this producer, with the tables of the barrier and of compensations.
+   * @default none: `databases` has them
+   */
   database?: Database;
-  /** Databases by the name given as `database` in `transaction`. */
+  /**
+   * Databases by the name given as `database` in `transaction`.
+   * @default none: `database` is the only one
+   */
   databases?: Record<string, Database>;
   /**
    * Where there are several `databases`: the name of the one in which to undo what was sent without
@@ -64,6 +70,7 @@ export interface CompensationHandlerOptions<Database extends DatabaseInput>
   compensate(tx: TransactionIn<Database>, request: CompensationRequest): Promise<unknown>;
 }
 
+/** Answers one call for compensation; made by `createCompensationHandler`. */
 export type CompensationHandler = CallbackHandler;
 
 type Call = Pick<Compensating<unknown>, 'request' | 'deadline' | 'signal'>;

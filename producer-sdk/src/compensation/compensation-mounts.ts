@@ -74,9 +74,14 @@ export function fetchCompensationHandler(
   return fetchListener(mounted(compensation, options, { where: 'fetchCompensationHandler' }));
 }
 
+/** Options of `fastifyCompensationPlugin`. */
 export interface FastifyCompensationOptions extends CheckMountOptions {
+  /** The handler that `createCompensationHandler` made. */
   compensation: CompensationHandler;
-  /** @default '/escrow-compensation', behind the `prefix` given to `register` */
+  /**
+   * The path that is served.
+   * @default '/escrow-compensation', behind the `prefix` given to `register`
+   */
   path?: string;
 }
 

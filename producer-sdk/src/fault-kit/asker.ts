@@ -12,21 +12,39 @@ import type { KitTransaction } from './kit-broker.js';
 export type CheckFunction = (
   headers: Record<string, string>,
   rawBody: string,
-) => Promise<{ status: number; body: string; headers?: Record<string, string> }>;
+) => Promise<{
+  /** The HTTP status that the endpoint would answer with. */
+  status: number;
+  /** The body that it would answer with. */
+  body: string;
+  /** Its headers, which the kit does not look at. @default none */
+  headers?: Record<string, string>;
+}>;
 
 /** What a check brought: an answer, or `none` for whatever the broker does not take for one. */
 export type Answer =
-  | { decision: 'commit' | 'rollback' | 'unknown' }
-  | { decision: 'none'; why: string; status?: number };
+  | {
+      /** What the broker would take it for. */
+      decision: 'commit' | 'rollback' | 'unknown';
+    }
+  | {
+      /** What the broker would take it for. */
+      decision: 'none';
+      /** Why it is no answer. */
+      why: string;
+      /** The HTTP status; absent where there was no answer at all. */
+      status?: number;
+    };
 
 /** How a check differs from the one that the broker would send. */
 export interface Forgery {
   /** `undefined`: without the three headers. @default the group's */
   secret?: string | undefined;
-  /** @default now */
+  /** When it claims to have been signed. @default now */
   signedAt?: Date;
+  /** The group that it names. @default the group of the producer under test */
   producerGroup?: string;
-  /** Instead of the check, and signed. */
+  /** Instead of the check, and signed. @default the broker's own */
   body?: string;
 }
 

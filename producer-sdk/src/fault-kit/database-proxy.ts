@@ -3,7 +3,9 @@ import { type Deferred, deferred } from './deferred.js';
 
 /** Stands between a pool of the producer and its database. */
 export interface DatabaseProxy {
+  /** What the pool takes for the host of its database. */
   readonly host: string;
+  /** What the pool takes for the port of its database. */
   readonly port: number;
 }
 
@@ -27,9 +29,11 @@ export interface KitProxy extends DatabaseProxy {
   disarm(): void;
   /** While it is unreachable every connection is cut and every new one refused. */
   setReachable(isReachable: boolean): void;
+  /** Cuts every connection and listens no more. */
   close(): Promise<void>;
 }
 
+/** The hold on a BEGIN. */
 export interface HeldBegin {
   /** Resolves when a BEGIN came. */
   held: Promise<void>;

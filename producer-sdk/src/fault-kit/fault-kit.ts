@@ -20,6 +20,7 @@ import { type Attempt, createTrial } from './trial.js';
 
 export type { Attempt, CheckFunction, DatabaseProxy };
 
+/** Each by its name, and how it is played. */
 const SCENARIOS = { ...AGREEMENT_SCENARIOS, ...HOSTILE_SCENARIOS, ...DATABASE_SCENARIOS };
 
 /** The name of a scenario. */
@@ -63,15 +64,17 @@ const FAULT_KIT_OPTIONS = optionNames<FaultKitOptions>({
 
 /** What came of one scenario. */
 export interface FaultVerdict {
+  /** Which one. */
   scenario: FaultScenario;
   /** True also where it was skipped. */
   passed: boolean;
-  /** It could not be tried; `finding` says why. */
+  /** It could not be tried; `finding` says why. Absent where it was. */
   skipped?: true;
   /** What was seen, or each mistake with its cure, in sentences. */
   finding: string;
 }
 
+/** Plays the broker to the producer under test. */
 export interface FaultKit {
   /** What the producer under test takes for its broker: `brokers: [kit.address]`. */
   readonly address: string;
@@ -82,7 +85,12 @@ export interface FaultKit {
    * PostgreSQL, without TLS. Without it the scenarios of lost COMMITs are skipped. Connections that
    * lie idle in the pool get cut too; `pg` wants a listener for that: `pool.on('error', …)`.
    */
-  proxy(database: { host: string; port: number }): Promise<DatabaseProxy>;
+  proxy(database: {
+    /** The database's own host. */
+    host: string;
+    /** The database's own port. */
+    port: number;
+  }): Promise<DatabaseProxy>;
   /**
    * All scenarios, one after another; 10 to 30 s.
    *
@@ -95,6 +103,7 @@ export interface FaultKit {
   runScenario(scenario: FaultScenario): Promise<FaultVerdict>;
   /** What was found so far, a paragraph for each scenario. */
   report(): string;
+  /** Ends the broker and the proxies. */
   close(): Promise<void>;
 }
 

@@ -15,19 +15,27 @@ export type Moment =
   | 'after it had ended'
   | 'while the database could not be reached';
 
+/** A check and what was answered. */
 export interface AskedCheck {
+  /** Where the local transaction was. */
   moment: Moment;
+  /** What the producer answered. */
   answer: Answer;
 }
 
+/** What was seen of one transaction. */
 export interface TransactionEvidence {
+  /** Its id, a UUID of version 7. */
   id: string;
   /** Whether a prepare of it reached the broker. */
   isStored: boolean;
+  /** What the producer sent, lost ones and repeats included. */
   verdicts: readonly ('commit' | 'rollback')[];
+  /** In the order in which they were asked. */
   checks: readonly AskedCheck[];
 }
 
+/** What was seen of one attempt. */
 export interface Evidence {
   /** The truth: are the business rows of this attempt durable? */
   committed: boolean;
@@ -35,6 +43,7 @@ export interface Evidence {
   claimedCommitted: boolean;
   /** Whether the connection was cut at COMMIT. */
   isCommitCut: boolean;
+  /** Those that the producer prepared in it. */
   transactions: readonly TransactionEvidence[];
 }
 

@@ -27,31 +27,41 @@ import { type Deferred, deferred } from './deferred.js';
 
 /** What happens to one operation on its way. A lost one ends in a cut connection. */
 export interface Fault {
-  /** The request is lost before it had its effect, or its answer after. */
+  /** The request is lost before it had its effect, or its answer after. @default neither is lost */
   lose?: 'request' | 'answer';
-  /** Holds the operation before it has its effect, or its answer after. */
-  before?: { effect?: Promise<void>; answer?: Promise<void> };
+  /** Holds the operation before it has its effect, or its answer after. @default nothing is held */
+  before?: {
+    /** The operation waits for it. @default it does not wait */ effect?: Promise<void> /** Its answer waits for it. @default it does not wait */;
+    answer?: Promise<void>;
+  };
 }
 
+/** What a producer asks of the broker. */
 export type Op = 'prepare' | 'commit' | 'rollback';
 
 /** A transaction as the broker saw it. */
 export interface KitTransaction {
+  /** Its id, a UUID of version 7. */
   readonly id: string;
   /** False while every prepare of it got lost. */
   isStored: boolean;
   /** What the producer sent, lost ones and repeats included. */
   readonly verdicts: ('commit' | 'rollback')[];
+  /** When the first prepare came, in UTC milliseconds. */
   readonly preparedAt: number;
+  /** As the prepare gave them. */
   readonly businessKeys: string[];
+  /** As the prepare gave it; `undefined` where it gave none. */
   readonly checkContext: string | undefined;
   /** How many messages wait for the data that comes with the commit. */
   readonly messagesOpen: number;
+  /** The decision on record; absent before there is one. */
   decision?: TransactionAnswer['decision'];
 }
 
 /** What one attempt of the producer sent, and what happens to it. */
 export interface Episode {
+  /** In the order in which they came. */
   readonly transactions: readonly KitTransaction[];
   /** Set by the scenario. */
   fault(op: Op): Fault;

@@ -8,7 +8,7 @@ import type { Episode, KitBroker, KitTransaction, Op } from './kit-broker.js';
 
 /** One call of the producer's transaction, as the producer's code sees it. */
 export interface Attempt {
-  /** For the business rows: a positive integer of 31 bits that no other attempt has. */
+  /** For the business rows: a whole number from 1 to 2^31 - 1 that no other attempt has. */
   readonly number: number;
   /**
    * To be awaited inside the open local transaction, behind its last statement. It may take seconds,
@@ -37,8 +37,11 @@ export interface TrialDeps {
 
 /** One scenario's hold on one attempt. All of it throws INVALID_CONFIGURATION where the set-up is wrong. */
 export interface Trial {
+  /** The proxy before the database; `undefined` where the kit has none. */
   readonly proxy: KitProxy | undefined;
+  /** What the producer sent, and what happens to it. */
   readonly episode: Episode;
+  /** Whether the call was begun. */
   readonly hasStarted: boolean;
   /** Whether the local transaction waits in `pause` or the call has ended. */
   readonly hasPassed: boolean;
@@ -54,11 +57,13 @@ export interface Trial {
   arrivedOrEnded(op: Op): Promise<void>;
   /** Until `event`, which the call brings about. @throws when the call ends without it */
   during(event: Promise<void>, otherwise: string): Promise<void>;
+  /** Lets a transaction that waits in `pause` go on, to its COMMIT or its ROLLBACK. */
   resume(local: 'commits' | 'rolls back'): void;
   /** Asks once for every transaction that the broker holds. */
   ask(moment: Moment): Promise<Answer[]>;
   /** Asks for one as somebody else would; what comes of it is not evidence. */
   forge(transaction: KitTransaction, forgery: Forgery): Promise<Answer>;
+  /** Puts a finding on record. */
   condemn(finding: string): void;
   /**
    * Nothing that the scenario does is a reason to roll back.
@@ -68,11 +73,15 @@ export interface Trial {
   mustCommit(finding?: string): void;
   /** Says that the connection was cut at COMMIT. */
   commitWasCut(): void;
+  /** Waits until the call has ended and compares what was seen. */
   conclude(): Promise<Conclusion>;
 }
 
+/** What came of a trial. */
 export interface Conclusion {
+  /** A sentence or two for each mistake. */
   findings: string[];
+  /** What was seen. */
   evidence: Evidence;
 }
 

@@ -32,10 +32,13 @@ export interface EnlistedTransaction {
   settle(database: LocalDatabase<unknown>): Promise<SettleResult>;
 }
 
+/** What became of an enlisted transaction. */
 export interface SettleResult {
+  /** `unknown`: the check will decide. */
   outcome: 'committed' | 'rolledBack' | 'unknown';
+  /** The id under which the messages are held. */
   id: string;
-  /** Why it is not known. */
+  /** Why it is not known; absent where it is. */
   reason?: string;
 }
 

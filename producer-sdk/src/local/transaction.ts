@@ -52,6 +52,7 @@ export interface LocalWork<Tx, T> {
 export type TransactionResult<T> =
   | {
       outcome: 'committed';
+      /** The id under which the messages are held. */
       id: string;
       /** What the callback returned. */
       value: T;
@@ -69,6 +70,7 @@ export type TransactionResult<T> =
        * if it has committed, and the broker knows the id from then on.
        */
       outcome: 'unknown';
+      /** The id under which the messages are held. */
       id: string;
       /** Why it is not known. */
       reason: string;

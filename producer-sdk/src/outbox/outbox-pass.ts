@@ -31,12 +31,13 @@ export interface PassDeps {
   logger: Logger;
 }
 
+/** What became of the rows that a pass took. */
 export interface PassCounts {
-  /** Acknowledged by the broker, and marked. */
+  /** Number of rows that the broker has acknowledged, and that are marked. */
   sent: number;
-  /** Refused by the broker for good. */
+  /** Number of rows that the broker has refused for good. */
   parked: number;
-  /** Left for a later pass. */
+  /** Number of rows that are left for a later pass. */
   putOff: number;
 }
 

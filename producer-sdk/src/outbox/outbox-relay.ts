@@ -16,10 +16,17 @@ import { type PassCounts, type PassDeps, type PassResult, relayOnce } from './ou
 import { OUTBOX_STATEMENTS } from './outbox-sql.js';
 import { OUTBOX_LIMITS, unparkAll } from './outbox-table.js';
 
+/** Where a relay looks, and how often. */
 interface RelayOptions {
-  /** The database with the outbox: a pool of mysql2/promise, or what an adapter made. */
+  /**
+   * The database with the outbox: a pool of mysql2/promise, or what an adapter made.
+   * @default none: `databases` has them
+   */
   database?: DatabaseInput;
-  /** Several databases, by a name of your own for each; they are relayed side by side. */
+  /**
+   * Several databases, by a name of your own for each; they are relayed side by side.
+   * @default none: `database` is the only one
+   */
   databases?: Record<string, DatabaseInput>;
   /**
    * Milliseconds between two looks at an outbox that had something to send; an idle one is looked at
@@ -32,10 +39,11 @@ interface RelayOptions {
    * @default 30000: the call of the broker and every statement run to their limits before
    */
   leaseMs?: number;
-  /** @default the producer's, or stderr */
+  /** Is told what was not sent, and why. @default the producer's, or stderr */
   logger?: Logger;
 }
 
+/** Options of `createOutboxRelay`: with a producer, or with a way to the broker of its own. */
 export type OutboxRelayOptions = RelayOptions &
   (
     | {
@@ -43,7 +51,10 @@ export type OutboxRelayOptions = RelayOptions &
         producer: Producer;
       }
     | ({
-        /** Without one the relay has its own way to the broker, as a process of its own has. */
+        /**
+         * Without one the relay has its own way to the broker, as a process of its own has.
+         * @default none
+         */
         producer?: undefined;
       } & Pick<
         ProducerOptions,
@@ -51,19 +62,21 @@ export type OutboxRelayOptions = RelayOptions &
       >)
   );
 
+/** How an outbox stands. */
 export interface OutboxStats {
-  /** Rows that are to be sent, those under way included. */
+  /** Number of rows that are to be sent, those under way included. */
   pending: number;
   /** Milliseconds since the oldest of them was written; 0 when there is none. */
   oldestMs: number;
-  /** Rows that the broker has refused for good. */
+  /** Number of rows that the broker has refused for good. */
   parked: number;
-  /** Rows that this relay has sent since it was made. */
+  /** Number of rows that this relay has sent since it was made. */
   sent: number;
   /** Why the last pass left something unsent; absent when it did not. */
   failure?: unknown;
 }
 
+/** Sends what local transactions have left in the outbox. */
 export interface OutboxRelay {
   /** Begins to relay; resolves nothing and never throws: what goes wrong is logged and tried again. */
   start(): void;
