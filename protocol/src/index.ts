@@ -9,7 +9,12 @@ export * from './compensations.js';
 export * from './error-codes.js';
 export * from './foreign.js';
 export * from './limits.js';
-export * from './message-data.js';
+export {
+  type MessageBody,
+  MessageData,
+  type MessageDataInput,
+  MessageDataList,
+} from './message-data.js';
 export * from './message-headers.js';
 export * from './messages.js';
 export type { Schema } from './named.js';

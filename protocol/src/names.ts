@@ -1,9 +1,10 @@
 import { z } from 'zod';
 import type { ErrorCode } from './error-codes.js';
 import { LIMITS } from './limits.js';
+import { named, type Schema } from './named.js';
 
 /** A string of one shape, refused with a code of its own; the shape shows in OpenAPI. */
-function shaped(pattern: RegExp, code: ErrorCode, message: string) {
+function shaped(pattern: RegExp, code: ErrorCode, message: string): Schema<string> {
   return z
     .string()
     .refine((value) => pattern.test(value), { error: message, params: { code } })
@@ -16,13 +17,15 @@ const UUID_V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f
  * A transaction's id, chosen by the caller so that a lost call may be repeated. Version 7, because
  * its time keeps rows in order and lets the broker refuse ids that outlived their tombstones.
  */
-export const TransactionId = shaped(
-  UUID_V7,
-  'INVALID_ID',
-  'must be a UUID of version 7, such as 0198f3c2-7a10-7cc3-98c4-dc0c0c07398f',
-)
-  .transform((id) => id.toLowerCase())
-  .meta({ id: 'TransactionId' });
+export const TransactionId = named<string>()(
+  shaped(
+    UUID_V7,
+    'INVALID_ID',
+    'must be a UUID of version 7, such as 0198f3c2-7a10-7cc3-98c4-dc0c0c07398f',
+  )
+    .transform((id) => id.toLowerCase())
+    .meta({ id: 'TransactionId' }),
+);
 
 /** The UTC milliseconds inside a UUIDv7. Only ever used to refuse an id, never to decide. */
 export function timeOfId(id: string): number {
@@ -57,7 +60,7 @@ const PRINTABLE = /^[^\p{Cc}\p{Cs}]*$/u;
 export const bytesOf = (text: string) => new TextEncoder().encode(text).length;
 
 /** Text without control characters. */
-export const printable = (charsMax: number) =>
+export const printable = (charsMax: number): Schema<string> =>
   z
     .string()
     .min(1)
@@ -68,7 +71,7 @@ export const printable = (charsMax: number) =>
     });
 
 /** What RabbitMQ routes by within a topic: printable text of at most 255 bytes; may be empty. */
-export const RoutingKey = z
+export const RoutingKey: Schema<string> = z
   .string()
   .refine((value) => PRINTABLE.test(value), {
     error: 'must not contain control characters',
@@ -83,7 +86,7 @@ export const RoutingKey = z
 export const BusinessKey = printable(LIMITS.businessKeyCharsMax);
 
 /** At most `bytesMax` of UTF-8; half of a surrogate pair has none. */
-export const textOfBytes = (bytesMax: number) =>
+export const textOfBytes = (bytesMax: number): Schema<string> =>
   z.string().refine((value) => value.isWellFormed() && bytesOf(value) <= bytesMax, {
     error: `must be well-formed Unicode of at most ${bytesMax} bytes of UTF-8`,
   });
