@@ -42,6 +42,11 @@ export interface Consumer {
    *
    * @throws EscrowError INVALID_NAME, UNKNOWN_FIELD, INVALID_CONFIGURATION (also when the queues
    *   exist with other properties), BROKER_UNREACHABLE, SHUTTING_DOWN after `close`
+   * @example
+   * const options = { topic: 'user', group: 'phone-index', routingKeys: ['registered'] };
+   * await consumer.subscribe<{ userId: number }>(options, async ({ data }) => {
+   *   await index.add(data.userId);
+   * });
    */
   subscribe<Topic extends AnyTopic, Key extends KeyOf<Topic> = KeyOf<Topic>>(
     options: TypedSubscribeOptions<Topic, Key>,

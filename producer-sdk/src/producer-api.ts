@@ -66,6 +66,8 @@ export interface Producer {
    * @returns `{ id, state, decision? }`
    * @throws {EscrowError} CONTENT_CONFLICT when the id has other content, BROKER_UNREACHABLE when
    *   no broker answered in time (it may have arrived), or the code of the field that is wrong
+   * @example
+   * const { id } = await producer.prepare({ messages: [{ topic: 'user', routingKey: 'registered', data }] });
    */
   prepare(options: PrepareOptions): Promise<TransactionAnswer>;
   /**
@@ -74,6 +76,8 @@ export interface Producer {
    * @param options.messageData the data of every message that the prepare left open
    * @throws {EscrowError} STATE_CONFLICT when it was rolled back, with the decision on record in
    *   `details.decision`; TRANSACTION_NOT_FOUND; BROKER_UNREACHABLE
+   * @example
+   * await producer.commit(id);
    */
   commit(id: string, options?: CommitOptions): Promise<TransactionAnswer>;
   /** Drops the messages of a transaction. Safe to repeat. @throws {EscrowError} like `commit` */
@@ -97,6 +101,8 @@ export interface Producer {
    *
    * @param options.waitMs milliseconds, any number of long polls @default 0: answers at once
    * @throws {EscrowError} TRANSACTION_NOT_FOUND, BROKER_UNREACHABLE
+   * @example
+   * const { settled, groups } = await producer.query(id, { waitMs: 10_000 });
    */
   query(
     id: string,
@@ -104,13 +110,22 @@ export interface Producer {
       /** Milliseconds to wait, by any number of long polls. @default 0: answers at once */ waitMs?: number;
     },
   ): Promise<TransactionView>;
-  /** Sends messages that hang on no local transaction: prepare and commit in one step. */
+  /**
+   * Sends messages that hang on no local transaction: prepare and commit in one step.
+   *
+   * @throws {EscrowError} like `prepare`
+   * @example
+   * await producer.send({ messages: [{ topic: 'order', routingKey: 'reminder', data, delayMs: 60_000 }] });
+   */
   send(options: SendOptions): Promise<TransactionAnswer>;
   /**
    * Waits until nothing on a business key can settle by itself any more, or until `waitMs` have
    * passed; look at `settled`. What is parked, or only misses groups that gave up, is not waited for.
    *
    * @param options.waitMs milliseconds, any number of long polls @default 30000
+   * @throws {EscrowError} BROKER_UNREACHABLE
+   * @example
+   * const { settled } = await producer.waitForBusinessKey('phone:13800000000', { waitMs: 5_000 });
    */
   waitForBusinessKey(
     key: string,

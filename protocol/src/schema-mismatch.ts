@@ -15,10 +15,18 @@ import { listed, type SchemaPlace, type TopicPlaces } from './typed-topic.js';
  */
 export const SCHEMA_VERSION_HEADER = 'schema-version';
 
+/** As much of a message that arrived as says which schema it has to fit. */
+interface Arrived {
+  /** As the producer gave it. */
+  routingKey: string;
+  /** The producer's own headers. */
+  headers: Readonly<Record<string, unknown>>;
+}
+
 /** The schema that a message has to fit which arrived, or a sentence on why there is none. */
 export function arrivedPlace(
   places: TopicPlaces,
-  { routingKey, headers }: { routingKey: string; headers: Readonly<Record<string, unknown>> },
+  { routingKey, headers }: Arrived,
 ): SchemaPlace | string {
   const { topic, byKey } = places;
   const versions = byKey.get(routingKey);
@@ -47,16 +55,19 @@ function readVersion(header: unknown): number | undefined {
 export const shownPlace = ({ topic, key, version, isVersioned }: SchemaPlace): string =>
   `topic ${topic}, key ${key === '' ? "''" : key}${isVersioned ? `, version ${version}` : ''}`;
 
-/**
- * Data that break their schema.
- *
- * @param what begins the sentence: `the data of message 0`
- * @param how stands before the place @default 'do not fit'
- */
+/** The words around a place. */
+interface MismatchWords {
+  /** Begins the sentence: `the data of message 0`. */
+  what: string;
+  /** Stands before the place. @default 'do not fit' */
+  how?: string;
+}
+
+/** The error for data that break their schema. */
 export function mismatch(
   place: SchemaPlace,
   answer: Extract<SchemaAnswer, { kind: 'breaks' }>,
-  { what, how = 'do not fit' }: { what: string; how?: string },
+  { what, how = 'do not fit' }: MismatchWords,
 ): EscrowError {
   const { issues, count } = answer;
   const fields = issues.map(

@@ -25,20 +25,43 @@ export interface StandardSchemaProps<Input = unknown, Output = Input> {
     value: unknown,
   ) => StandardSchemaResult<Output> | Promise<StandardSchemaResult<Output>>;
   /** For the compiler only: never there at run time. */
-  readonly types?: { readonly input: Input; readonly output: Output } | undefined;
+  readonly types?:
+    | {
+        /** What it takes. */
+        readonly input: Input;
+        /** What it gives. */
+        readonly output: Output;
+      }
+    | undefined;
 }
 
 /** What a schema makes of data: a value, or issues. */
 export type StandardSchemaResult<Output> =
-  | { readonly value: Output; readonly issues?: undefined }
-  | { readonly issues: readonly StandardSchemaIssue[] };
+  | {
+      /** What the data became. */
+      readonly value: Output;
+      /** What is wrong with the data; absent where nothing is. */
+      readonly issues?: undefined;
+    }
+  | {
+      /** What is wrong with the data; absent where nothing is. */
+      readonly issues: readonly StandardSchemaIssue[];
+    };
 
 /** One thing that is wrong with data, in the library's words. */
 export interface StandardSchemaIssue {
   /** For people. */
   readonly message: string;
   /** Where, from the data on: keys, or objects with a `key`. Absent: the data themselves. */
-  readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;
+  readonly path?:
+    | readonly (
+        | PropertyKey
+        | {
+            /** The key. */
+            readonly key: PropertyKey;
+          }
+      )[]
+    | undefined;
 }
 
 /** What a schema takes. */
@@ -48,17 +71,37 @@ export type SchemaOutput<S extends StandardSchema> = NonNullable<S['~standard'][
 
 /** An issue as read: a path of printable keys, and one line of text. */
 export interface ShownIssue {
+  /** Where, from the data on; empty for the data themselves. */
   path: (string | number)[];
+  /** What is wrong. */
   message: string;
 }
 
+/** What a schema said of data, as read. */
 export type SchemaAnswer =
-  | { kind: 'fits'; value: unknown }
+  | {
+      kind: 'fits';
+      /** What the data became. */
+      value: unknown;
+    }
   /** `issues` are the first ten, `all` what the library gave. */
-  | { kind: 'breaks'; issues: ShownIssue[]; count: number; all: unknown }
+  | {
+      kind: 'breaks';
+      /** The first ten. */
+      issues: ShownIssue[];
+      /** How many there are. */
+      count: number;
+      /** What the library gave. */
+      all: unknown;
+    }
   /** Of a library that does not follow the standard; `said` goes on after "answered". */
-  | { kind: 'nonsense'; said: string };
+  | {
+      kind: 'nonsense';
+      /** What it answered instead. */
+      said: string;
+    };
 
+/** Whether it is a schema of a library that follows Standard Schema. */
 export function isStandardSchema(given: unknown): given is StandardSchema {
   // Those of arktype are functions.
   const isObject = (typeof given === 'object' && given !== null) || typeof given === 'function';

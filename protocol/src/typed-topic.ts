@@ -44,6 +44,7 @@ export type VersionIn<
   Key extends KeyIn<Schemas>,
 > = Schemas[Key] extends StandardSchema ? 1 : keyof Schemas[Key] & number;
 
+/** The schema of a key and version. */
 type SchemaAt<
   Schemas extends TopicSchemas,
   Key extends KeyIn<Schemas>,
@@ -87,14 +88,21 @@ type OptionsAt<
   Options,
 > = Schemas[Key] extends StandardSchema
   ? [options?: Options]
-  : [options: Options & { version: Version }];
+  : [
+      options: Options & {
+        /** The version of the key's schema that the data fit. */
+        version: Version;
+      },
+    ];
 
 /** A message of a typed topic: like any other, and checked by whatever call of the producer takes it. */
 export type TypedMessage<
   Name extends string = string,
   Key extends string = string,
 > = MessageInput & {
+  /** The name of the typed topic. */
   topic: Name;
+  /** The key whose schema the data fit. */
   routingKey: Key;
 };
 
@@ -153,17 +161,23 @@ export interface TypedTopic<Name extends string, Schemas extends TopicSchemas> e
 
 /** Where a schema stands. */
 export interface SchemaPlace {
+  /** The name of the topic. */
   topic: string;
+  /** The routing key. */
   key: string;
+  /** Number of the version of the key's schema, from 1. */
   version: number;
   /** Whether the key has versions, and its messages say theirs. */
   isVersioned: boolean;
+  /** The schema itself. */
   schema: StandardSchema;
 }
 
 /** The schemas of a topic as they are looked up. */
 export interface TopicPlaces {
+  /** The name of the topic. */
   topic: string;
+  /** The versions of each routing key. */
   byKey: ReadonlyMap<string, ReadonlyMap<number, SchemaPlace>>;
 }
 
@@ -259,8 +273,16 @@ export const placeOf = (made: unknown): SchemaPlace | undefined => ofSymbol(made
 /** The schemas of a typed topic; undefined for what is none. */
 export const placesOf = (topic: unknown): TopicPlaces | undefined => ofSymbol(topic, PLACES);
 
+/** What `data()` of a typed topic made. */
+interface PlacedData {
+  /** The schema that the data must fit. */
+  place: SchemaPlace;
+  /** The data, not checked yet. */
+  data: unknown;
+}
+
 /** What `data()` of a typed topic made; undefined for anything else. */
-export function typedData(given: unknown): { place: SchemaPlace; data: unknown } | undefined {
+export function typedData(given: unknown): PlacedData | undefined {
   const place = placeOf(given);
   if (place === undefined || !attempt(() => DATA in (given as object), false)) return undefined;
   return { place, data: (given as { [DATA]?: unknown })[DATA] };
