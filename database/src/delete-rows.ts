@@ -1,9 +1,16 @@
 import type { Dialect } from './database.js';
 
+/** Rows of a table that are named by their primary key. */
 export interface RowsByKey {
+  /** Its name. */
   table: string;
   /** The primary key: its columns, and how a value of each is written, with one `?`. */
-  key: readonly { column: string; value: string }[];
+  key: readonly {
+    /** Its name. */
+    column: string;
+    /** How its value is written. */
+    value: string;
+  }[];
   /** How many rows. */
   count: number;
   /** What must hold of a row as well, by columns that are not in the key. @default nothing */

@@ -12,7 +12,11 @@ export interface EnsureOptions {
 
 const ENSURE_OPTIONS = optionNames<EnsureOptions>({ housekeeping: true });
 
-/** @throws {EscrowError} UNKNOWN_FIELD or INVALID_CONFIGURATION, before anything is asked of the database */
+/**
+ * The options as parsed: defaults filled in.
+ * @throws {EscrowError} UNKNOWN_FIELD or INVALID_CONFIGURATION, before anything is asked of the
+ * database
+ */
 export function parseEnsureOptions(options: EnsureOptions, where: string): Required<EnsureOptions> {
   refuseUnknown(options, ENSURE_OPTIONS, where);
   const { housekeeping = true } = options;

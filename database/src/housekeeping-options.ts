@@ -12,7 +12,7 @@ const EVERY_MS_MAX = DAY_MS;
 /** Whoever keeps rows for longer keeps them for ever, and turns it off. */
 const KEPT_MS_MAX = 3_650 * DAY_MS;
 
-/** @throws {EscrowError} INVALID_CONFIGURATION */
+/** Milliseconds between two purges, as parsed. @throws {EscrowError} INVALID_CONFIGURATION */
 export function parseEveryMs(everyMs: number = EVERY_MS): number {
   return parseMs('everyMs', everyMs, {
     min: EVERY_MS_MIN,
@@ -22,13 +22,23 @@ export function parseEveryMs(everyMs: number = EVERY_MS): number {
 }
 
 /**
+ * Milliseconds for which rows are kept, as parsed.
+ *
  * @param least the youngest that rows may be when they go, and why
  * @throws {EscrowError} INVALID_CONFIGURATION with that reason
  */
 export function parseKeptMs(
   name: string,
   keptMs: number,
-  { ms, why }: { ms: number; why: string },
+  {
+    ms,
+    why,
+  }: {
+    /** Milliseconds. */
+    ms: number;
+    /** For the error. */
+    why: string;
+  },
 ): number {
   return parseMs(name, keptMs, { min: ms, max: KEPT_MS_MAX, why });
 }

@@ -21,6 +21,7 @@ import {
  * nothing. A crash at any step leaves rows for the next purge.
  */
 
+/** What deletes old rows until it is stopped. */
 export interface Housekeeping {
   /**
    * Ends it.
@@ -30,13 +31,21 @@ export interface Housekeeping {
   stop(): Promise<void>;
 }
 
+/** What there is to tell of a purge. */
 export type HousekeepingNews =
   /** The first rows were looked at, and from now on old ones go. Said once. */
-  { news: 'on' } | { news: 'failed'; error: unknown };
+  | { news: 'on' }
+  | {
+      news: 'failed';
+      /** What was thrown. */
+      error: unknown;
+    };
 
 /** The purge of one table. */
 export interface Chore {
+  /** Where the table is. */
   database: LocalDatabase<unknown>;
+  /** Its name. */
   table: string;
   /** Milliseconds from the end of a purge to the next one. */
   everyMs: number;
@@ -46,12 +55,16 @@ export interface Chore {
   tell(news: HousekeepingNews): void;
 }
 
+/** What the loop itself needs: for tests. */
 export interface HousekeepingDeps {
   /** Monotonic milliseconds. */
   now(): number;
   /** From 0 to 1. */
   random(): number;
-  /** @returns false when the signal was aborted before the time was over */
+  /**
+   * Waits for that many milliseconds, or until the signal is aborted.
+   * @returns false when the signal was aborted before the time was over
+   */
   sleep(delayMs: number, signal: AbortSignal): Promise<boolean>;
 }
 
