@@ -7,8 +7,8 @@
 export const FOUND_IDS: readonly string[] = [
   ...numbered('U', 1, 25),
   ...numbered('N', 1, 7),
-  ...numbered('N', 11, 14),
-  ...numbered('V', 1, 2),
+  ...numbered('N', 9, 15),
+  ...numbered('V', 1, 3),
   'X1',
   'X2',
 ];
