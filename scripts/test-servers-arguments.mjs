@@ -1,5 +1,6 @@
 /** What is tested against servers, and against those that a test starts for itself: no SQLite. */
-const TESTS = 'test/(contract/(?!sqlite)|system/|faults/)|test/long/local-servers';
+const TESTS =
+  'test/(contract/(?!sqlite)|system/|faults/)|test/long/(local-servers|housekeeping.test)';
 
 /** A path or a pattern of one: with it, only what it names is run. */
 const NAMES_TESTS = /^--testPathPattern|^(\.\/)?test\//;

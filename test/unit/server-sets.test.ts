@@ -120,7 +120,7 @@ describe('a command', () => {
 describe('npm run test:servers', () => {
   const FITTING = [
     '--testPathPatterns',
-    'test/(contract/(?!sqlite)|system/|faults/)|test/long/local-servers',
+    'test/(contract/(?!sqlite)|system/|faults/)|test/long/(local-servers|housekeeping.test)',
   ];
   const PROJECTS = ['--selectProjects', 'servers', 'long'];
 
