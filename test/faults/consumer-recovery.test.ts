@@ -379,11 +379,17 @@ test('subscribe rejects at once when the login is refused, without the password'
 });
 
 test('subscribe rejects when RabbitMQ does not answer in time', async () => {
-  const consumer = createConsumer({ rabbitmq: 'amqp://127.0.0.1:1', startTimeoutMs: 300 });
+  const lost: string[] = [];
+  const consumer = createConsumer({
+    rabbitmq: 'amqp://127.0.0.1:1',
+    startTimeoutMs: 300,
+    logger: ({ event }) => lost.push(event),
+  });
   await expect(consumer.subscribe(names, () => {})).rejects.toMatchObject({
     code: 'BROKER_UNREACHABLE',
     message: expect.stringContaining('ECONNREFUSED'),
   });
+  expect(lost).toContain('connectionLost');
   await consumer.close();
 });
 
