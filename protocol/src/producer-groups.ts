@@ -154,7 +154,7 @@ export interface ProducerGroupAnswer extends Omit<PutAnswer, 'version'> {
   checkPolicy: CheckPolicy;
   /** Number of the stored settings; 0 as long as nobody has given one. */
   version?: number | undefined;
-  /** To a PUT that changed endpoints or secret: what they were. */
+  /** To a PUT that took endpoints away or changed the secret: what they were. */
   replaced?: ReplacedGroup | undefined;
 }
 
@@ -182,7 +182,7 @@ export const ProducerGroupAnswer = named<ProducerGroupAnswer, ProducerGroupAnswe
           signingSecret: z.boolean().describe('The one in force was another'),
         })
         .optional()
-        .describe('To a PUT that changed endpoints or secret: what they were'),
+        .describe('To a PUT that took endpoints away or changed the secret: what they were'),
     })
     .meta({ id: 'ProducerGroupAnswer' }),
 );

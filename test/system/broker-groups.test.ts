@@ -129,14 +129,18 @@ describe('a service that brings its own secret', () => {
 
   test('N11: two services on one group show, in the answer and in the log', async () => {
     await register({ checkUrls });
+    // Another instance of the same service, which takes nothing away.
+    const both = [...checkUrls, 'http://127.0.0.1:3/check'];
+    const more = await register({ checkUrls: both });
+    expect(more.body).not.toHaveProperty('replaced');
     const { body } = await register({ checkUrls: ['http://127.0.0.1:2/check'] });
-    expect(body.replaced).toEqual({ checkUrls, compensationUrls: [], signingSecret: false });
+    expect(body.replaced).toEqual({ checkUrls: both, compensationUrls: [], signingSecret: false });
     await until('the log has it', () =>
       broker.log.some(
         (line) =>
           line.level === 'warn' &&
           line.producerGroup === group &&
-          String(line.detail).includes(`check URLs ${checkUrls} → http://127.0.0.1:2/check`),
+          String(line.detail).includes(`check URLs ${both.join(' ')} → http://127.0.0.1:2/check`),
       ),
     );
   });

@@ -45,15 +45,18 @@ const answerOf = (group: ProducerGroup): ProducerGroupAnswer => ({
 
 type Replaced = NonNullable<ProducerGroupAnswer['replaced']>;
 
-const same = (some: readonly string[], others: readonly string[]) =>
-  JSON.stringify([...some].sort()) === JSON.stringify([...others].sort());
+const hasAll = (urls: readonly string[], wanted: readonly string[]) =>
+  wanted.every((url) => urls.includes(url));
 
-/** What was there before; absent when endpoints and secret are as they were. */
+/**
+ * What was there before; absent when all of it still is. An instance that adds its own endpoint takes
+ * nothing from the others.
+ */
 function replacedBy(now: ProducerGroup, before: ProducerGroup): Replaced | undefined {
   const signingSecret = now.signingSecrets[0] !== before.signingSecrets[0];
   const { checkUrls, compensationUrls } = before;
-  const sameUrls = same(now.checkUrls, checkUrls) && same(now.compensationUrls, compensationUrls);
-  return sameUrls && !signingSecret ? undefined : { checkUrls, compensationUrls, signingSecret };
+  const stay = hasAll(now.checkUrls, checkUrls) && hasAll(now.compensationUrls, compensationUrls);
+  return stay && !signingSecret ? undefined : { checkUrls, compensationUrls, signingSecret };
 }
 
 export function createProducerGroups({
