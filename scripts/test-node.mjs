@@ -10,6 +10,7 @@ import {
 } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
 import { endAs } from './jest.mjs';
+import { end, orEnd } from './or-end.mjs';
 import { ROOT } from './setup.mjs';
 import {
   environmentOf,
@@ -27,9 +28,6 @@ import {
  * clone stay as they are. The first run of a version installs all that; the next copies what changed.
  * One run of a version at a time.
  */
-
-/** What a shell calls a command that was called wrongly. */
-const USAGE = 2;
 
 const { version, jest } = orEnd(() => testNodeArguments(process.argv.slice(2)));
 const home = join(nodesFolder(process.env), version);
@@ -103,17 +101,4 @@ function bringUpToDate(target, recordFile) {
 
 function isFile(path) {
   return statSync(path).isFile();
-}
-
-function orEnd(read) {
-  try {
-    return read();
-  } catch (error) {
-    return end(error.message, USAGE);
-  }
-}
-
-function end(line, exitCode) {
-  process.stderr.write(`${line}\n`);
-  process.exit(exitCode);
 }

@@ -1,4 +1,5 @@
 import { runJest } from './jest.mjs';
+import { end, orEnd } from './or-end.mjs';
 import { setUp } from './setup.mjs';
 import { testServersArguments } from './test-servers-arguments.mjs';
 
@@ -11,9 +12,6 @@ import { testServersArguments } from './test-servers-arguments.mjs';
  */
 
 const GIVEN_SERVERS = ['ESCROW_TEST_RABBITMQ', 'ESCROW_TEST_MYSQL', 'ESCROW_TEST_POSTGRES'];
-
-/** What a shell calls a command that was called wrongly. */
-const USAGE = 2;
 
 const { servers, jest } = orEnd(() => testServersArguments(process.argv.slice(2)));
 await setUp({ forTests: true });
@@ -29,16 +27,3 @@ process.stdout.write(`${[`${set}:`, ...(await serverVersions(set))].join('\n  ')
 for (const variable of GIVEN_SERVERS) delete process.env[variable];
 process.env.ESCROW_TEST_SERVERS = set;
 runJest(jest);
-
-function orEnd(read) {
-  try {
-    return read();
-  } catch (error) {
-    return end(error.message, USAGE);
-  }
-}
-
-function end(line, exitCode) {
-  process.stderr.write(`${line}\n`);
-  process.exit(exitCode);
-}
